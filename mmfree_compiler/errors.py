@@ -1,0 +1,61 @@
+"""The one tree of errors. Every message names the thing, the cause and the mend.
+
+    MmfreeError
+    ├── CheckpointError     a checkpoint folder: its config, its tensors, its tokenizer
+    ├── TraceError          a module that torch.export or an adapter cannot take
+    ├── UnsupportedError    operations that the target has no lowering for, all at once
+    ├── TargetError         an unknown target, or one that this machine cannot run
+    ├── ToolchainError      a missing or failing compiler, linker or optional package
+    ├── ArtifactError       a damaged, truncated, hostile or newer model.mmfree
+    ├── CorpusError         training text that cannot be read or is too short
+    └── InputError          arguments of a call: tokens, masks, sampling settings, threads
+        └── StateError      a state of another model, another batch or another build
+"""
+
+
+class MmfreeError(Exception):
+    """Base of every error that this package raises on purpose.
+
+    `thing` is what is wrong (a path, a node, an argument), `cause` what is wrong with it, `mend`
+    what the reader can do about it.
+    """
+
+    def __init__(self, thing: str, cause: str, mend: str = "") -> None:
+        self.thing, self.cause, self.mend = thing, cause, mend
+        super().__init__(f"{thing}: {cause}" + (f". {mend}" if mend else ""))
+
+
+class CheckpointError(MmfreeError):
+    """A checkpoint folder, its config or its tensors are wrong."""
+
+
+class TraceError(MmfreeError):
+    """A module cannot be traced into a graph."""
+
+
+class UnsupportedError(MmfreeError):
+    """The graph holds operations that the target cannot run."""
+
+
+class TargetError(MmfreeError):
+    """The target is unknown, or this machine cannot run it."""
+
+
+class ToolchainError(MmfreeError):
+    """A compiler, a linker or an optional package is missing or failed."""
+
+
+class ArtifactError(MmfreeError):
+    """An artifact file is damaged, hostile, or of a newer schema."""
+
+
+class CorpusError(MmfreeError):
+    """Training text cannot be read or is too short."""
+
+
+class InputError(MmfreeError, ValueError):
+    """An argument of a call is wrong."""
+
+
+class StateError(InputError):
+    """A state does not belong to this model or batch."""

@@ -1,0 +1,139 @@
+"""What backends receive: a Program of stages over rows. Frozen dataclasses, free of torch.
+
+Every value is a row a token: `M` tokens make a matrix `(M, width)`, whatever the batch and time
+dimensions were. A token belongs to a slot (a sequence); a state is a row a slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+Attr = int | float | str | None
+
+
+@dataclass(frozen=True)
+class Value:
+    """A row a token: `width` elements of `dtype` ("float32", "int8" codes, "int64" token ids)."""
+
+    name: str
+    width: int
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Data known at compile time.
+
+    `parts` has one array outside loops and `Loop.count` arrays inside one, all of `shape`.
+    `dtype` is "bfloat16" for uint16 arrays that hold bfloat16 bits, else NumPy's name.
+    `layout` is "dense", or the name of a layout in `layouts.LAYOUTS` once weights are packed; `shape`
+    stays the logical one, (N, K) for a weight.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    parts: tuple[Array, ...] = field(repr=False)
+    layout: str = "dense"
+
+
+@dataclass(frozen=True)
+class StateSlot:
+    """`width` floats a sequence, of one scan; `count` of them inside a loop, one an iteration.
+
+    `shape` is how a person reads it: (I,) for a recurrence, (k, D) for a short convolution.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    count: int = 1
+
+    @property
+    def width(self) -> int:
+        return int(np.prod(self.shape))
+
+
+@dataclass(frozen=True)
+class Node:
+    """One op of the op table: operands name values or constants, `None` an absent optional one.
+
+    Operands of a list argument follow each other; `attrs` holds scalars by parameter name, and for
+    `norm_quant` also "groups", the length of its list.
+    """
+
+    op: str
+    inputs: tuple[str | None, ...]
+    outputs: tuple[str, ...]
+    attrs: Mapping[str, Attr] = field(default_factory=dict)
+    state: str | None = None  # the StateSlot of a scan
+    source: str = ""  # where in the user's code it came from
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Work between two barriers: `rows` need whole rows, then `tiles` make columns independently.
+
+    No op of `tiles` reads another column of what this stage's `tiles` make, and no op of `rows`
+    reads what its `tiles` make.
+    """
+
+    rows: tuple[Node, ...]
+    tiles: tuple[Node, ...]
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return self.rows + self.tiles
+
+
+@dataclass(frozen=True)
+class Loop:
+    """`body` run `count` times; iteration l reads part l of its constants and of its states.
+
+    `carried` are (initial, inside) pairs: `inside` is a value that holds `initial` at first; each
+    iteration ends by giving it the value of `updates` at the same position. After the loop,
+    `results` name the last ones.
+    """
+
+    count: int
+    body: tuple[Stage, ...]
+    carried: tuple[tuple[str, str], ...]
+    updates: tuple[str, ...]
+    results: tuple[str, ...]
+
+
+Step = Stage | Loop
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled graph: `inputs` and `outputs` name values; `body` runs in order."""
+
+    kind: str  # "lm": token ids in, logits out; "module": rows in, rows out
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    values: Mapping[str, Value]
+    constants: Mapping[str, Constant]
+    states: tuple[StateSlot, ...]
+    body: tuple[Step, ...]
+    # Values whose storage is planned: name -> (offset in floats a token); see passes/plan_memory.py.
+    slots: Mapping[str, int] = field(default_factory=dict)
+
+    def stages(self) -> Iterator[Stage]:
+        """Every stage once, loops entered."""
+        for step in self.body:
+            yield from step.body if isinstance(step, Loop) else (step,)
+
+    def nodes(self) -> Iterator[Node]:
+        """Every node once, loops entered."""
+        for stage in self.stages():
+            yield from stage.nodes
+
+    @property
+    def state_width(self) -> int:
+        """Floats of state a sequence."""
+        return sum(slot.width * slot.count for slot in self.states)
