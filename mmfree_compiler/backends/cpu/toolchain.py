@@ -1,0 +1,166 @@
+"""C compiler and linker of the CPU backend: Zig from PyPI, or the system's `cc`.
+
+Zig carries the C library's stubs for every architecture, so that no compiler need be installed and
+a library links against glibc 2.17 wherever it is made. Its first link for a triple builds them, a
+few seconds, into the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from mmfree_compiler.errors import ToolchainError
+
+GLIBC = "2.17"  # the oldest glibc that the libraries run on
+COMPILE_FLAGS = ("-std=c11", "-O2", "-fPIC", "-g0", "-Wall", "-Wextra", "-Werror")
+LINK_FLAGS = ("-shared", "-Wl,-s", "-lpthread")
+THREADS_SOURCE = Path(__file__).with_name("threads.c")
+STDERR_TAIL = 2000  # characters
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """A way to call a C compiler.
+
+    `find` returns its version, or None where it is not installed; `command` is the start of a
+    command line for a triple such as "x86_64-linux-gnu".
+    """
+
+    name: str
+    find: Callable[[], str | None]
+    command: Callable[[str], list[str]]
+
+
+def host_triple() -> str:
+    """The triple of this machine, such as "x86_64-linux-gnu"."""
+    return f"{platform.machine()}-linux-gnu"
+
+
+def find_toolchain() -> Toolchain:
+    """The toolchain that MMFREE_LINKER names ("zig" or "system"), else the first one installed.
+
+    Raises ToolchainError when it is not installed.
+    """
+    wanted = os.environ.get("MMFREE_LINKER")
+    if wanted and wanted not in TOOLCHAINS:
+        raise ToolchainError(
+            f"MMFREE_LINKER={wanted}", "no such toolchain", f"Known: {', '.join(TOOLCHAINS)}"
+        )
+    for toolchain in [TOOLCHAINS[wanted]] if wanted else TOOLCHAINS.values():
+        if toolchain.find():
+            return toolchain
+    raise ToolchainError(
+        f"C toolchain {wanted or ' or '.join(TOOLCHAINS)}", "not installed", "pip install ziglang"
+    )
+
+
+def compile_object(source: Path, triple: str, flags: Sequence[str] = ()) -> bytes:
+    """The ELF object that C11 `source` compiles to. Raises ToolchainError."""
+    with tempfile.TemporaryDirectory(prefix="mmfree-") as folder:
+        output = Path(folder, "out.o")
+        _run(triple, [*COMPILE_FLAGS, *flags, "-c", str(source), "-o", str(output)])
+        return output.read_bytes()
+
+
+def link(objects: Sequence[Path], output: Path, triple: str) -> None:
+    """Link ELF `objects` and the thread pool into the shared library `output`, whole or not at all.
+
+    Symbols of TVM's FFI library stay undefined: the process that loads it has them. Raises
+    ToolchainError.
+    """
+    pool = threads_object(triple)
+    with _renamed_to(output) as partial:
+        _run(triple, [*map(str, objects), str(pool), *LINK_FLAGS, "-o", str(partial)])
+
+
+def threads_object(triple: str) -> Path:
+    """The compiled thread pool, from the user's cache when this source was compiled before."""
+    toolchain = find_toolchain()
+    facts = (triple, toolchain.name, toolchain.find(), *COMPILE_FLAGS, THREADS_SOURCE.read_text())
+    digest = hashlib.sha256("\0".join(map(str, facts)).encode()).hexdigest()
+    path = cache_folder() / f"threads-{digest[:32]}.o"
+    if not path.exists():
+        with _renamed_to(path) as partial:
+            partial.write_bytes(compile_object(THREADS_SOURCE, triple))
+    return path
+
+
+def cache_folder() -> Path:
+    """A folder for what can be made again: the user's cache, else one in the temporary folder."""
+    temporary = Path(tempfile.gettempdir(), f"mmfree-compiler-{os.getuid()}")
+    for folder in (Path(platformdirs.user_cache_dir("mmfree-compiler")), temporary):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK) and folder.stat().st_uid == os.getuid():
+            return folder
+    raise ToolchainError(str(temporary), "cannot be written to", "Set XDG_CACHE_HOME to a folder")
+
+
+@contextmanager
+def _renamed_to(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to, renamed to it at the end and removed after an error."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=".mmfree-", dir=path.parent)
+    except OSError as error:
+        raise ToolchainError(str(path), str(error), "Choose a folder that can be written") from None
+    with folder as name:
+        partial = Path(name, path.name)
+        yield partial
+        partial.replace(path)
+
+
+def _run(triple: str, arguments: Sequence[str]) -> None:
+    toolchain = find_toolchain()
+    cache = str(cache_folder() / "zig")
+    environment = os.environ | {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
+    command = [*toolchain.command(triple), *arguments]
+    try:
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = str(getattr(error, "stderr", None) or "").strip()[-STDERR_TAIL:]
+        raise ToolchainError(
+            f"{toolchain.name} toolchain for {triple}",
+            f"{error}\n{said}".strip(),
+            f"Try the other one: MMFREE_LINKER={'|'.join(TOOLCHAINS)}",
+        ) from None
+
+
+def _zig_version() -> str | None:
+    if importlib.util.find_spec("ziglang") is None:
+        return None
+    return importlib.metadata.version("ziglang")
+
+
+def _zig_command(triple: str) -> list[str]:
+    return [sys.executable, "-m", "ziglang", "cc", "-target", f"{triple}.{GLIBC}"]
+
+
+def _system_version() -> str | None:
+    return shutil.which("cc")
+
+
+def _system_command(triple: str) -> list[str]:
+    return ["cc"] if triple == host_triple() else [f"{triple}-gcc"]
+
+
+# In order of preference.
+TOOLCHAINS = {
+    "zig": Toolchain("zig", _zig_version, _zig_command),
+    "system": Toolchain("system", _system_version, _system_command),
+}
