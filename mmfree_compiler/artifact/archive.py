@@ -1,0 +1,194 @@
+"""ZIP files whose members lie uncompressed at 64-byte boundaries, so that they are mapped in place.
+
+The writer is `zipfile` with hand-made padding. The reader takes exactly what the writer makes:
+members back to back from the first byte to the directory, nothing between, behind or hidden.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import secrets
+import struct
+import zipfile
+import zlib
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmfree_compiler.artifact.weights import ALIGNMENT
+from mmfree_compiler.errors import ArtifactError
+
+Bytes = NDArray[np.uint8]
+
+MAX_MEMBERS = 64
+_MAX_DIRECTORY = 1 << 16  # bytes of central directory that zipfile is allowed to parse
+_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)  # relative, no ".."
+
+_LOCAL = struct.Struct(
+    "<4s5H3L2H"
+)  # signature .. flags, method .. crc, sizes, name and extra length
+_ZIP64_SIZES = struct.Struct("<HHQQ")
+_PADDING = struct.Struct("<HHH")  # id, size, alignment: the field of Android's zipalign
+_PADDING_ID = 0xD935
+_ZIP64_FROM = 1 << 30  # well below where zipfile itself would choose the 64-bit form
+_LONG = 0xFFFFFFFF
+
+# What zipfile raises on a malformed directory.
+_MALFORMED = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    ValueError,
+    struct.error,
+    OverflowError,
+    EOFError,
+)
+_REMAKE = "Get or compile the file again"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` when the block succeeds.
+
+    It is written under a temporary name in the same folder, flushed to the disk and renamed. When
+    the block fails, Ctrl-C included, it is removed and what was at `path` stays. Raises OSError.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_archive(path: Path, members: Mapping[str, Bytes]) -> None:
+    """Write `members` (1-D uint8) in order, each 64-byte aligned; equal members, equal bytes.
+
+    Raises ArtifactError when the file cannot be written; `path` is then as it was.
+    """
+    try:
+        with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+            for name, data in members.items():
+                large = data.nbytes >= _ZIP64_FROM
+                entry = _entry(name, data.nbytes, file.tell(), large)
+                with archive.open(entry, "w", force_zip64=large) as member:
+                    member.write(data.data)
+    except OSError as error:
+        cause = f"cannot be written: {error.strerror or error}"
+        raise ArtifactError(
+            str(path), cause, "Choose a folder with write access and room"
+        ) from error
+
+
+def _entry(name: str, size: int, offset: int, large: bool) -> zipfile.ZipInfo:
+    """The entry of a member whose local header starts at `offset`, padded so that data align."""
+    entry = zipfile.ZipInfo(name)  # dated 1980-01-01, the first day ZIP knows
+    entry.create_system = 3  # Unix, on every system: equal bytes everywhere
+    entry.external_attr = 0o644 << 16
+    entry.file_size = size
+    header = offset + _LOCAL.size + len(name) + _PADDING.size + large * _ZIP64_SIZES.size
+    padding = -header % ALIGNMENT
+    entry.extra = _PADDING.pack(_PADDING_ID, 2 + padding, ALIGNMENT) + bytes(padding)
+    return entry
+
+
+def read_archive(path: Path, crc: Container[str] = ()) -> dict[str, Bytes]:
+    """Map `path`; its members by name, read-only 1-D uint8 views of one mapping, 64-byte aligned.
+
+    The CRC-32 of members named in `crc` is verified; others are not read at all. Raises
+    ArtifactError when the file is missing, unreadable or not a well-formed archive of this kind.
+    """
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise ArtifactError(str(path), "is no file", "Check the path")
+    try:
+        with path.open("rb") as file:
+            return _members(str(path), file, crc)
+    except OSError as error:
+        cause = f"cannot be read: {error.strerror or error}"
+        raise ArtifactError(str(path), cause, "Check its permissions") from error
+
+
+def _members(thing: str, file: BinaryIO, crc: Container[str]) -> dict[str, Bytes]:
+    if os.fstat(file.fileno()).st_size < zipfile.sizeEndCentDir:  # type: ignore[attr-defined]
+        raise ArtifactError(thing, "is too short to be an archive", _REMAKE)
+    mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    if not _directory_is_small(mapped):
+        raise ArtifactError(thing, "does not end in the directory of an archive", _REMAKE)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries, directory = archive.infolist(), archive.start_dir
+    except _MALFORMED as error:
+        raise ArtifactError(thing, f"has a malformed directory: {error}", _REMAKE) from error
+    if len(entries) > MAX_MEMBERS or len({entry.filename for entry in entries}) < len(entries):
+        cause = f"has duplicate members or more than {MAX_MEMBERS}"
+        raise ArtifactError(thing, cause, _REMAKE)
+    members: dict[str, Bytes] = {}
+    position = 0
+    for entry in entries:
+        start = _data_start(entry, mapped, position)
+        position = start + entry.file_size
+        if not 0 < start <= position <= directory:
+            cause = f"has a malformed member {entry.filename[:80]!r}"
+            raise ArtifactError(thing, cause, _REMAKE)
+        members[entry.filename] = mapped[start:position]
+        if entry.filename in crc and zlib.crc32(mapped[start:position].data) != entry.CRC:
+            raise ArtifactError(thing, f"{entry.filename} is damaged (CRC-32)", _REMAKE)
+    if position != directory:
+        raise ArtifactError(thing, "has bytes that belong to no member", _REMAKE)
+    return members
+
+
+def _directory_is_small(mapped: Bytes) -> bool:
+    """Whether the file ends in an end record without comment, of a directory within the limit.
+
+    zipfile reads a directory of any length into memory; this looks first where it will look.
+    """
+    tail = mapped[-98:].tobytes()
+    end, locator, end64 = tail[-22:], tail[-42:-22], tail[-98:-42]
+    size = struct.unpack_from("<L", end, 12)[0]
+    if locator.startswith(b"PK\x06\x07"):
+        if len(tail) < 98 or struct.unpack_from("<Q", locator, 8)[0] != len(mapped) - 98:
+            return False
+        size = struct.unpack_from("<Q", end64, 40)[0]
+    ends_well = end.startswith(b"PK\x05\x06") and end.endswith(b"\0\0")
+    return ends_well and size <= _MAX_DIRECTORY
+
+
+def _data_start(entry: zipfile.ZipInfo, mapped: Bytes, position: int) -> int:
+    """Where the data of `entry` start, or -1 when it is not a stored member at `position`.
+
+    Central and local header must agree, and the data must be aligned.
+    """
+    name, size = entry.filename, entry.file_size
+    header = mapped[position : position + _LOCAL.size].tobytes()
+    if len(header) < _LOCAL.size or not _NAME.fullmatch(name) or name != entry.orig_filename:
+        return -1
+    signature, _, flags, method, _, _, crc, packed, unpacked, name_size, extra_size = _LOCAL.unpack(
+        header
+    )
+    extra_at = position + _LOCAL.size + name_size
+    start = extra_at + extra_size
+    extra = mapped[extra_at:start].tobytes()
+    in_extra = extra.endswith(_ZIP64_SIZES.pack(1, 16, size, size))
+    well_formed = (
+        entry.header_offset == position
+        and signature == b"PK\x03\x04"
+        and flags == entry.flag_bits == 0
+        and method == entry.compress_type == zipfile.ZIP_STORED
+        and crc == entry.CRC
+        and entry.compress_size == size
+        and ((packed, unpacked) == (size, size) or (in_extra and packed == unpacked == _LONG))
+        and mapped[position + _LOCAL.size : extra_at].tobytes() == name.encode()
+        and start % ALIGNMENT == 0
+    )
+    return start if well_formed else -1

@@ -1,0 +1,116 @@
+"""The artifact: a manifest and its members, built in memory or mapped from model.mmfree."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+
+from mmfree_compiler.artifact.archive import read_archive, write_archive
+from mmfree_compiler.artifact.manifest import MANIFEST, SCHEMA_VERSION, WEIGHTS, Manifest, Member
+from mmfree_compiler.artifact.weights import Array, read_tensor
+from mmfree_compiler.errors import ArtifactError
+
+Bytes = NDArray[np.uint8]
+
+_MAX_MANIFEST = 1 << 24  # bytes; the manifest of a 24-layer model takes some ten thousand
+_REMAKE = "Get or compile the file again"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A compiled model: `members` (1-D uint8 each) are all files but the manifest."""
+
+    manifest: Manifest
+    members: Mapping[str, Bytes] = field(repr=False)
+
+    @classmethod
+    def build(cls, members: Mapping[str, bytes | Bytes], **fields: Any) -> Artifact:
+        """An artifact of `members`; `fields` are the Manifest's, except what is computed here.
+
+        Computed: the table of members with sizes and hashes, the schema version, the producer.
+        Raises pydantic.ValidationError when the fields contradict each other or the members.
+        """
+        arrays = {name: np.frombuffer(data, np.uint8) for name, data in members.items()}
+        table = {
+            name: Member(size=data.size, sha256=hashlib.sha256(data.data).hexdigest())
+            for name, data in arrays.items()
+        }
+        producer = f"mmfree-compiler {version('mmfree-compiler')}"
+        return cls(Manifest(producer=producer, members=table, **fields), arrays)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write model.mmfree: under a temporary name first, so that `path` is never half a file.
+
+        Equal artifacts make equal bytes. Raises ArtifactError when it cannot be written.
+        """
+        manifest = self.manifest.model_dump_json(indent=1).encode()
+        data = np.frombuffer(manifest, np.uint8)
+        write_archive(Path(path), {MANIFEST: data, **self.members})
+
+    def tensor(self, name: str) -> Array:
+        """Constant `name`, a view of weights.bin, its parts (loop iterations) first.
+
+        Dense: (count, *shape), bfloat16 as its uint16 bits. Packed: (count, bytes a part) uint8.
+        Raises ArtifactError when there is none.
+        """
+        entry = self.manifest.tensors.get(name)
+        if entry is None:
+            raise ArtifactError(f"tensor {name!r}", "is not in the artifact", _REMAKE)
+        return read_tensor(self.members[WEIGHTS], entry)
+
+
+def read_artifact(path: str | PathLike[str], verify_hashes: bool = True) -> Artifact:
+    """Map model.mmfree; members are read-only views of the file, 64-byte aligned.
+
+    Structure, schema, sizes and offsets are always checked; `verify_hashes` also reads every byte
+    and compares SHA-256. Raises ArtifactError on any file that is not a whole, sound artifact.
+    """
+    path = Path(path)
+    members = read_archive(path, crc={MANIFEST})
+    if MANIFEST not in members or members[MANIFEST].size > _MAX_MANIFEST:
+        raise ArtifactError(str(path), f"has no {MANIFEST} of sensible size", _REMAKE)
+    manifest = _parse_manifest(str(path), members.pop(MANIFEST).tobytes())
+    _check_members(str(path), manifest, members, verify_hashes)
+    return Artifact(manifest, members)
+
+
+class _Version(BaseModel):
+    """The one field that every schema has."""
+
+    schema_version: int
+
+
+def _parse_manifest(thing: str, text: bytes) -> Manifest:
+    try:
+        found = _Version.model_validate_json(text, strict=True).schema_version
+        if found > SCHEMA_VERSION:
+            cause = f"has schema version {found}, this runtime reads {SCHEMA_VERSION}"
+            raise ArtifactError(thing, cause, "Upgrade mmfree-compiler")
+        return Manifest.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or MANIFEST
+        cause = f"has a wrong manifest: {where}: {first['msg']}"[:400]
+        raise ArtifactError(thing, cause, _REMAKE) from error
+
+
+def _check_members(
+    thing: str, manifest: Manifest, members: Mapping[str, Bytes], verify_hashes: bool
+) -> None:
+    if members.keys() != manifest.members.keys():
+        odd = ", ".join(sorted(members.keys() ^ manifest.members.keys()))[:200]
+        raise ArtifactError(thing, f"manifest and members differ: {odd}", _REMAKE)
+    for name, member in manifest.members.items():
+        if members[name].size != member.size:
+            raise ArtifactError(thing, f"{name} has not the size that the manifest says", _REMAKE)
+        if verify_hashes and hashlib.sha256(members[name].data).hexdigest() != member.sha256:
+            raise ArtifactError(thing, f"{name} is damaged (SHA-256)", _REMAKE)

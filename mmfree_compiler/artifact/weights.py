@@ -1,0 +1,71 @@
+"""weights.bin: constants one after the other, each at a 64-byte boundary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from mmfree_compiler.artifact.manifest import STORAGE, TensorEntry
+
+if TYPE_CHECKING:
+    from mmfree_compiler.program import Constant
+
+Array = NDArray[np.generic]
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector of the CPU kernels
+
+
+def aligned_empty(shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
+    """An uninitialized C-contiguous array of `shape` whose data start at a 64-byte boundary.
+
+    Kernels assume that alignment without a check; NumPy's own allocations promise 16 bytes.
+    """
+    sizes = (shape,) if isinstance(shape, int) else shape
+    nbytes = math.prod(sizes) * np.dtype(dtype).itemsize
+    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + nbytes].view(dtype).reshape(sizes)
+
+
+def pack_constants(
+    constants: Iterable[Constant],
+) -> tuple[NDArray[np.uint8], dict[str, TensorEntry]]:
+    """weights.bin (1-D uint8, aligned) of `constants`, and its tensor table.
+
+    The parts of a constant follow each other without gaps, so that a loop indexes them.
+    """
+    constants, table, end = tuple(constants), {}, 0
+    for constant in constants:
+        entry = TensorEntry(
+            dtype=constant.dtype,
+            shape=constant.shape,
+            layout=constant.layout,
+            offset=end,
+            nbytes=sum(part.nbytes for part in constant.parts),
+            count=len(constant.parts),
+        )
+        table[constant.name] = entry
+        end += entry.nbytes + -entry.nbytes % ALIGNMENT
+    weights = aligned_empty(end, np.uint8).view(np.uint8)
+    position = 0
+    for constant in constants:
+        weights[position : (start := table[constant.name].offset)] = 0  # the gap
+        position = start
+        for part in constant.parts:
+            data = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
+            weights[position : position + data.size] = data
+            position += data.size
+    weights[position:] = 0
+    return weights, table
+
+
+def read_tensor(weights: NDArray[np.uint8], entry: TensorEntry) -> Array:
+    """The view of `entry` in weights.bin: (count, *shape) when dense, else (count, bytes) uint8."""
+    data = weights[entry.offset : entry.offset + entry.nbytes]
+    if entry.layout != "dense":
+        return data.reshape(entry.count, -1)
+    return data.view(STORAGE[entry.dtype]).reshape(entry.count, *entry.shape)

@@ -1,0 +1,49 @@
+"""A small sound artifact for the tests of the reader and the runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mmfree_compiler.artifact import Artifact, Port, StatePart, Variant, pack_constants
+from mmfree_compiler.program import Constant
+
+KERNEL = "kernels/portable.so"
+
+
+def sample_constants() -> tuple[Constant, ...]:
+    random = np.random.default_rng(0)
+    floats = tuple(random.standard_normal((3, 5)).astype(np.float32) for _ in range(2))
+    half = (random.integers(0, 1 << 16, (7,), dtype=np.uint16),)
+    packed = tuple(random.integers(0, 256, 64, dtype=np.uint8) for _ in range(2))
+    return (
+        Constant("floats", "float32", (3, 5), floats),
+        Constant("half", "bfloat16", (7,), half),
+        Constant("packed", "int8", (16, 16), packed, layout="some-layout"),
+    )
+
+
+def sample_fields() -> dict[str, Any]:
+    return {
+        "target": "cpu",
+        "kind": "lm",
+        "variants": (Variant(name="portable", arch="x86_64", member=KERNEL),),
+        "model": {"vocab_size": 10, "eos_token_id": [1, 2]},
+        "inputs": (Port(name="tokens", dtype="int64", width=1, stride=1, limit=10),),
+        "outputs": (Port(name="logits", dtype="float32", width=10, stride=16),),
+        "states": (StatePart(name="scan", offset=0, width=16, count=2, shape=(10,)),),
+        "state_width": 32,
+        "passes": ("canonicalize", "ternarize"),
+        "notes": (("ternarize", "layers.0", "scale 0.5"),),
+    }
+
+
+def sample_artifact(**changes: Any) -> Artifact:
+    weights, tensors = pack_constants(sample_constants())
+    members: dict[str, Any] = {
+        "weights.bin": weights,
+        KERNEL: b"\x7fELF and more",
+        "tokenizer.json": b"{}",
+    }
+    return Artifact.build(members, tensors=tensors, **(sample_fields() | changes))

@@ -1,0 +1,194 @@
+"""model.mmfree: what is written is what is read, and nothing is ever half written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from artifact_samples import KERNEL, sample_artifact, sample_constants
+from pydantic import ValidationError
+
+from mmfree_compiler.artifact import (
+    ALIGNMENT,
+    Artifact,
+    Port,
+    StatePart,
+    TensorEntry,
+    Variant,
+    aligned_empty,
+    archive,
+    read_artifact,
+)
+from mmfree_compiler.errors import ArtifactError
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    artifact = sample_artifact()
+    artifact.save(tmp_path / "model.mmfree")
+    loaded = read_artifact(tmp_path / "model.mmfree")
+    assert loaded.manifest == artifact.manifest
+    assert {k: v.tobytes() for k, v in loaded.members.items()} == {
+        k: v.tobytes() for k, v in artifact.members.items()
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["model.mmfree"]
+
+
+def test_tensors_are_views_with_parts_first(tmp_path: Path) -> None:
+    sample_artifact().save(tmp_path / "model.mmfree")
+    loaded = read_artifact(tmp_path / "model.mmfree")
+    for constant in sample_constants():
+        tensor = loaded.tensor(constant.name)
+        assert np.array_equal(tensor, np.stack(constant.parts))
+        assert np.shares_memory(tensor, loaded.members["weights.bin"])
+        assert not tensor.flags.writeable
+    with pytest.raises(ArtifactError, match="nothing"):
+        loaded.tensor("nothing")
+
+
+@pytest.mark.parametrize("zip64_from", [0, 1 << 30], ids=["zip64", "zip"])
+def test_members_are_aligned_and_any_unzip_opens_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zip64_from: int
+) -> None:
+    monkeypatch.setattr(archive, "_ZIP64_FROM", zip64_from)
+    artifact = sample_artifact()
+    artifact.save(tmp_path / "model.mmfree")
+    for data in read_artifact(tmp_path / "model.mmfree").members.values():
+        assert data.ctypes.data % ALIGNMENT == 0
+    with zipfile.ZipFile(tmp_path / "model.mmfree") as opened:
+        assert opened.testzip() is None
+        assert opened.read(KERNEL) == artifact.members[KERNEL].tobytes()
+        assert json.loads(opened.read("manifest.json"))["schema_version"] == 1
+
+
+def test_equal_artifacts_make_equal_bytes(tmp_path: Path) -> None:
+    sample_artifact().save(tmp_path / "a")
+    sample_artifact().save(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_saving_over_the_file_that_is_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "model.mmfree"
+    sample_artifact().save(path)
+    loaded = read_artifact(path)
+    before = loaded.members["weights.bin"].tobytes()
+    loaded.save(path)
+    assert loaded.members["weights.bin"].tobytes() == before
+    assert read_artifact(path).manifest == loaded.manifest
+
+
+def test_interrupted_save_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.mmfree"
+    path.write_bytes(b"old")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        sample_artifact().save(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.mmfree"]
+    assert path.read_bytes() == b"old"
+
+
+def test_full_disk_is_an_artifact_error_and_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.mmfree"
+    path.write_bytes(b"old")
+    program = (
+        "import resource, sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from artifact_samples import sample_artifact\n"
+        "from mmfree_compiler.errors import ArtifactError\n"
+        "artifact = sample_artifact()\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n"
+        f"    artifact.save({str(path)!r})\n"
+        "except ArtifactError as error:\n"
+        "    sys.exit(0 if 'cannot be written' in str(error) else 1)\n"
+        "sys.exit(2)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.mmfree"]
+    assert path.read_bytes() == b"old"
+
+
+def test_saving_into_no_folder_is_an_artifact_error(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="cannot be written"):
+        sample_artifact().save(tmp_path / "absent" / "model.mmfree")
+
+
+TOKENS = Port(name="tokens", dtype="int64", width=1, stride=1, limit=10)
+LOGITS = Port(name="logits", dtype="float32", width=10, stride=16)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "poem"},
+        {"kind": "lm", "inputs": (LOGITS,)},
+        {"kind": "lm", "outputs": (LOGITS, LOGITS)},
+        {"outputs": (TOKENS,)},
+        {"inputs": ()},
+        {"variants": (Variant(name="x", arch="x86_64", member="kernels/absent.so"),)},
+        {"state_width": 31},
+        {"states": (StatePart(name="scan", offset=24, width=16, shape=(16,)),)},
+        {"unknown": 1},
+    ],
+    ids=str,
+)
+def test_contradicting_fields_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        sample_artifact(**changes)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"nbytes": 63},
+        {"offset": 4},
+        {"offset": 1 << 20},
+        {"dtype": "object"},
+        {"shape": (-1, 4)},
+        {"count": 0},
+    ],
+    ids=str,
+)
+def test_tensors_outside_the_weights_are_refused(fields: dict[str, object]) -> None:
+    sound = {"dtype": "float32", "shape": (16,), "layout": "dense", "offset": 0, "nbytes": 64}
+    weights = np.zeros(128, np.uint8)
+    changed = sample_artifact().manifest.model_dump(
+        exclude={"members", "tensors", "schema_version", "producer", "variants"}
+    )
+    Artifact.build({"weights.bin": weights}, tensors={"w": sound}, **changed)
+    with pytest.raises(ValidationError):
+        Artifact.build({"weights.bin": weights}, tensors={"w": sound | fields}, **changed)
+
+
+@pytest.mark.parametrize(
+    ("shape", "width", "row_stride"), [((10,), 16, 16), ((4, 10), 64, 16), ((16,), 16, 16)]
+)
+def test_state_rows_are_padded(shape: tuple[int, ...], width: int, row_stride: int) -> None:
+    assert StatePart(name="s", offset=0, width=width, shape=shape).row_stride == row_stride
+    with pytest.raises(ValidationError):
+        StatePart(name="s", offset=0, width=width - 15, shape=(width,))
+
+
+def test_packed_tensors_need_equal_parts() -> None:
+    with pytest.raises(ValidationError, match="equal parts"):
+        TensorEntry(dtype="int8", shape=(4,), layout="packed", offset=0, nbytes=65, count=2)
+
+
+def test_aligned_empty() -> None:
+    for shape in (3, (5, 7), (2, 3, 4)):
+        array = aligned_empty(shape, np.float32)
+        assert array.ctypes.data % ALIGNMENT == 0
+        assert array.flags.c_contiguous
+        assert array.dtype == np.float32
+        assert array.shape == ((shape,) if isinstance(shape, int) else shape)
