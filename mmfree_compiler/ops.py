@@ -191,6 +191,7 @@ def mlgru_gates(i: Tensor, f: Tensor, lower_bound: Tensor | None) -> list[Tensor
 
 
 POINTWISE_UNARY: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda x: x,
     "silu": F.silu,
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
@@ -284,6 +285,8 @@ def _scan_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | Non
 torch.library.register_autograd(
     "mmfree::mlgru_scan", _scan_backward, setup_context=_scan_setup
 )
+# Under autocast only matrix products run in lower precision; the recurrence stays fp32.
+torch.library.register_autocast("mmfree::mlgru_scan", "cpu", torch.float32)
 
 
 def _short_conv_fake(

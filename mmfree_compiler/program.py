@@ -15,6 +15,14 @@ from numpy.typing import NDArray
 Array = NDArray[np.generic]
 Attr = int | float | str | None
 
+VECTOR = 16  # rows of floats are padded to whole vectors of this many elements
+LINE = 64  # rows of codes are padded to cache lines
+
+
+def round_up(n: int, multiple: int) -> int:
+    """The smallest multiple that is not below n."""
+    return -(-n // multiple) * multiple
+
 
 @dataclass(frozen=True)
 class Value:
@@ -23,6 +31,14 @@ class Value:
     name: str
     width: int
     dtype: str = "float32"
+
+    @property
+    def stride(self) -> int:
+        """Elements from one token's row to the next."""
+        return round_up(self.width, _ROW_MULTIPLES[self.dtype])
+
+
+_ROW_MULTIPLES = {"float32": VECTOR, "int8": LINE, "int64": 1}
 
 
 @dataclass(frozen=True)
@@ -46,7 +62,8 @@ class Constant:
 class StateSlot:
     """`width` floats a sequence, of one scan; `count` of them inside a loop, one an iteration.
 
-    `shape` is how a person reads it: (I,) for a recurrence, (k, D) for a short convolution.
+    `shape` is how a person reads it: (I,) for a recurrence, (k, D) for a short convolution. Its rows
+    are padded to `row_stride` floats, so that kernels read whole vectors.
     """
 
     name: str
@@ -54,8 +71,13 @@ class StateSlot:
     count: int = 1
 
     @property
-    def width(self) -> int:
-        return int(np.prod(self.shape))
+    def row_stride(self) -> int:
+        return round_up(self.shape[-1], VECTOR)
+
+    @property
+    def stride(self) -> int:
+        """Floats of one iteration's state."""
+        return int(np.prod(self.shape[:-1])) * self.row_stride
 
 
 @dataclass(frozen=True)
@@ -110,6 +132,14 @@ Step = Stage | Loop
 
 
 @dataclass(frozen=True)
+class Storage:
+    """Where a value waits between stages: an arena and an offset in elements a token."""
+
+    arena: str  # "shared": floats made by tiles; "private": floats made by rows; "codes": int8
+    offset: int
+
+
+@dataclass(frozen=True)
 class Program:
     """A compiled graph: `inputs` and `outputs` name values; `body` runs in order."""
 
@@ -120,8 +150,9 @@ class Program:
     constants: Mapping[str, Constant]
     states: tuple[StateSlot, ...]
     body: tuple[Step, ...]
-    # Values whose storage is planned: name -> (offset in floats a token); see passes/plan_memory.py.
-    slots: Mapping[str, int] = field(default_factory=dict)
+    # The values that outlive a stage's registers, and each arena's elements a token: passes/plan_memory.
+    storage: Mapping[str, Storage] = field(default_factory=dict)
+    arenas: Mapping[str, int] = field(default_factory=dict)
 
     def stages(self) -> Iterator[Stage]:
         """Every stage once, loops entered."""
@@ -136,4 +167,16 @@ class Program:
     @property
     def state_width(self) -> int:
         """Floats of state a sequence."""
-        return sum(slot.width * slot.count for slot in self.states)
+        return sum(slot.stride * slot.count for slot in self.states)
+
+    def state_offset(self, name: str) -> int:
+        """The first float of a state within a sequence's row."""
+        offset = 0
+        for slot in self.states:
+            if slot.name == name:
+                return offset
+            offset += slot.stride * slot.count
+        raise KeyError(name)
+
+    def state(self, name: str) -> StateSlot:
+        return next(slot for slot in self.states if slot.name == name)

@@ -117,17 +117,16 @@ class TensorEntry(_Record):
 
 
 class MemoryPlan(_Record):
-    """Scratch that a launcher allocates: floats and bytes a token, floats and bytes a thread.
+    """Scratch that a launcher allocates, in elements a token: floats, floats, int8.
 
-    A launch takes at most `max_tokens` tokens and `max_threads` threads.
+    A call takes at most `chunk` tokens. `private` and `codes` are needed a thread as well, when
+    there are more threads than tokens.
     """
 
-    row_floats: Count = 0
-    row_bytes: Count = 0
-    thread_floats: Count = 0
-    thread_bytes: Count = 0
-    max_tokens: Size = 1
-    max_threads: Size = 1
+    shared: Count = 0
+    private: Count = 0
+    codes: Count = 0
+    chunk: Size = 1
 
 
 class Manifest(_Record):
