@@ -1,0 +1,49 @@
+"""CPU backend: TVM TIR -> LLVM, one library an instruction-set variant, one copy of the weights."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from mmfree_compiler.artifact import Artifact, MemoryPlan, TensorEntry, Variant, pack_constants
+from mmfree_compiler.backends import Backend, Details
+from mmfree_compiler.backends.cpu.codegen import CHUNK, library
+from mmfree_compiler.backends.cpu.isa import ISAS
+from mmfree_compiler.backends.cpu.rows import ROWS
+from mmfree_compiler.backends.cpu.tiles import TILES
+from mmfree_compiler.backends.describe import describe
+from mmfree_compiler.layouts import TILE16_2BIT
+from mmfree_compiler.program import Program
+from mmfree_compiler.runtime.cpu_features import VARIANTS
+from mmfree_compiler.target import Target
+
+
+def emit(program: Program, target: Target, details: Details) -> Artifact:
+    """Compile every variant of `target` for a packed and planned program."""
+    weights, tensors = pack_constants(program.constants.values())
+    members = {"weights.bin": weights}
+    if details.tokenizer is not None:
+        members["tokenizer.json"] = details.tokenizer
+    build = partial(_library, program, tensors)
+    kernels = {f"kernels/{name}.so": build(name) for name in target.variants}
+    return Artifact.build(
+        members | kernels,
+        variants=tuple(_variant(name) for name in target.variants),
+        tensors=tensors,
+        memory=MemoryPlan(**program.arenas, chunk=CHUNK),
+        **describe(program, target, details),
+    )
+
+
+def _library(program: Program, tensors: dict[str, TensorEntry], name: str) -> bytes:
+    offsets = {constant: entry.offset for constant, entry in tensors.items()}
+    return library(program, ISAS[name], offsets)
+
+
+def _variant(name: str) -> Variant:
+    arch, features = VARIANTS[name]
+    return Variant(
+        name=name, arch=arch, features=tuple(sorted(features)), member=f"kernels/{name}.so"
+    )
+
+
+BACKEND = Backend("cpu", frozenset(ROWS) | frozenset(TILES), TILE16_2BIT.name, emit)

@@ -1,0 +1,36 @@
+"""From a Program to a shared library: TIR functions, LLVM, the link with the thread pool."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import tvm
+
+from mmfree_compiler.backends.cpu.isa import Isa
+from mmfree_compiler.backends.cpu.kernel import Kernel, emit
+from mmfree_compiler.backends.cpu.toolchain import link
+from mmfree_compiler.program import Program
+
+CHUNK = 64  # tokens a prefill call takes: enough to hide reading the weights behind the products
+
+
+def library(program: Program, isa: Isa, offsets: dict[str, int]) -> bytes:
+    """The ELF library of one variant: functions "decode" and "prefill" (see runtime/cpu.py).
+
+    `offsets` are the constants' places in weights.bin, in bytes. Raises ToolchainError when the
+    link fails.
+    """
+    kernels = (Kernel("decode", program, isa, 1), Kernel("prefill", program, isa, CHUNK))
+    functions = {kernel.name: emit(kernel, offsets) for kernel in kernels}
+    if int(os.environ.get("MMFREE_DEBUG") or 0) >= 3:
+        for function in functions.values():
+            print(function.script(), file=sys.stderr)
+    executable = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(isa.llvm))
+    with tempfile.TemporaryDirectory(prefix="mmfree-") as folder:
+        code, output = Path(folder, "kernels.o"), Path(folder, "kernels.so")
+        executable.mod.write_to_file(str(code))
+        link([code], output, isa.triple)
+        return output.read_bytes()

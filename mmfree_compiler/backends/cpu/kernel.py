@@ -1,0 +1,153 @@
+"""One function of the artifact: a Program's stages in order, for one token or for a chunk of them.
+
+    with launch:                       one parallel launch a call
+      for stage in program:            layers are a real loop
+        rows    norms and quantizers; decode: by every thread for itself, prefill: tokens shared out
+        tiles   16 columns at a time; a tile's ternary products, pointwise ops and scans run together
+        barrier
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import tvm
+from tvm.script import tirx as T
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as I  # noqa: N812
+
+from mmfree_compiler.backends.cpu import rows, tiles
+from mmfree_compiler.backends.cpu.isa import Isa
+from mmfree_compiler.backends.cpu.memory import Memory, Place, arguments
+from mmfree_compiler.backends.cpu.vector import LANES, Expr
+from mmfree_compiler.program import Loop, Node, Program, Stage, Step
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What to emit: `tokens` is 1 for decode, else the largest chunk a prefill call takes."""
+
+    name: str
+    program: Program
+    isa: Isa
+    tokens: int
+
+    @property
+    def decode(self) -> bool:
+        return self.tokens == 1
+
+
+def emit(kernel: Kernel, offsets: dict[str, int]) -> tvm.tirx.PrimFunc:
+    """The kernel as a TIR function; `offsets` are the constants' places in weights.bin, bytes."""
+    with IRBuilder() as builder:
+        with I.prim_func(s_tir=True):
+            I.func_name(kernel.name)
+            I.func_attr({"global_symbol": kernel.name, "tirx.noalias": True})
+            buffers, (count, first, threads) = arguments(kernel.program)
+            memory = Memory(kernel.program, buffers, offsets, kernel.tokens)
+            I.evaluate(T.call_extern("int32", "mmfree_set_threads", threads))
+            emitter = _Emitter(kernel, memory, count, first, threads)
+            with I.attr(0, "pragma_parallel_launch_point", 1):
+                for step, tail in _with_tails(kernel.program):
+                    emitter.step(step, tail)
+    return builder.get()
+
+
+def _with_tails(program: Program) -> Iterator[tuple[Step, bool]]:
+    """Each step, and whether it is past the last scan: there only tokens from `first` on matter."""
+
+    def scans(step: Step) -> bool:
+        stages = step.body if isinstance(step, Loop) else (step,)
+        return any(node.state for stage in stages for node in stage.nodes)
+
+    last = max((i for i, step in enumerate(program.body) if scans(step)), default=-1)
+    for i, step in enumerate(program.body):
+        yield step, program.kind == "lm" and i > last and isinstance(step, Stage)
+
+
+@dataclass(frozen=True)
+class _Emitter:
+    kernel: Kernel
+    memory: Memory
+    count: Expr
+    first: Expr
+    threads: Expr
+
+    def step(self, step: Step, tail: bool) -> None:
+        if isinstance(step, Stage):
+            return self._stage(step, None, tail)
+        with I.serial(0, step.count) as layer:
+            for stage in step.body:
+                self._stage(stage, layer, tail)
+        return None
+
+    def _stage(self, stage: Stage, layer: Expr | None, tail: bool) -> None:
+        start = self.first if tail and not self.kernel.decode else T.int32(0)
+        if self.kernel.decode:
+            with self._parallel() as thread:
+                place = Place(T.int32(0), thread, layer, self.first)
+                self._rows(stage, place)
+                self._tiles(stage, place, start)
+            return
+        if stage.rows:
+            with self._parallel() as thread, self._share(thread, start, self.count) as token:
+                self._rows(stage, Place(token, T.int32(0), layer, self.first))
+        if stage.tiles:
+            with self._parallel() as thread:
+                self._tiles(stage, Place(T.int32(0), thread, layer, self.first), start)
+
+    @contextmanager
+    def _parallel(self) -> Iterator[Expr]:
+        """The body runs on every thread; the barrier follows."""
+        with (
+            I.attr(0, "pragma_parallel_barrier_when_finish", 1),
+            I.parallel(0, self.threads) as thread,
+        ):
+            yield thread
+
+    @contextmanager
+    def _share(self, thread: Expr, start: Expr, stop: Expr) -> Iterator[Expr]:
+        """The thread's part of the range."""
+        total = stop - start
+        begin = start + thread * total // self.threads
+        with I.serial(begin, start + (thread + 1) * total // self.threads) as i:
+            yield i
+
+    def _rows(self, stage: Stage, place: Place) -> None:
+        for node in stage.rows:
+            rows.ROWS[node.op](self.memory, place, node)
+
+    def _tiles(self, stage: Stage, place: Place, start: Expr) -> None:
+        for width, nodes in _by_width(self.kernel.program, stage.tiles).items():
+            thread = place.thread
+            with self._share(thread, T.int32(0), T.int32(width // LANES)) as tile:
+                column = I.bind(tile * LANES)
+                # Only decode keeps a copy of the rows per thread; prefill's are shared.
+                owner = place if self.kernel.decode else replace(place, thread=T.int32(0))
+                self._tokens(nodes, replace(owner, column=column), start)
+
+    def _tokens(self, nodes: tuple[Node, ...], place: Place, start: Expr) -> None:
+        """A tile for all tokens, in blocks as large as the instruction set's registers allow."""
+        if self.kernel.decode:
+            return tiles.emit(self.kernel.isa, self.memory, place, nodes, 1)
+        has_linear = any(node.op == "ternary_linear" for node in nodes)
+        for size in self.kernel.isa.token_blocks if has_linear else (1,):
+            blocks = I.bind((self.count - start) // size)
+            with I.serial(0, blocks) as block:
+                at = replace(place, token=start + block * size)
+                tiles.emit(self.kernel.isa, self.memory, at, nodes, size)
+            start = I.bind(start + blocks * size)
+        return None
+
+
+def _by_width(program: Program, nodes: tuple[Node, ...]) -> dict[int, tuple[Node, ...]]:
+    """Tile ops by padded width: one loop each. Ops of different widths never need each other."""
+    groups: dict[int, list[Node]] = {}
+    for node in nodes:
+        width = program.values[node.outputs[0]].width
+        groups.setdefault(-(-width // LANES) * LANES, []).append(node)
+    return {width: tuple(group) for width, group in groups.items()}
+
+

@@ -1,0 +1,116 @@
+"""Where a kernel's data lies: its arguments, and the address of every value and constant.
+
+Arenas (planned by passes/plan_memory.py, per token): "shared" holds what tiles write and rows read;
+"private" and "codes" hold what rows make. In decode each thread makes its rows for itself, so the
+last two are per thread; in prefill tokens are shared out and all three are per token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm.script import tirx as T
+from tvm.tirx.script.builder import ir as I  # noqa: N812
+
+from mmfree_compiler.backends.cpu.vector import FLOATS, LANES, Buffer, Expr, load, store
+from mmfree_compiler.program import Program
+
+ARENAS = {"shared": "float32", "private": "float32", "codes": "int8"}
+SUM = 1  # a scale's row holds the scale at 0 and the sum of its codes, as int32 bits, here
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a piece of code works on: token, thread, loop iteration, first column of the tile."""
+
+    token: Expr
+    thread: Expr
+    layer: Expr | None
+    first: Expr
+    column: Expr = 0
+
+
+def arguments(program: Program) -> tuple[dict[str, Buffer], tuple[Expr, Expr, Expr]]:
+    """Declare the function's parameters, in the order that runtime/cpu.py passes them."""
+    rows = {name: program.values[name].dtype for name in program.inputs}
+    outputs = {output_buffer(name): "float32" for name in program.outputs}
+    kinds = {"weights": "uint8"} | rows | outputs | {"slots": "int32", "state": "float32"} | ARENAS
+    # Rows that the caller owns need not be aligned beyond their element.
+    loose = {name: 8 if dtype == "int64" else 4 for name, dtype in (rows | outputs).items()}
+    buffers = {
+        name: I.arg(name, I.buffer((I.int64(),), dtype, align=loose.get(name, 64)))
+        for name, dtype in kinds.items()
+    }
+    count, first, threads = (I.arg(name, I.int32()) for name in ("tokens", "first", "threads"))
+    return buffers, (count, first, threads)
+
+
+def output_buffer(name: str) -> str:
+    """The argument an output is written to (a value may be both output and operand)."""
+    return f"out.{name}"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Addresses. `offsets`: the constants' first bytes in weights.bin; `tokens`: the largest M."""
+
+    program: Program
+    buffers: dict[str, Buffer]
+    offsets: dict[str, int]
+    tokens: int
+
+    def width(self, name: str) -> int:
+        return self.program.values[name].width
+
+    def row(self, name: str, place: Place) -> tuple[Buffer, Expr]:
+        """The buffer and the element at which the token's row of a value begins."""
+        stride = self.program.values[name].stride
+        if name in self.program.inputs:
+            return self.buffers[name], place.token * stride
+        storage = self.program.storage[name]
+        if self.tokens > 1 or storage.arena == "shared":
+            at = storage.offset * self.tokens + place.token * stride
+        else:
+            at = place.thread * self.program.arenas[storage.arena] + storage.offset
+        return self.buffers[storage.arena], at
+
+    def load(self, name: str, place: Place, column: Expr, dtype: str = FLOATS) -> Expr:
+        buffer, at = self.row(name, place)
+        return load(buffer, at + column, dtype)
+
+    def store(self, name: str, place: Place, column: Expr, vector: Expr) -> None:
+        buffer, at = self.row(name, place)
+        store(buffer, at + column, vector)
+
+    def scalar(self, name: str, place: Place, index: int) -> Expr:
+        buffer, at = self.row(name, place)
+        return buffer[at + index]
+
+    def constant(self, name: str, layer: Expr | None) -> Expr:
+        """First byte of a constant, of its part for this iteration when it has several."""
+        constant = self.program.constants[name]
+        start = T.int64(self.offsets[name])
+        if layer is None or len(constant.parts) == 1:
+            return start
+        return start + T.Cast("int64", layer) * T.int64(constant.parts[0].nbytes)
+
+    def floats(self, name: str, layer: Expr | None, column: Expr) -> Expr:
+        """16 fp32 of a constant row, or its only one in every lane."""
+        at = self.constant(name, layer)
+        if self.program.constants[name].shape[-1] == 1:
+            return T.broadcast(self.scalar_constant(name, layer), LANES)
+        at = at + T.Cast("int64", column) * T.int64(4)
+        return T.reinterpret(FLOATS, load(self.buffers["weights"], at, "uint8x64"))
+
+    def scalar_constant(self, name: str, layer: Expr | None) -> Expr:
+        at = self.constant(name, layer)
+        return T.reinterpret("float32", load(self.buffers["weights"], at, "uint8x4"))
+
+    def state(self, name: str, place: Place, part: int = 0) -> tuple[Buffer, Expr]:
+        """The buffer and element of a scan's state, row `part` of it, at the place's column."""
+        at = self.program.state_offset(name)
+        slot = self.program.state(name)
+        if place.layer is not None and slot.count > 1:
+            at = at + place.layer * slot.stride
+        row = self.buffers["slots"][place.token] * self.program.state_width
+        return self.buffers["state"], row + at + part * slot.row_stride + place.column

@@ -1,0 +1,247 @@
+"""Ops that make 16 columns on their own: products, pointwise ops, scans. Tables LINEAR and TILES.
+
+A tile first runs its ternary products, for a block of tokens, into integer sums; then, token by
+token, everything else, in vectors that never leave registers unless another stage needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from tvm.script import tirx as T
+from tvm.tirx.script.builder import ir as I  # noqa: N812
+
+from mmfree_compiler.backends.cpu import vector as v
+from mmfree_compiler.backends.cpu.isa import BLOCK, FIELDS, Isa
+from mmfree_compiler.backends.cpu.memory import SUM, Memory, Place, output_buffer
+from mmfree_compiler.backends.cpu.vector import LANES, Buffer, Expr
+from mmfree_compiler.layouts import LAYOUTS
+from mmfree_compiler.program import Node
+
+PREFETCH = 64  # blocks ahead: 4 KiB; without it one thread reads DRAM at half its speed
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A tile at one token: vectors by value name, and the sums of this block of tokens."""
+
+    memory: Memory
+    place: Place
+    vectors: dict[str, Expr]
+    sums: dict[str, Expr]
+
+    def __getitem__(self, name: str | None) -> Expr:
+        """16 floats of an operand: made in this tile, or read from a row or a constant."""
+        assert name is not None
+        if name in self.vectors:
+            return self.vectors[name]
+        if name in self.memory.program.constants:
+            return self.memory.floats(name, self.place.layer, self.place.column)
+        return I.bind(self.memory.load(name, self.place, self.place.column))
+
+
+def emit(isa: Isa, memory: Memory, place: Place, nodes: tuple[Node, ...], tokens: int) -> None:
+    """A tile at `place.column` for `tokens` tokens from `place.token` on."""
+    linears = [node for node in nodes if node.op == "ternary_linear"]
+    sums = {node.outputs[0]: _products(isa, memory, place, node, tokens) for node in linears}
+    if tokens == 1:
+        return _epilogue(isa, memory, place, nodes, sums, T.int32(0), 1)
+    with I.serial(0, tokens) as i:
+        at = replace(place, token=place.token + i)
+        _epilogue(isa, memory, at, nodes, sums, i, tokens)
+    return None
+
+
+def _products(isa: Isa, memory: Memory, place: Place, node: Node, tokens: int) -> Buffer:
+    """Integer sums of 16 rows of the weight for a block of tokens."""
+    codes, _, weight, *_ = node.inputs
+    assert codes is not None
+    assert weight is not None
+    constant = memory.program.constants[weight]
+    blocks = LAYOUTS[constant.layout].padded(constant.shape)[1] // LANES
+    sums = v.register("int32", isa.sums(tokens))
+    for lane in range(0, isa.sums(tokens), LANES):
+        v.store(sums, lane, v.splat_int(0))
+    # The tile's first byte: column / 16 tiles of `blocks` blocks.
+    start = memory.constant(weight, place.layer)
+    start = I.bind(start + T.Cast("int64", place.column // LANES) * T.int64(blocks * BLOCK))
+    buffer = memory.buffers["weights"]
+    with I.serial(0, blocks) as k:
+        at = I.bind(start + T.Cast("int64", k) * T.int64(BLOCK))
+        _prefetch(buffer, at + T.int64(PREFETCH * BLOCK))
+
+        def part(first: int, size: int) -> Expr:
+            return I.bind(v.load(buffer, at + T.int64(first), f"uint8x{size}"))
+
+        def four_codes(token: int, field: int) -> Expr:
+            row, column = memory.row(codes, replace(place, token=place.token + token))
+            return T.reinterpret("int32", v.load(row, column + k * LANES + FIELDS * field, "int8x4"))
+
+        isa.accumulate(part, four_codes, sums, tokens)
+    return sums
+
+
+def _prefetch(buffer: Buffer, at: Expr) -> None:
+    """Ask for the line of a byte that this thread reads soon: read, keep in all caches, data."""
+    address = T.address_of(buffer[at])
+    I.evaluate(
+        T.call_llvm_intrin(
+            "void", "llvm.prefetch", address, T.int32(0), T.int32(3), T.int32(1)
+        )
+    )
+
+
+def _epilogue(
+    isa: Isa,
+    memory: Memory,
+    place: Place,
+    nodes: tuple[Node, ...],
+    sums: dict[str, Buffer],
+    token: Expr,
+    tokens: int,
+) -> None:
+    totals = {name: isa.total(cell, token, tokens) for name, cell in sums.items()}
+    tile = _Tile(memory, place, {}, totals)
+    for node in nodes:
+        made = TILES[node.op](tile, node)
+        for name, vector in zip(node.outputs, made, strict=True):
+            tile.vectors[name] = I.bind(vector)
+            _keep(memory, place, name, tile.vectors[name])
+
+
+def _keep(memory: Memory, place: Place, name: str, vector: Expr) -> None:
+    """Store what another stage reads, and what the caller gets."""
+    if name in memory.program.storage:
+        memory.store(name, place, place.column, vector)
+    if name in memory.program.outputs:
+        stride = memory.program.values[name].stride
+        row = (place.token - place.first) * stride
+        v.store(memory.buffers[output_buffer(name)], row + place.column, vector)
+
+
+# --- emitters: a node -> its output vectors -------------------------------------------------------
+
+
+def _ternary_linear(tile: _Tile, node: Node) -> tuple[Expr, ...]:
+    """(sum(q (w+1)) - sum(q)) * scale * weight_scale + bias."""
+    _, scale, _, weight_scale, bias = node.inputs
+    memory, place = tile.memory, tile.place
+    assert scale is not None
+    assert weight_scale is not None
+    code_sum = T.reinterpret("int32", memory.scalar(scale, place, SUM))
+    total = T.Cast(v.FLOATS, tile.sums[node.outputs[0]] - v.splat_int(code_sum))
+    step = memory.scalar(scale, place, 0) * memory.scalar_constant(weight_scale, place.layer)
+    out = total * v.splat(step)
+    return (out if bias is None else out + tile[bias],)
+
+
+def _embedding(tile: _Tile, node: Node) -> tuple[Expr, ...]:
+    ids, table = node.inputs
+    assert ids is not None
+    assert table is not None
+    memory, place = tile.memory, tile.place
+    constant = memory.program.constants[table]
+    row = memory.buffers[ids][place.token] * T.int64(constant.parts[0].shape[1])
+    element = row + T.Cast("int64", place.column)
+    return (_WIDEN[constant.dtype](memory, memory.constant(table, place.layer), element),)
+
+
+def _float32_at(memory: Memory, start: Expr, element: Expr) -> Expr:
+    at = start + element * T.int64(4)
+    return T.reinterpret(v.FLOATS, v.load(memory.buffers["weights"], at, "uint8x64"))
+
+
+def _half(memory: Memory, start: Expr, element: Expr, dtype: str) -> Expr:
+    raw = v.load(memory.buffers["weights"], start + element * T.int64(2), "uint8x32")
+    return T.reinterpret(dtype, raw)
+
+
+def _float16_at(memory: Memory, start: Expr, element: Expr) -> Expr:
+    return T.Cast(v.FLOATS, _half(memory, start, element, "float16x16"))
+
+
+def _bfloat16_at(memory: Memory, start: Expr, element: Expr) -> Expr:
+    bits = T.Cast("uint32x16", _half(memory, start, element, "uint16x16"))
+    return T.reinterpret(v.FLOATS, T.shift_left(bits, T.broadcast(T.uint32(16), LANES)))
+
+
+_WIDEN = {"float32": _float32_at, "float16": _float16_at, "bfloat16": _bfloat16_at}
+
+
+def _swiglu(tile: _Tile, node: Node) -> tuple[Expr, ...]:
+    gate, up = node.inputs
+    return (v.silu(tile[gate]) * tile[up],)
+
+
+def _mlgru_gates(tile: _Tile, node: Node) -> tuple[Expr, ...]:
+    i, f, bound = node.inputs
+    forget = v.sigmoid(tile[f])
+    if bound is not None:
+        low = I.bind(tile[bound])
+        forget = I.bind(low + (v.splat(1.0) - low) * forget)
+    return (v.silu(tile[i]) * (v.splat(1.0) - forget), forget)
+
+
+def _mlgru_scan(tile: _Tile, node: Node) -> tuple[Expr, ...]:
+    c, forget = node.inputs[:2]
+    assert node.state is not None
+    buffer, at = tile.memory.state(node.state, tile.place)
+    h = I.bind(tile[forget] * v.load(buffer, at) + tile[c])
+    v.store(buffer, at, h)
+    return (h,)
+
+
+def _short_conv(tile: _Tile, node: Node) -> tuple[Expr, ...]:
+    """The state holds the last k inputs, oldest first: shift it, then sum the taps."""
+    x, weight, bias = node.inputs[:3]
+    assert node.state is not None
+    assert weight is not None
+    memory, place = tile.memory, tile.place
+    taps = memory.program.state(node.state).shape[0]
+    window = []
+    for tap in range(taps):
+        buffer, at = memory.state(node.state, place, tap)
+        source = memory.state(node.state, place, tap + 1)[1]
+        window.append(I.bind(tile[x] if tap == taps - 1 else v.load(buffer, source)))
+    out = v.splat(0.0) if bias is None else tile[bias]
+    for tap, vector in enumerate(window):
+        buffer, at = memory.state(node.state, place, tap)
+        v.store(buffer, at, vector)
+        row = memory.program.constants[weight].parts[0].shape[1] * tap
+        out = out + memory.floats(weight, place.layer, place.column + row) * vector
+    return (out,)
+
+
+Emitter = Callable[[_Tile, Node], tuple[Expr, ...]]
+
+
+def _pointwise(function: Callable[..., Expr]) -> Emitter:
+    return lambda tile, node: (function(*(tile[name] for name in node.inputs)),)
+
+
+TILES: dict[str, Emitter] = {
+    "embedding": _embedding,
+    "mlgru_gates": _mlgru_gates,
+    "mlgru_scan": _mlgru_scan,
+    "short_conv": _short_conv,
+    "swiglu": _swiglu,
+    "ternary_linear": _ternary_linear,
+    "abs": _pointwise(v.absolute),
+    "add": _pointwise(lambda x, y: x + y),
+    "div": _pointwise(lambda x, y: x / y),
+    "exp": _pointwise(v.exp),
+    "identity": _pointwise(lambda x: x),
+    "maximum": _pointwise(v.maximum),
+    "minimum": _pointwise(v.minimum),
+    "mul": _pointwise(lambda x, y: x * y),
+    "neg": _pointwise(lambda x: v.splat(0.0) - x),
+    "reciprocal": _pointwise(lambda x: v.splat(1.0) / x),
+    "relu": _pointwise(lambda x: v.maximum(x, v.splat(0.0))),
+    "sigmoid": _pointwise(v.sigmoid),
+    "silu": _pointwise(v.silu),
+    "sqrt": _pointwise(v.square_root),
+    "square": _pointwise(lambda x: x * x),
+    "sub": _pointwise(lambda x, y: x - y),
+    "tanh": _pointwise(v.tanh),
+}

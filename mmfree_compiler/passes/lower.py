@@ -1,0 +1,187 @@
+"""torch.fx graph -> Program: batch and time become tokens, parameters become constants."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from mmfree_compiler.errors import UnsupportedError
+from mmfree_compiler.ops import OPS, Op
+from mmfree_compiler.program import (
+    Array,
+    Attr,
+    Constant,
+    Node,
+    Program,
+    Stage,
+    StateSlot,
+    Value,
+)
+
+_OP_OF = {op.overload: op for op in OPS.values()}
+_ATEN = torch.ops.aten
+# They may change leading dimensions only: a row a token stays what it is.
+_VIEWS = {_ATEN.view.default, _ATEN.reshape.default, _ATEN.unsqueeze.default, _ATEN.squeeze.dim}
+
+
+def lower(gm: fx.GraphModule) -> Program:
+    """The Program of a graph of mmfree ops, one stage a node.
+
+    Raises UnsupportedError when a view changes rows, or inputs are neither ids nor rows of floats.
+    """
+    builder = _Builder(gm)
+    for node in gm.graph.nodes:
+        builder.add(node)
+    ids = any(value.dtype == "int64" for value in builder.inputs.values())
+    return Program(
+        kind="lm" if ids else "module",
+        inputs=tuple(builder.inputs),
+        outputs=tuple(builder.outputs),
+        values={value.name: value for value in builder.values.values()},
+        constants=builder.constants,
+        states=tuple(builder.states),
+        body=tuple(_alone(node) for node in builder.nodes),
+    )
+
+
+def _alone(node: Node) -> Stage:
+    return Stage((node,), ()) if OPS[node.op].kind == "row" else Stage((), (node,))
+
+
+@dataclass
+class _Builder:
+    """The Program under construction; `names` maps fx nodes to value or constant names."""
+
+    gm: fx.GraphModule
+    names: dict[fx.Node, str | tuple[str, ...]] = field(default_factory=dict)
+    inputs: dict[str, Value] = field(default_factory=dict)
+    outputs: list[str] = field(default_factory=list)
+    values: dict[str, Value] = field(default_factory=dict)
+    constants: dict[str, Constant] = field(default_factory=dict)
+    states: list[StateSlot] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+
+    def add(self, node: fx.Node) -> None:
+        if node.op == "call_function":
+            self._call(node)
+        else:
+            {"placeholder": self._input, "get_attr": self._constant, "output": self._output}[
+                node.op
+            ](node)
+
+    def _input(self, node: fx.Node) -> None:
+        val = node.meta["val"]
+        if val.dtype not in (torch.int64, torch.float32):
+            raise UnsupportedError(f"input {node.name}", f"{val.dtype} rows", "Pass fp32 or int64")
+        value = self._value(node.name, val)
+        self.inputs[node.name] = value
+        self.names[node] = node.name
+
+    def _constant(self, node: fx.Node) -> None:
+        name = str(node.target)
+        if name not in self.constants:
+            tensor = operator.attrgetter(name)(self.gm).detach()
+            self.constants[name] = _constant(name, tensor)
+        self.names[node] = name
+
+    def _output(self, node: fx.Node) -> None:
+        results = node.args[0] if isinstance(node.args[0], (tuple, list)) else (node.args[0],)
+        self.outputs.extend(self._name(result) for result in results)
+
+    def _call(self, node: fx.Node) -> None:
+        if node.target is operator.getitem:
+            group = self.names[node.args[0]]  # type: ignore[index]  # fx types args loosely
+            self.names[node] = group[node.args[1]]  # type: ignore[index,assignment]
+        elif node.target in _OP_OF:
+            self._op(node, _OP_OF[node.target])
+        elif node.target in _VIEWS:
+            self._view(node)
+        elif isinstance(node.meta.get("val"), torch.Tensor):
+            raise UnsupportedError(str(node), f"{node.target} is no mmfree op")
+
+    def _view(self, node: fx.Node) -> None:
+        source: Any = node.args[0]
+        before, after = source.meta["val"].shape, node.meta["val"].shape
+        if before[-1] != after[-1]:
+            raise UnsupportedError(str(node), f"a view changes rows: {before} to {after}")
+        self.names[node] = self.names[source]
+
+    def _op(self, node: fx.Node, op: Op) -> None:
+        inputs, attrs = self._arguments(node, op)
+        val = node.meta["val"]
+        if isinstance(val, torch.Tensor):
+            outputs: tuple[str, ...] = (self._value(node.name, val).name,)
+            self.names[node] = outputs[0]
+        else:
+            parts = [self._value(f"{node.name}.{i}", part) for i, part in enumerate(val)]
+            outputs = tuple(part.name for part in parts)
+            self.names[node] = outputs
+        state = self._state(node, inputs) if op.kind == "scan" else None
+        self.nodes.append(Node(op.name, inputs, outputs, attrs, state, _source(node)))
+
+    def _arguments(
+        self, node: fx.Node, op: Op
+    ) -> tuple[tuple[str | None, ...], dict[str, Attr]]:
+        """Operands in order, list arguments flattened, and scalars by name."""
+        inputs: list[str | None] = []
+        attrs: dict[str, Attr] = {}
+        for argument, schema in zip(_bound(node, op), op.overload._schema.arguments, strict=True):
+            if isinstance(argument, (list, tuple)):
+                attrs["groups"] = len(argument)
+                inputs.extend(self._name(item) for item in argument)
+            elif "Tensor" in str(schema.type):
+                inputs.append(None if argument is None else self._name(argument))
+            else:
+                attrs[schema.name] = argument
+        return tuple(inputs), attrs
+
+    def _name(self, node: Any) -> str:
+        name = self.names[node]
+        assert isinstance(name, str)
+        return name
+
+    def _value(self, name: str, val: torch.Tensor) -> Value:
+        dtype = str(val.dtype).removeprefix("torch.")
+        value = Value(name, 1 if dtype == "int64" else int(val.shape[-1]), dtype)
+        self.values[name] = value
+        return value
+
+    def _state(self, node: fx.Node, inputs: tuple[str | None, ...]) -> str:
+        """A scan's state row: (I,) for mlgru_scan, (k, D) for a short convolution."""
+        width = self.values[node.name].width
+        taps = self.constants[inputs[1]].shape[1:] if inputs[1] in self.constants else ()
+        slot = StateSlot(node.name, (*taps, width))
+        self.states.append(slot)
+        return slot.name
+
+
+def _bound(node: fx.Node, op: Op) -> Iterator[Any]:
+    """The call's arguments in schema order, defaults filled in."""
+    for i, schema in enumerate(op.overload._schema.arguments):
+        if i < len(node.args):
+            yield node.args[i]
+        else:
+            yield node.kwargs.get(schema.name, schema.default_value)
+
+
+def _constant(name: str, tensor: torch.Tensor) -> Constant:
+    shape = tuple(tensor.shape) or (1,)
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    array: Array = (
+        tensor.view(torch.int16).numpy().view(np.uint16)
+        if tensor.dtype == torch.bfloat16
+        else tensor.numpy()
+    )
+    return Constant(name, dtype, shape, (array.reshape(shape),))
+
+
+def _source(node: fx.Node) -> str:
+    """The user's line that made a node: the innermost frame that export recorded."""
+    frames = [line for line in (node.stack_trace or "").splitlines() if 'File "' in line]
+    return frames[-1].strip() if frames else ""
