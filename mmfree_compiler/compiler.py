@@ -1,0 +1,156 @@
+"""The whole flow on one screen: model -> graph -> Program -> Artifact -> something to call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from mmfree_compiler import backends, explain, passes
+from mmfree_compiler.artifact import Artifact
+from mmfree_compiler.backends import Backend, Details
+from mmfree_compiler.errors import InputError, TargetError
+from mmfree_compiler.models import MatMulFreeLM, load_checkpoint
+from mmfree_compiler.passes.lower import lower
+from mmfree_compiler.passes.supported import check_supported
+from mmfree_compiler.program import Program
+from mmfree_compiler.runtime import Session
+from mmfree_compiler.target import Target
+from mmfree_compiler.trace import trace
+
+QUANTIZATION = {
+    "weights": "ternary, one scale a tensor: s = 1 / max(mean|w|, 1e-5), round half to even",
+    "activations": "int8, one scale a token: 127 / max(max|x|, 1e-5), round half to even",
+}
+
+
+@dataclass(frozen=True)
+class CompiledModel:
+    """A compiled model, ready to run in this process.
+
+    Calling it is calling its `session` (see runtime.Session): `logits, state = compiled(tokens)`,
+    or tensors in, tensors out for a module that is no language model.
+    """
+
+    artifact: Artifact
+    program: Program
+    session: Session
+    saveable: bool = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.session(*args, **kwargs)
+
+    def generate(self, prompt: Any, **settings: Any) -> Iterator[Any]:
+        """Stream tokens; see runtime.Session.generate."""
+        return self.session.generate(prompt, **settings)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write model.mmfree. Raises TargetError when the target exists in this process only."""
+        if not self.saveable:
+            raise TargetError(
+                f"target {self.artifact.manifest.target}",
+                "runs in the process that compiled it and cannot be saved",
+                'Compile for target "cpu"',
+            )
+        self.artifact.save(path)
+
+    def explain(self) -> str:
+        """What each pass did, as a table."""
+        return explain.table(self.artifact.manifest.notes)
+
+
+def compile(  # noqa: A001 - the name the users know
+    model: str | os.PathLike[str] | nn.Module,
+    target: str | Target = "cpu",
+    *,
+    example_inputs: tuple[Tensor, ...] | None = None,
+    fallback: str = "error",
+    threads: int | None = None,
+    check: bool = False,
+) -> Any:
+    """Compile a checkpoint folder, a MatMulFreeLM, or any module of BitLinears for `target`.
+
+    `example_inputs` are needed for modules that are no language model; leading dimensions become
+    dynamic. `fallback="eager"` runs what the target cannot lower in torch; the result then cannot be
+    saved. `threads` is for running here (default: the CPUs this process may use). `check` compares
+    every pass's graph with the one before, numerically.
+
+    Returns a CompiledModel (or, for the eager fallback, a fallback.EagerModel). Raises
+    CheckpointError, TraceError, UnsupportedError (all unsupported operations at once), TargetError,
+    ToolchainError.
+    """
+    goal = Target.parse(target)
+    backend = backends.get(goal.kind)
+    if fallback not in ("error", "eager"):
+        raise InputError(f"fallback {fallback!r}", "unknown", 'Known: "error", "eager"')
+    module = model if isinstance(model, nn.Module) else load_checkpoint(Path(model))
+    graph = _graph(module, example_inputs, check)
+    if fallback == "eager":
+        from mmfree_compiler.fallback import eager_model
+
+        return eager_model(graph, backend, goal, threads)
+    return compile_graph(graph, backend, goal, threads, module)
+
+
+def _graph(
+    module: nn.Module, example_inputs: tuple[Tensor, ...] | None, check: bool
+) -> fx.GraphModule:
+    """Trace and rewrite to mmfree ops."""
+    if isinstance(module, MatMulFreeLM):
+        module, example_inputs = _Logits(module), (torch.zeros(2, 3, dtype=torch.int64),)
+    if not example_inputs:
+        raise InputError(
+            f"module {type(module).__name__}",
+            "is no MatMulFreeLM, so its inputs are unknown",
+            "Pass example_inputs=(x,)",
+        )
+    graph = trace(module, example_inputs)
+    return passes.run(passes.GRAPH, graph, example_inputs if check else None)
+
+
+class _Logits(nn.Module):
+    """A language model as a function of tokens alone: states come in when it is lowered."""
+
+    def __init__(self, model: MatMulFreeLM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self.model(tokens)[0]
+        return logits
+
+
+def compile_graph(
+    graph: fx.GraphModule,
+    backend: Backend,
+    target: Target,
+    threads: int | None,
+    module: nn.Module | None = None,
+) -> CompiledModel:
+    """Lower a graph of mmfree ops, optimize the Program, emit and load it."""
+    check_supported(graph, backend.lowered)
+    pipeline = passes.program_passes(backend.layout)
+    program = lower(graph)
+    for program_pass in pipeline:
+        program = program_pass(program)
+    names = tuple(p.name for p in (*passes.GRAPH, *pipeline))
+    artifact = backend.emit(program, target, _details(graph, names, module))
+    launcher = backend.launcher(program) if backend.launcher else None
+    session = Session(artifact, threads, launcher)
+    return CompiledModel(artifact, program, session, saveable=launcher is None)
+
+
+def _details(graph: fx.GraphModule, names: tuple[str, ...], module: nn.Module | None) -> Details:
+    notes = tuple((note.pass_name, note.node, note.text) for note in explain.notes(graph))
+    model: dict[str, object] = {}
+    tokenizer = None
+    if isinstance(module, MatMulFreeLM):
+        model = module.config.model_dump()
+        path = module.tokenizer_path
+        tokenizer = path.read_bytes() if path else None
+    return Details(model, QUANTIZATION, names, notes, tokenizer)
