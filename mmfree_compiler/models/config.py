@@ -1,0 +1,116 @@
+"""The configuration of a MatMul-free LM, as `config.json` of a checkpoint states it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mmfree_compiler.errors import CheckpointError
+
+MODEL_TYPE = "hgrn_bit"
+NORM_EPS = 1e-6  # of BitLinear's own norm; the reference's fused layer uses no other (numerics 5)
+
+# Bounds keep a hostile config from asking for a model that no machine can hold.
+Width = Annotated[int, Field(gt=0, le=1 << 20)]
+Count = Annotated[int, Field(gt=0, le=1024)]
+
+
+class ModelConfig(BaseModel):
+    """Shape of a MatMul-free LM; field names and defaults are the published ones.
+
+    Keys of `config.json` that do not change the computation are ignored.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    model_type: Literal["hgrn_bit"]
+    vocab_size: Width
+    hidden_size: Width
+    num_hidden_layers: Count
+    num_heads: Count = 1
+    expand_ratio: Count = 1
+    hidden_ratio: Count = 4
+    intermediate_size: Width | None = None
+    hidden_act: Literal["swish", "silu"] = "swish"
+    rms_norm_eps: Annotated[float, Field(ge=0, lt=1)] = NORM_EPS
+    use_lower_bound: bool = True
+    use_short_conv: bool = False
+    share_conv_kernel: bool = True
+    conv_size: Count = 4
+    tie_word_embeddings: bool = False
+    initializer_range: Annotated[float, Field(gt=0, le=10)] = 0.02
+
+    @model_validator(mode="after")
+    def _heads_divide_the_state(self) -> Self:
+        if self.state_size % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} does not divide {self.state_size}")
+        return self
+
+    @property
+    def state_size(self) -> int:
+        """Width I of the recurrence, `hidden_size * expand_ratio`."""
+        return self.hidden_size * self.expand_ratio
+
+    @property
+    def intermediate(self) -> int:
+        """Width of the GLU; when null, 2/3 of `hidden_ratio` rounded up to 256 (numerics 11)."""
+        if self.intermediate_size is not None:
+            return self.intermediate_size
+        return 256 * -(-int(self.hidden_size * self.hidden_ratio * 2 / 3) // 256)
+
+    @classmethod
+    def of(cls, hidden_size: int, num_hidden_layers: int, vocab_size: int, **others: Any) -> Self:
+        """A config from its three sizes and any other field by name; pydantic's ValidationError."""
+        return cls(
+            model_type="hgrn_bit",
+            hidden_size=hidden_size,
+            num_hidden_layers=num_hidden_layers,
+            vocab_size=vocab_size,
+            **others,
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read `config.json` at `path`. Raises CheckpointError on a missing file or wrong keys."""
+        return cls.parse(read_json(path), str(path))
+
+    @classmethod
+    def parse(cls, keys: dict[str, Any], thing: str) -> Self:
+        """Check the keys of a config. Raises CheckpointError that lists every wrong one."""
+        kind = keys.get("model_type")
+        if kind != MODEL_TYPE:
+            raise CheckpointError(thing, f"model_type is {kind!r}", f"Known: {MODEL_TYPE!r}")
+        try:
+            return cls.model_validate(keys)
+        except ValidationError as error:
+            problems = [
+                f"{'.'.join(map(str, e['loc'])) or 'keys'}: {e['msg'].lower()}"
+                for e in error.errors()
+            ]
+            mend = "Write these keys as the published configuration does"
+            raise CheckpointError(thing, "; ".join(problems), mend) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises CheckpointError when there is none at `path`."""
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        mend = "Name a folder that holds config.json and model.safetensors"
+        raise CheckpointError(str(path), error.strerror or "unreadable", mend) from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(str(path), f"not JSON: {error}", "Write the file again") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(str(path), "not a JSON object", "Write the file again")
+    return value
+
+
+# The published models, vocabulary of 32,000.
+SHAPES: dict[str, ModelConfig] = {
+    "370M": ModelConfig.of(1024, 24, 32000),
+    "1.3B": ModelConfig.of(2048, 24, 32000),
+    "2.7B": ModelConfig.of(2560, 32, 32000),
+}

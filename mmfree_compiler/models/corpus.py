@@ -1,0 +1,125 @@
+"""Training text: documents, their deterministic split, and the text that every Python carries."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sysconfig
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmfree_compiler.errors import CorpusError
+from mmfree_compiler.models.tokenizer import END_OF_TEXT_ID
+
+HELD_OUT_EVERY = 20  # one piece in twenty is held out
+LONGEST_PIECE = 32768  # bytes; longer documents are cut, so that a part of them may be held out
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Byte tokens of both sides of the split, each piece followed by the end-of-text token.
+
+    `train` and `held_out` are (N,) int64; `digest` is the SHA-256 of both, in hexadecimal.
+    """
+
+    train: Tensor
+    held_out: Tensor
+    digest: str
+
+    @classmethod
+    def of(cls, documents: Iterable[bytes]) -> Corpus:
+        """Split documents: every 20th piece is held out, the first included.
+
+        Raises CorpusError when either side would be empty.
+        """
+        pieces = _pieces([document for document in documents if document])
+        if len(pieces) < 2:
+            mend = "Give at least a few kilobytes of text"
+            raise CorpusError("corpus", "too short to train on", mend)
+        # In the order of their hashes, a prefix of the held-out text is a sample of all of it.
+        held_out = sorted(pieces[::HELD_OUT_EVERY], key=_digest)
+        train = [piece for n, piece in enumerate(pieces) if n % HELD_OUT_EVERY]
+        tokens = _tokens(train), _tokens(held_out)
+        digest = hashlib.sha256(b"".join(side.numpy().tobytes() for side in tokens)).hexdigest()
+        return cls(*tokens, digest)
+
+
+def _pieces(documents: list[bytes]) -> list[bytes]:
+    """Documents cut to LONGEST_PIECE, or shorter when that would leave fewer than twenty pieces."""
+    total = sum(map(len, documents))
+    size = max(1, min(LONGEST_PIECE, total // HELD_OUT_EVERY))
+    return [text[n : n + size] for text in documents for n in range(0, len(text), size)]
+
+
+def _digest(piece: bytes) -> bytes:
+    return hashlib.sha256(piece).digest()
+
+
+def _tokens(pieces: Sequence[bytes]) -> Tensor:
+    end = np.array([END_OF_TEXT_ID], dtype=np.int64)
+    arrays = (a for p in pieces for a in (np.frombuffer(p, np.uint8).astype(np.int64), end))
+    return torch.from_numpy(np.concatenate(list(arrays)))
+
+
+def read_documents(paths: Sequence[Path]) -> Iterator[bytes]:
+    """The files at `paths`, folders walked in sorted order, one document a file.
+
+    Raises CorpusError on a path that cannot be read.
+    """
+    for path in paths:
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for file in files:
+            try:
+                yield file.read_bytes()
+            except OSError as error:
+                mend = "Name files or folders of text"
+                cause = error.strerror or "unreadable"
+                raise CorpusError(str(file), cause, mend) from None
+
+
+def python_corpus() -> list[bytes]:
+    """The text that every Python carries (PSF licence): the language reference's topics, then each
+    standard module's docstrings as one document a module; sorted, without duplicates."""
+    from pydoc_data.topics import topics
+
+    seen: set[str] = set()
+    documents = [text.strip() for _, text in sorted(topics.items())]
+    for path in _standard_modules():
+        fresh = [text for text in dict.fromkeys(_docstrings(path)) if text not in seen]
+        seen.update(fresh)
+        documents.append("\n\n".join(fresh))
+    return [text.encode() for text in documents if text]
+
+
+def _standard_modules() -> list[Path]:
+    """Sources of the standard library, without installed packages and test suites."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    skipped = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3"}
+    return sorted(p for p in root.rglob("*.py") if not skipped & set(p.relative_to(root).parts))
+
+
+def _docstrings(path: Path) -> Iterator[str]:
+    """Docstrings of a module in source order, functions and classes headed by their signature."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, OSError):
+        return  # a template or a deliberately broken file, of which the library has a few
+    for node in sorted(ast.walk(tree), key=lambda node: getattr(node, "lineno", 0)):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        text = ast.get_docstring(node)
+        if text and len(text) > 20:
+            yield _headline(node) + text
+
+
+def _headline(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    if isinstance(node, ast.Module):
+        return ""
+    if isinstance(node, ast.ClassDef):
+        return f"class {node.name}\n\n"
+    return f"{node.name}({ast.unparse(node.args)})\n\n"

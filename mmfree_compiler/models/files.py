@@ -1,0 +1,44 @@
+"""Files that are either whole or not there: written under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmfree_compiler.errors import CheckpointError
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A temporary folder whose files become `folder`'s when the block ends without an exception.
+
+    Files of `folder` with other names stay. Raises CheckpointError when the disk refuses.
+    """
+    temporary: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        yield temporary
+        _publish(temporary, folder)
+    except OSError as error:
+        mend = "Name a folder on a disk with room that you may write to"
+        raise CheckpointError(str(folder), error.strerror or str(error), mend) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _publish(temporary: Path, folder: Path) -> None:
+    """Rename the whole folder where there is none yet, else file by file."""
+    temporary.chmod(0o755)  # mkdtemp and safetensors make private files
+    for file in temporary.iterdir():
+        file.chmod(0o644)
+    if not folder.exists():
+        temporary.rename(folder)
+        return
+    for file in sorted(temporary.iterdir()):
+        os.replace(file, folder / file.name)

@@ -1,0 +1,192 @@
+"""Training a byte-level MatMul-free LM with straight-through estimators and AdamW."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmfree_compiler.errors import CorpusError
+from mmfree_compiler.models.checkpoint import TOKENIZER, write_checkpoint
+from mmfree_compiler.models.config import ModelConfig
+from mmfree_compiler.models.corpus import Corpus
+from mmfree_compiler.models.files import staged
+from mmfree_compiler.models.initial import initialize
+from mmfree_compiler.models.lm import MatMulFreeLM, State
+from mmfree_compiler.models.resume import Run
+from mmfree_compiler.models.tokenizer import END_OF_TEXT_ID, VOCAB_SIZE, save_byte_tokenizer
+
+RESUME_FILE = "training.safetensors"
+EVAL_ROWS = 16  # held-out text is read as this many rows at once, each from a zero state
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that a run depends on besides its corpus and the number of threads.
+
+    The learning rate is large, as ternary weights move only when the stored ones cross a threshold
+    (arXiv 2406.02528, 4 and appendix). `precision` is that of the matrix products while training.
+    """
+
+    hidden_size: int = 256
+    layers: int = 4
+    steps: int = 5000
+    batch: int = 8
+    length: int = 256
+    learning_rate: float = 4e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    evaluate_every: int = 250
+    evaluate_tokens: int = 32768  # of the held-out text
+    save_every: int = 250
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a callback is told after step `step` of `steps`: `loss` in nats a token."""
+
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    held_out: float | None  # bits per byte, on the steps that measure it
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear warmup, then cosine decay, halved from midway on (arXiv 2406.02528)."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup))
+    progress = step / config.steps
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return config.learning_rate * warm * cosine * (0.5 if progress >= 0.5 else 1.0)
+
+
+def train(
+    config: TrainConfig,
+    corpus: Corpus,
+    output: Path,
+    on_step: Callable[[Step], None] = lambda _: None,
+) -> MatMulFreeLM:
+    """Train until `config.steps`, resuming the run that `output` holds, if any, exactly.
+
+    `output` becomes a checkpoint folder (bf16) with its tokenizer, `history.json` and the state to
+    resume from, written every `save_every` steps, at the end, and on Ctrl-C. Raises CorpusError on
+    a corpus shorter than a sequence, CheckpointError when `output` cannot be written or holds a run
+    of other settings or another corpus.
+    """
+    if min(len(corpus.train), len(corpus.held_out)) <= config.length:
+        raise CorpusError("corpus", f"shorter than {config.length} tokens", "Give more text")
+    run = _begin(config)
+    settings = json.dumps(asdict(config) | {"corpus": corpus.digest}, sort_keys=True)
+    if (output / RESUME_FILE).exists():
+        run.load(output / RESUME_FILE, settings)
+    try:
+        while run.step < config.steps:
+            with uninterrupted():
+                done = _step(run, config, corpus)
+            on_step(done)
+            if run.step % config.save_every == 0:
+                _save(run, settings, output)
+    except KeyboardInterrupt:
+        _save(run, settings, output)
+        raise
+    _save(run, settings, output)
+    return run.model
+
+
+def _begin(config: TrainConfig) -> Run:
+    """A fresh run; norms, embeddings and the head do not decay."""
+    model = MatMulFreeLM(ModelConfig.of(config.hidden_size, config.layers, VOCAB_SIZE))
+    initialize(model, config.seed)
+    groups: list[dict[str, Any]] = [
+        {"params": [], "weight_decay": 0.0},
+        {"params": [], "weight_decay": config.weight_decay},
+    ]
+    for name, parameter in model.named_parameters():
+        groups[name.endswith("proj.weight")]["params"].append(parameter)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
+    return Run(model, optimizer, torch.Generator().manual_seed(config.seed))
+
+
+def _save(run: Run, settings: str, output: Path) -> None:
+    """Write the checkpoint and the state to resume from."""
+    with staged(output) as folder:
+        write_checkpoint(run.model, folder, torch.bfloat16)
+        save_byte_tokenizer(folder / TOKENIZER)
+        (folder / "history.json").write_text(json.dumps(run.history) + "\n")
+        run.save(folder / RESUME_FILE, settings)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the block ends, so that a step is taken whole or not at all."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread receives signals
+        return
+    pending: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: pending.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if pending:
+        raise KeyboardInterrupt
+
+
+def _step(run: Run, config: TrainConfig, corpus: Corpus) -> Step:
+    """One optimizer step on random crops and, when it is due, a held-out measurement."""
+    rate = learning_rate(config, run.step)
+    loss = _loss(run, config, corpus.train)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    run.step += 1
+    held_out = None
+    if run.step % config.evaluate_every == 0 or run.step == config.steps:
+        held_out = bits_per_byte(run.model, corpus.held_out[: config.evaluate_tokens])
+        run.history.append([run.step, loss.item(), held_out])
+    return Step(run.step, config.steps, loss.item(), rate, held_out)
+
+
+def _loss(run: Run, config: TrainConfig, tokens: Tensor) -> Tensor:
+    """Mean cross-entropy of `batch` random crops, in nats a token."""
+    starts = torch.randint(len(tokens) - config.length, (config.batch, 1), generator=run.generator)
+    crops = tokens[starts + torch.arange(config.length + 1)]
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
+        logits, _ = run.model(crops[:, :-1])
+    return F.cross_entropy(logits.float().flatten(0, 1), crops[:, 1:].flatten())
+
+
+@torch.no_grad()
+def bits_per_byte(model: MatMulFreeLM, tokens: Tensor, length: int = 256) -> float:
+    """Bits that `model` needs a byte of text to predict `tokens` (N,), end-of-text tokens included.
+
+    The text is read as EVAL_ROWS consecutive rows, `length` tokens a call, the state carried along.
+    """
+    rows = max(1, min(EVAL_ROWS, len(tokens) // 2))
+    columns = (len(tokens) - 1) // rows
+    inputs = tokens[: rows * columns].view(rows, columns)
+    targets = tokens[1 : rows * columns + 1].view(rows, columns)
+    nats = 0.0
+    state: State | None = None
+    for start in range(0, columns, length):
+        part = slice(start, start + length)
+        logits, state = model(inputs[:, part], state)
+        wanted = targets[:, part].flatten()
+        nats += F.cross_entropy(logits.flatten(0, 1), wanted, reduction="sum").item()
+    return nats / math.log(2) / int((targets != END_OF_TEXT_ID).sum())
