@@ -1,0 +1,96 @@
+"""What this machine's CPU can do, by features and never by model names; which variant fits it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Collection, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from mmfree_compiler.errors import TargetError
+
+CPUINFO = Path("/proc/cpuinfo")
+# Linux's spelling -> ours, where they differ.
+_ALIASES = {"abm": "lzcnt", "avx512ifma": "avx512_ifma", "avx512vbmi": "avx512_vbmi"}
+
+# The levels of the x86-64 psABI, section 3.1.1: a compiler for a level may use all of its features.
+_V2 = frozenset({"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"})
+_V3 = _V2 | {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave"}
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+
+# name -> (architecture, required features), in order of preference.
+VARIANTS: dict[str, tuple[str, frozenset[str]]] = {
+    "x86-64-avx512vnni": ("x86_64", _V4 | {"avx512_vnni"}),
+    "x86-64-v3": ("x86_64", _V3),
+    "portable": ("x86_64", frozenset()),
+}
+
+
+class RequiresCpu(Protocol):
+    """Code for CPUs of one architecture that have all of `features`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def arch(self) -> str: ...
+    @property
+    def features(self) -> Collection[str]: ...
+
+
+AnyVariant = TypeVar("AnyVariant", bound=RequiresCpu)
+
+
+def machine_arch() -> str:
+    """This machine's architecture as `uname -m` says it: "x86_64", "aarch64"."""
+    return platform.machine()
+
+
+@cache
+def cpu_features() -> frozenset[str]:
+    """Features that every CPU of this machine has, such as "avx2", "avx512_vnni" or "asimddp".
+
+    Read from Linux's /proc/cpuinfo; empty elsewhere.
+    """
+    try:
+        lines = CPUINFO.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    keyed = (line.partition(":") for line in lines)
+    cores = {flags for key, _, flags in keyed if key.strip() in ("flags", "Features")}
+    if not cores:
+        return frozenset()
+    common = frozenset.intersection(*(frozenset(flags.split()) for flags in cores))
+    return frozenset(_ALIASES.get(flag, flag) for flag in common)
+
+
+def lacks(variant: RequiresCpu) -> str:
+    """What this machine lacks to run `variant`, for people to read; empty when it runs it."""
+    if variant.arch != machine_arch():
+        return f"is for {variant.arch}, this machine is {machine_arch()}"
+    missing = sorted(set(variant.features) - cpu_features())
+    return f"this CPU lacks {', '.join(missing)}" if missing else ""
+
+
+def choose(variants: Sequence[AnyVariant]) -> AnyVariant:
+    """The first of `variants` that this machine runs; the one MMFREE_VARIANT names, if it is set.
+
+    Raises TargetError when there is none, saying for each what is missing.
+    """
+    forced = os.environ.get("MMFREE_VARIANT")
+    known = [variant for variant in variants if variant.name == forced] if forced else variants
+    if not known:
+        raise TargetError(
+            f"variant {forced or 'for cpu'}",
+            "not in the artifact",
+            f"It has: {', '.join(variant.name for variant in variants) or 'none'}",
+        )
+    for variant in known:
+        if not lacks(variant):
+            return variant
+    raise TargetError(
+        "this machine",
+        "; ".join(f"{variant.name}: {lacks(variant)}" for variant in known),
+        "Unset MMFREE_VARIANT" if forced else "Compile the model for a variant that it runs",
+    )

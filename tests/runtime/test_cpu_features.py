@@ -1,0 +1,118 @@
+"""CPU features read from cpuinfo, and the choice of a variant by them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mmfree_compiler.errors import TargetError
+from mmfree_compiler.runtime import cpu_features as module
+from mmfree_compiler.runtime.cpu_features import VARIANTS, choose, cpu_features
+from mmfree_compiler.target import KINDS
+
+X86 = """\
+processor\t: 0
+model name\t: A CPU with avx512f in its name
+flags\t\t: fpu abm avx avx2 fma f16c avx512vbmi avx512_vnni
+
+processor\t: 1
+flags\t\t: fpu abm avx avx2 fma f16c avx512vbmi
+vmx flags\t: vnmi
+"""
+ARM = "processor\t: 0\nFeatures\t: fp asimd asimddp\nCPU implementer\t: 0x41\n"
+
+
+@dataclass(frozen=True)
+class Code:
+    """The least that `choose` needs of a variant."""
+
+    name: str
+    arch: str
+    features: tuple[str, ...] = ()
+
+
+PLAIN = Code("plain", "x86_64")
+FAST = Code("fast", "x86_64", ("avx2", "fma"))
+FASTER = Code("faster", "x86_64", ("avx2", "amx_int8"))
+OTHER = Code("other", "aarch64")
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An x86-64 machine whose cpuinfo is the file that this returns."""
+    path = tmp_path / "cpuinfo"
+    path.write_text(X86)
+    monkeypatch.setattr(module, "CPUINFO", path)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.delenv("MMFREE_VARIANT", raising=False)
+    cpu_features.cache_clear()
+    yield path
+    cpu_features.cache_clear()
+
+
+def test_features_common_to_all_cores() -> None:
+    common = {"fpu", "lzcnt", "avx", "avx2", "fma", "f16c", "avx512_vbmi"}
+    assert cpu_features() == common
+
+
+def test_arm_features(machine: Path) -> None:
+    machine.write_text(ARM)
+    assert cpu_features() == {"fp", "asimd", "asimddp"}
+
+
+def test_no_features_without_cpuinfo(machine: Path) -> None:
+    machine.unlink()
+    assert cpu_features() == frozenset()
+
+
+def test_no_features_in_a_strange_cpuinfo(machine: Path) -> None:
+    machine.write_text("nothing here\n")
+    assert cpu_features() == frozenset()
+
+
+def test_the_first_that_runs() -> None:
+    assert choose([OTHER, FASTER, FAST, PLAIN]) is FAST
+    assert choose([PLAIN, FAST]) is PLAIN
+
+
+def test_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMFREE_VARIANT", "plain")
+    assert choose([FAST, PLAIN]) is PLAIN
+
+
+def test_forced_but_not_runnable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMFREE_VARIANT", "faster")
+    with pytest.raises(TargetError, match=r"lacks amx_int8.*Unset MMFREE_VARIANT"):
+        choose([FASTER, PLAIN])
+
+
+def test_forced_but_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMFREE_VARIANT", "fastest")
+    with pytest.raises(TargetError, match=r"fastest: not in the artifact. It has: fast, plain"):
+        choose([FAST, PLAIN])
+
+
+def test_none_runs() -> None:
+    with pytest.raises(TargetError) as caught:
+        choose([FASTER, OTHER])
+    assert "faster: this CPU lacks amx_int8" in str(caught.value)
+    assert "other: is for aarch64, this machine is x86_64" in str(caught.value)
+
+
+def test_empty_artifact() -> None:
+    with pytest.raises(TargetError, match="It has: none"):
+        choose([])
+
+
+def test_targets_name_these_variants_in_the_same_order() -> None:
+    assert tuple(VARIANTS) == KINDS["cpu"]
+
+
+def test_variants_go_from_demanding_to_portable() -> None:
+    demands = [features for _, features in VARIANTS.values()]
+    assert demands == sorted(demands, key=len, reverse=True)
+    assert {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"} <= demands[0]
+    assert {"avx2", "fma", "f16c", "bmi2"} <= demands[1] < demands[0]
