@@ -27,7 +27,7 @@ from mmfree_compiler.errors import ToolchainError
 
 GLIBC = "2.17"  # the oldest glibc that the libraries run on
 COMPILE_FLAGS = ("-std=c11", "-O2", "-fPIC", "-g0", "-Wall", "-Wextra", "-Werror")
-LINK_FLAGS = ("-shared", "-Wl,-s", "-lpthread")
+LINK_FLAGS = ("-shared", "-Wl,-s", "-lpthread", "-lm")
 THREADS_SOURCE = Path(__file__).with_name("threads.c")
 STDERR_TAIL = 2000  # characters
 
