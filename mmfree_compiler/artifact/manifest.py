@@ -169,6 +169,8 @@ class Manifest(_Record):
         ports = tuple(port.dtype for port in (*self.inputs, *self.outputs))
         if self.kind == "lm" and ports != ("int64", "float32"):
             yield "a language model has one input of token ids and one output"
+        elif self.kind == "lm" and self.outputs[0].width > (self.inputs[0].limit or 0):
+            yield "a language model's logits name tokens that it cannot read"
         for variant in self.variants:
             if variant.member not in self.members:
                 yield f"variant {variant.name}: no member {variant.member}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -19,7 +19,7 @@ Array = NDArray[np.generic]
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector of the CPU kernels
 
 
-def aligned_empty(shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
+def aligned_empty(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """An uninitialized C-contiguous array of `shape` whose data start at a 64-byte boundary.
 
     Kernels assume that alignment without a check; NumPy's own allocations promise 16 bytes.
@@ -50,7 +50,7 @@ def pack_constants(
         )
         table[constant.name] = entry
         end += entry.nbytes + -entry.nbytes % ALIGNMENT
-    weights = aligned_empty(end, np.uint8).view(np.uint8)
+    weights = aligned_empty(end, np.uint8)
     position = 0
     for constant in constants:
         weights[position : (start := table[constant.name].offset)] = 0  # the gap

@@ -1,0 +1,139 @@
+"""Generation: a stream of tokens from a prompt, alone or several side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mmfree_compiler.runtime.language_model import Ids, LanguageModel
+from mmfree_compiler.runtime.launcher import Floats
+from mmfree_compiler.runtime.sampling import Sampler
+from mmfree_compiler.runtime.state import State
+from mmfree_compiler.runtime.stopping import StopFilter
+from mmfree_compiler.runtime.tokenizer import TextStream
+
+FinishReason = Literal["length", "stop_token", "stop_string"]
+
+
+@dataclass(frozen=True)
+class Token:
+    """A generated token: its id, the text that became certain with it, its logarithmic probability.
+
+    `text` may be empty (an unfinished character, a possible stop string) or hold what was held back
+    before. `logprob` is the natural logarithm of the model's own probability, before sampling
+    settings.
+    """
+
+    id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a generation ends."""
+
+    max_new_tokens: int
+    stop: tuple[str, ...]
+    stop_tokens: frozenset[int]
+
+
+class Generation(Iterator[Token]):
+    """Iterating runs the model and yields tokens as they come.
+
+    A stop token is yielded, without text of its own; text ends before a stop string. `tokens` are
+    those yielded so far, `finish_reason` is None until the last one is. One thread at a time.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompt: Ids,
+        state: State,
+        sampler: Sampler,
+        limits: Limits,
+        random: np.random.Generator,
+        stream: TextStream | None,
+    ) -> None:
+        self.tokens: list[Token] = []
+        self.finish_reason: FinishReason | None = None
+        self._model, self._sampler, self._limits = model, sampler, limits
+        self._random, self._stream = random, stream
+        self._stops = StopFilter(limits.stop)
+        self._state = state
+        self._pending = prompt  # ids that are not in the state yet
+        self._seen = np.zeros(model.vocab_size, np.bool_)
+        self._seen[prompt] = True
+
+    @property
+    def ids(self) -> list[int]:
+        """Ids of `tokens`."""
+        return [token.id for token in self.tokens]
+
+    @property
+    def text(self) -> str:
+        """The text so far, what is held back left out; empty without a tokenizer."""
+        return "".join(token.text for token in self.tokens)
+
+    @property
+    def state(self) -> State:
+        """The state after the prompt and all of `tokens`: a copy, to continue from."""
+        state = self._state.fork()
+        self._advance(state, first=self._pending.size)
+        return state.advanced([self._pending.size])
+
+    def __next__(self) -> Token:
+        if self.finish_reason is not None:
+            raise StopIteration
+        logits = self._advance(self._state, first=self._pending.size - 1)
+        return self._accept(logits[0])
+
+    def _advance(self, state: State, first: int) -> Floats:
+        slots = np.zeros(self._pending.size, np.int32)
+        return self._model.advance(self._pending, slots, state.array, first)
+
+    def _accept(self, logits: Floats) -> Token:
+        """Choose the next token from `logits` (V,), which the pending ids have just made."""
+        chosen, logprob = self._sampler.sample(logits, self._seen, self._random)
+        self._state = self._state.advanced([self._pending.size])
+        self._pending = np.array([chosen])
+        self._seen[chosen] = True
+        token = Token(chosen, self._text(chosen), logprob)
+        self.tokens.append(token)
+        return token
+
+    def _text(self, chosen: int) -> str:
+        """The text that `chosen` makes certain; decides whether it is the last token."""
+        stopped = chosen in self._limits.stop_tokens
+        last = stopped or len(self.tokens) + 1 == self._limits.max_new_tokens
+        text, hit = self._stops.push(self._piece(chosen, stopped, last))
+        if hit:
+            self.finish_reason = "stop_string"
+        elif last:
+            text += self._stops.flush()
+            self.finish_reason = "stop_token" if stopped else "length"
+        return text
+
+    def _piece(self, chosen: int, stopped: bool, last: bool) -> str:
+        if self._stream is None:
+            return ""
+        piece = "" if stopped else self._stream.push(chosen)
+        return piece + (self._stream.flush() if last else "")
+
+
+def run_together(generations: Sequence[Generation]) -> None:
+    """Run all to their ends: each prompt alone, then a token of every unfinished one at a time."""
+    for generation in generations:
+        next(generation)
+    model = generations[0]._model
+    states = State.stack([generation._state for generation in generations]).array
+    while running := [i for i, one in enumerate(generations) if one.finish_reason is None]:
+        ids = np.concatenate([generations[i]._pending for i in running])
+        logits = model.advance(ids, np.array(running, np.int32), states)
+        for i, row in zip(running, logits, strict=True):
+            generations[i]._accept(row)
+    for i, generation in enumerate(generations):
+        generation._state.array[:] = states[i]
