@@ -1,0 +1,34 @@
+# make demo    compile the bundled model and let it write
+# make test    what CI runs: lint, types, tests, the packaging check
+# make lint    style and types alone
+# make bench   how fast the bundled model runs on this machine
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := build/demo.mmfree
+
+.PHONY: demo test lint bench
+
+demo: $(DEMO)
+	$(BIN)/mmfree run $(DEMO) --prompt "The list is" --max-new-tokens 200 --stats
+
+test: lint
+	$(BIN)/pytest
+
+lint: .venv/.installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(DEMO)
+	$(BIN)/mmfree bench $(DEMO)
+
+$(DEMO): .venv/.installed $(wildcard mmfree_compiler/models/demo/*)
+	mkdir -p $(@D)
+	$(BIN)/mmfree compile mmfree_compiler/models/demo --target cpu -o $@
+
+# The stamp is newer than what decides what is installed; an unfinished install leaves none.
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -c constraints.txt -e '.[dev]'
+	touch $@
