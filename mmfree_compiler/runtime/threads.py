@@ -38,6 +38,8 @@ def _quotas(root: Path) -> Iterator[float]:
     with suppress(OSError):
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     for line in lines:
+        if line.count(":") < 2:
+            continue
         _, controllers, group = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue

@@ -1,0 +1,142 @@
+"""Sampling: what may be chosen, with which probability, and that nothing is left to chance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from mmfree_compiler.errors import InputError
+from mmfree_compiler.runtime.sampling import Sampler, log_softmax
+
+NEVER = float("-inf")
+# Few distinct values, so that ties are common, and -inf, which masks a token out.
+LOGITS = arrays(
+    np.float32,
+    st.integers(1, 30),
+    elements=st.one_of(
+        st.sampled_from([0.0, 1.0, -2.5, 80.0, NEVER]), st.floats(-50, 50, width=32)
+    ),
+).filter(lambda logits: np.isfinite(logits).any())
+SAMPLERS = st.builds(
+    Sampler,
+    temperature=st.sampled_from([0.0, 1e-3, 0.7, 1.0, 3.0]),
+    top_k=st.integers(0, 12),
+    top_p=st.sampled_from([1e-6, 0.3, 0.9, 1.0]),
+    repetition_penalty=st.sampled_from([0.5, 1.0, 1.3]),
+)
+
+
+def unseen(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.zeros(logits.shape, np.bool_)
+
+
+@given(LOGITS, SAMPLERS, st.integers(0, 2**32))
+def test_a_distribution_over_possible_tokens(logits: Any, sampler: Sampler, bits: int) -> None:
+    seen = (bits >> np.arange(logits.size)) % 2 == 1
+    ids, probabilities = sampler.distribution(logits, seen)
+    assert (np.diff(ids) > 0).all()
+    assert (probabilities > 0).all()
+    # float64 rounding of at most 30 terms
+    assert abs(probabilities.sum() - 1) < 1e-12
+    assert np.isfinite(logits[ids]).all()
+    assert len(ids) <= (sampler.top_k or logits.size)
+    chosen, logprob = sampler.sample(logits, seen, np.random.default_rng(bits))
+    assert chosen in ids
+    assert logprob == log_softmax(logits)[chosen]
+    assert (chosen, logprob) == sampler.sample(logits, seen, np.random.default_rng(bits))
+
+
+@given(LOGITS, st.integers(1, 30))
+def test_top_k_keeps_the_largest_and_the_lower_of_equals(logits: Any, k: int) -> None:
+    ids, _ = Sampler(top_k=k).distribution(logits, unseen(logits))
+    by_rank = sorted(range(logits.size), key=lambda i: (-logits[i], i))[:k]
+    # A token e^-745 times as likely as the best has no float64 probability.
+    possible = [i for i in by_rank if logits[i] - logits.max() > -700]
+    assert ids.tolist() == sorted(possible)
+
+
+@given(LOGITS, st.floats(0.01, 0.99))
+def test_top_p_keeps_the_fewest_that_reach_it(logits: Any, top_p: float) -> None:
+    whole_ids, whole = Sampler().distribution(logits, unseen(logits))
+    ids, _ = Sampler(top_p=top_p).distribution(logits, unseen(logits))
+    kept = whole[np.isin(whole_ids, ids)]
+    assert kept.sum() >= top_p - 1e-12  # sums of the same terms in two orders
+    assert kept.sum() - kept.min() < top_p + 1e-12
+    assert kept.min() >= whole[~np.isin(whole_ids, ids)].max(initial=0)
+
+
+@given(LOGITS, st.integers(0, 2**32))
+def test_greedy_is_argmax(logits: Any, seed: int) -> None:
+    chosen, _ = Sampler(temperature=0).sample(logits, unseen(logits), np.random.default_rng(seed))
+    assert chosen == np.argmax(logits)
+
+
+@given(LOGITS)
+def test_plain_sampling_is_softmax(logits: Any) -> None:
+    ids, probabilities = Sampler().distribution(logits, unseen(logits))
+    # both in float64, summed alike
+    assert np.allclose(probabilities, np.exp(log_softmax(logits)[ids]), rtol=1e-9, atol=1e-300)
+
+
+def test_the_repetition_penalty_makes_seen_tokens_less_likely() -> None:
+    logits = np.array([2.0, -2.0, 2.0, -2.0], np.float32)
+    seen = np.array([True, True, False, False])
+    _, found = Sampler(repetition_penalty=2).distribution(logits, seen)
+    expected = np.exp([1.0, -4.0, 2.0, -2.0])
+    assert np.allclose(found, expected / expected.sum(), rtol=1e-12)  # float64
+
+
+def test_temperature_divides() -> None:
+    logits = np.array([1.0, 2.0, 3.0], np.float32)
+    _, found = Sampler(temperature=0.5).distribution(logits, unseen(logits))
+    expected = np.exp([2.0, 4.0, 6.0])
+    assert np.allclose(found, expected / expected.sum(), rtol=1e-12)  # float64
+
+
+def test_draws_follow_the_distribution() -> None:
+    logits = np.log(np.array([0.5, 0.3, 0.2], np.float32))
+    random = np.random.default_rng(0)
+    drawn = [Sampler().sample(logits, unseen(logits), random)[0] for _ in range(4000)]
+    # five standard deviations of a frequency among 4000 draws are below 0.04
+    assert np.abs(np.bincount(drawn, minlength=3) / 4000 - [0.5, 0.3, 0.2]).max() < 0.04
+
+
+def test_a_tiny_temperature_is_greedy() -> None:
+    logits = np.array([1.0, 5.0, 4.9], np.float32)
+    ids, _ = Sampler(temperature=5e-324).distribution(logits, unseen(logits))
+    assert ids.tolist() == [1]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_damaged_logits(bad: float, temperature: float) -> None:
+    logits = np.array([0.0, bad] if bad != -np.inf else [bad, bad], np.float32)
+    with pytest.raises(InputError, match="logits"):
+        Sampler(temperature).sample(logits, unseen(logits), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", np.nan),
+        ("temperature", np.inf),
+        ("temperature", "hot"),
+        ("top_k", -1),
+        ("top_k", 1.5),
+        ("top_p", 0),
+        ("top_p", 1.1),
+        ("top_p", np.nan),
+        ("top_p", None),
+        ("repetition_penalty", 0),
+        ("repetition_penalty", np.inf),
+    ],
+)
+def test_settings_out_of_range(name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=name):
+        Sampler(**{name: value})

@@ -1,0 +1,157 @@
+"""States: values that are saved, restored, forked and batched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_launcher import VOCAB, WIDTH, lm_artifact, lm_session
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmfree_compiler.artifact import StatePart, read_archive, write_archive
+from mmfree_compiler.errors import StateError
+from mmfree_compiler.runtime import State
+
+TOKENS = np.random.default_rng(2).integers(0, VOCAB, (3, 4))
+
+
+def some_state() -> State:
+    _, state = lm_session()(TOKENS)
+    return state
+
+
+def assert_equal(a: State, b: State) -> None:
+    assert np.array_equal(a.array, b.array)
+    assert (a.model, a.length, a.parts) == (b.model, b.length, b.parts)
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    state = some_state()
+    state.save(tmp_path / "state")
+    loaded = State.load(tmp_path / "state")
+    assert_equal(loaded, state)
+    expected = lm_session()(TOKENS, state)[0]
+    assert np.array_equal(lm_session()(TOKENS, loaded)[0], expected)
+    assert loaded.array.flags.writeable
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_save_of_rows(tmp_path: Path) -> None:
+    some_state()[1:].save(tmp_path / "state")
+    assert_equal(State.load(tmp_path / "state"), some_state()[1:])
+
+
+def test_fork_shares_nothing() -> None:
+    state = some_state()
+    fork = state.fork()
+    assert_equal(fork, state)
+    fork.array[:] = 0
+    assert_equal(state, some_state())
+
+
+def test_stack_and_rows() -> None:
+    state = some_state()
+    rows = [state[0], state[-2], state[2]]
+    assert [row.length for row in rows] == [(4,)] * 3
+    assert len(rows[0]) == 1
+    assert_equal(State.stack(rows), state)
+    assert_equal(State.stack([state[:2], state[2:]]), state)
+    assert np.shares_memory(state[-1].array, state.array)
+    for index in (3, -4):
+        with pytest.raises(IndexError):
+            state[index]
+
+
+def test_stack_of_different_models() -> None:
+    other = lm_session(seed=1)(TOKENS)[1]
+    for states in ([], [some_state(), other]):
+        with pytest.raises(StateError, match="states"):
+            State.stack(states)
+
+
+def test_parts_are_views_without_padding() -> None:
+    state = some_state()
+    h = state.part("h")
+    assert h.shape == (3, 2, WIDTH)
+    assert np.array_equal(h[:, 1], state.array[:, 16 : 16 + WIDTH])
+    h[:] = 7
+    assert (state.array[:, :WIDTH] == 7).all()
+    with pytest.raises(StateError, match="Parts: h"):
+        state.part("g")
+
+
+def test_parts_of_several_rows() -> None:
+    part = StatePart(name="conv", offset=16, width=48, shape=(3, WIDTH))
+    manifest = lm_artifact(states=(part,), state_width=64).manifest
+    state = State.zeros(manifest, 2)
+    state.array[:] = np.arange(64)
+    conv = state.part("conv")
+    assert conv.shape == (2, 1, 3, WIDTH)
+    assert np.array_equal(conv[1, 0, 2], np.arange(48, 48 + WIDTH))
+
+
+def test_the_model_is_its_weights_and_layout() -> None:
+    assert some_state().model == lm_session(tokenizer=False)(TOKENS)[1].model
+    assert some_state().model != lm_session(seed=1)(TOKENS)[1].model
+
+
+def saved(folder: Path) -> tuple[Path, bytes]:
+    path = folder / "state"
+    some_state().save(path)
+    return path, path.read_bytes()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_damage(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    path, sound = saved(tmp_path_factory.mktemp("damage"))
+    at = data.draw(st.integers(0, len(sound) - 1))
+    bit = 1 << data.draw(st.integers(0, 7))
+    cut = data.draw(st.booleans())
+    path.write_bytes(sound[:at] + (b"" if cut else bytes([sound[at] ^ bit]) + sound[at + 1 :]))
+    try:
+        loaded = State.load(path)
+    except StateError:
+        return
+    assert not cut
+    assert_equal(loaded, some_state())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"length": []},
+        {"length": [1, 2]},
+        {"length": [-1, 1, 1]},
+        {"schema_version": 2},
+        {"model": 1},
+        {"extra": 1},
+        {"parts": [{"name": "h", "offset": 24, "width": 16, "shape": [16]}]},
+    ],
+    ids=str,
+)
+def test_wrong_headers(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path, _ = saved(tmp_path)
+    members = {name: data.copy() for name, data in read_archive(path).items()}
+    header = json.loads(members["state.json"].tobytes()) | changes
+    members["state.json"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    write_archive(path, members)
+    if changes == {"length": [1, 2]}:  # other rows of the same bytes: found when it is used
+        with pytest.raises(StateError, match="another model"):
+            lm_session()(TOKENS[:2], State.load(path))
+    else:
+        with pytest.raises(StateError):
+            State.load(path)
+
+
+def test_files_that_are_no_state(tmp_path: Path) -> None:
+    lm_artifact().save(tmp_path / "model.mmfree")
+    for path in (tmp_path / "absent", tmp_path, tmp_path / "model.mmfree"):
+        with pytest.raises(StateError):
+            State.load(path)
+    with pytest.raises(StateError, match="cannot be written"):
+        some_state().save(tmp_path / "absent" / "state")

@@ -1,0 +1,138 @@
+"""Text that comes in pieces: incomplete characters and stop strings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fake_launcher import byte_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as Tokens
+from tokenizers import decoders, models, pre_tokenizers
+
+from mmfree_compiler.errors import ArtifactError, InputError, ToolchainError
+from mmfree_compiler.runtime import tokenizer as module
+from mmfree_compiler.runtime.stopping import StopFilter
+from mmfree_compiler.runtime.tokenizer import TextStream, Tokenizer
+
+BYTES = Tokenizer(byte_tokenizer())
+
+
+def stream(
+    ids: list[int], tokenizer: Tokenizer = BYTES, context: tuple[int, ...] = ()
+) -> list[str]:
+    """The pieces that come of `ids`, the flush last."""
+    text = TextStream(tokenizer, context)
+    return [*(text.push(token) for token in ids), text.flush()]
+
+
+@given(st.text())
+def test_bytes_and_back(text: str) -> None:
+    ids = BYTES.encode(text)
+    assert bytes(ids.tolist()) == text.encode()
+    assert BYTES.decode(ids.tolist()) == text
+
+
+@settings(max_examples=200)
+@given(st.text(max_size=60), st.text(max_size=10))
+def test_characters_come_whole_with_their_last_byte(text: str, before: str) -> None:
+    context = tuple(BYTES.encode(before).tolist())
+    pieces = stream(BYTES.encode(text).tolist(), context=context)
+    assert "".join(pieces) == text
+    if "\N{REPLACEMENT CHARACTER}" not in text:  # one in the text itself waits for the next byte
+        ends = {len(text[: i + 1].encode()) for i in range(len(text))}
+        assert all(bool(piece) == (i + 1 in ends) for i, piece in enumerate(pieces[:-1]))
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=100))
+def test_any_bytes_come_through(data: bytes) -> None:
+    assert "".join(stream(list(data))) == BYTES.decode(list(data))
+
+
+def test_held_bytes_are_flushed() -> None:
+    assert stream([0x61, 0xE2, 0x82]) == ["a", "", "", "\N{REPLACEMENT CHARACTER}"]
+
+
+def test_a_character_begun_in_the_context() -> None:
+    assert stream([0xA9, 0x21], context=(0x61, 0xC3)) == ["é", "!", ""]
+
+
+def test_spaces_between_words_of_sentencepiece() -> None:
+    """Its decoder drops a text's first space: without the context each word would lose its own."""
+    tokens = Tokens(models.WordLevel({"▁Hello": 0, "▁big": 1, "▁world": 2}, unk_token="▁big"))
+    tokens.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokens.decoder = decoders.Metaspace()
+    tokenizer = Tokenizer(tokens.to_str().encode())
+    assert stream([1, 2], tokenizer, context=(0,)) == [" big", " world", ""]
+    assert stream([0, 1] * 40, tokenizer)[:3] == ["Hello", " big", " Hello"]
+    assert "".join(stream([0, 1] * 40, tokenizer)) == " ".join(["Hello big"] * 40)
+
+
+def test_text_that_is_no_text() -> None:
+    with pytest.raises(InputError, match="no valid text"):
+        BYTES.encode("\ud800")
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b"\xff", b'{"model": {"type": "?"}}'])
+def test_tokenizers_that_are_none(text: bytes) -> None:
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json"):
+        Tokenizer(text)
+
+
+def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_nothing(_: str) -> None:
+        return None
+
+    monkeypatch.setattr(module, "find_spec", find_nothing)
+    with pytest.raises(ToolchainError, match=r"mmfree-compiler\[cli\]"):
+        Tokenizer(byte_tokenizer())
+
+
+# --- stop strings ----------------------------------------------------------------------------
+
+LETTERS = st.text("ab\n", max_size=20)
+STOPS = st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3)
+
+
+def filtered(pieces: list[str], stops: list[str]) -> tuple[str, bool]:
+    one, out = StopFilter(stops), ""
+    for piece in pieces:
+        text, hit = one.push(piece)
+        out += text
+        if hit:
+            return out, True
+    return out + one.flush(), False
+
+
+def plain(text: str, stops: list[str]) -> tuple[str, bool]:
+    """The definition: cut before the stop that is complete first, the longest of equals."""
+    for end in range(1, len(text) + 1):
+        found = [len(stop) for stop in stops if text[:end].endswith(stop)]
+        if found:
+            return text[: end - max(found)], True
+    return text, False
+
+
+@settings(max_examples=300)
+@given(st.lists(LETTERS, max_size=6), STOPS)
+def test_stops_do_not_depend_on_the_pieces(pieces: list[str], stops: list[str]) -> None:
+    assert filtered(pieces, stops) == plain("".join(pieces), stops)
+
+
+@given(LETTERS, STOPS)
+def test_no_more_is_held_than_may_become_a_stop(text: str, stops: list[str]) -> None:
+    given_out, hit = StopFilter(stops).push(text)
+    held = text[len(given_out) :]
+    if not hit:
+        assert not held or any(stop.startswith(held) for stop in stops)
+
+
+def test_a_stop_over_three_pieces() -> None:
+    found: Any = StopFilter(["END"])
+    assert [found.push(piece) for piece in ("aE", "N", "Db")] == [
+        ("a", False),
+        ("", False),
+        ("", True),
+    ]
