@@ -1,0 +1,154 @@
+"""Subgraphs that depend on parameters only: which they are, and what they evaluate to.
+
+Values are computed in fp32 from the stored values widened (numerics 4), whatever dtype the module
+computes in.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx import GraphModule, Node
+
+aten = torch.ops.aten
+
+# They work on each element by itself, so a weight may be computed block by block of its rows.
+ELEMENTWISE = {
+    aten.abs.default,
+    aten.add.Tensor,
+    aten.clamp.default,
+    aten.div.Tensor,
+    aten.mul.Tensor,
+    aten.neg.default,
+    aten.round.default,
+    aten.sign.default,
+    aten.sub.Tensor,
+    aten.to.dtype,
+}
+_CASTS = {aten.to.dtype, aten._to_copy.default}
+# Elements of a block: what it takes of temporaries stays within a core's cache.
+BLOCK = 1 << 18
+
+
+def constant_nodes(graph: fx.Graph) -> set[Node]:
+    """The nodes that no input of the graph reaches."""
+    found: set[Node] = set()
+    for node in graph.nodes:
+        if node.op == "get_attr" or (
+            node.op == "call_function"
+            and not node.is_impure()
+            and not _draws(node)
+            and all(source in found for source in node.all_input_nodes)
+        ):
+            found.add(node)
+    return found
+
+
+def _draws(node: Node) -> bool:
+    """Whether a call is random: it has no operand that says so, but its tags do."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def attribute(gm: GraphModule, node: Node) -> Tensor:
+    """The tensor that a `get_attr` node reads."""
+    tensor: Tensor = operator.attrgetter(str(node.target))(gm)
+    return tensor.detach()
+
+
+def identity(node: Node, known: dict[Node, str]) -> str:
+    """A key that two constant nodes share when they are the same expression of the same tensors."""
+    if node not in known:
+        arguments = fx.map_arg((node.args, node.kwargs), lambda arg: identity(arg, known))
+        known[node] = str((node.op, str(node.target), arguments))
+    return known[node]
+
+
+def ancestors(node: Node) -> list[Node]:
+    """`node` and all that it is computed from, in the graph's order."""
+    found: set[Node] = set()
+    queue = [node]
+    while queue:
+        current = queue.pop()
+        if current not in found:
+            found.add(current)
+            queue.extend(current.all_input_nodes)
+    return sorted(found)
+
+
+def evaluate(gm: GraphModule, node: Node) -> Any:
+    """The value of a constant node; temporaries are freed as soon as nothing needs them."""
+    order = ancestors(node)
+    last = {source: user for user in order for source in user.all_input_nodes}
+    values: dict[Node, Any] = {}
+    for current in order:
+        values[current] = run(gm, current, values)
+        for source in current.all_input_nodes:
+            if last[source] is current:
+                del values[source]
+    return values[node]
+
+
+def run(gm: GraphModule, node: Node, values: dict[Node, Any]) -> Any:
+    """One node on concrete values: floats are widened, and never narrowed again."""
+    if node.op == "get_attr":
+        return _widened(attribute(gm, node))
+    if node.target in _CASTS and node.args[1:2] and _is_narrow(node.args[1]):
+        return _widened(values[node.all_input_nodes[0]])
+    assert callable(node.target)
+    args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+    return _widened(node.target(*args, **kwargs))
+
+
+def _is_narrow(dtype: Any) -> bool:
+    return dtype in (torch.bfloat16, torch.float16)
+
+
+def _widened(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and _is_narrow(value.dtype) else value
+
+
+def evaluate_rows(gm: GraphModule, node: Node) -> Iterator[tuple[slice, Tensor]]:
+    """The value of a constant matrix, a block of rows at a time, with few temporaries.
+
+    Yields (rows, block (len(rows), K)). Expressions that mix rows come as one block.
+    """
+    order = ancestors(node)
+    rows = _row_nodes(node, order)
+    if node not in rows:
+        whole = evaluate(gm, node)
+        yield slice(0, whole.shape[0]), whole
+        return
+    body = [current for current in order if current in rows]
+    operands = {source for current in body for source in current.all_input_nodes} - rows
+    scalars = {source: evaluate(gm, source) for source in operands}
+    height, width = node.meta["val"].shape
+    step = max(1, BLOCK // width)
+    for start in range(0, height, step):
+        block = slice(start, min(start + step, height))
+        values: dict[Node, Any] = dict(scalars)
+        for current in body:
+            if current.op == "get_attr":
+                values[current] = _widened(attribute(gm, current)[block])
+            else:
+                values[current] = run(gm, current, values)
+        yield block, values[node]
+
+
+def _row_nodes(node: Node, order: Iterable[Node]) -> set[Node]:
+    """The nodes of `node`'s shape that are made of matrices of that shape and of scalars."""
+    shape = node.meta["val"].shape
+    rows: set[Node] = set()
+    for current in order:
+        value = current.meta["val"]
+        if not isinstance(value, Tensor) or value.shape != shape:
+            continue
+        made_of_rows = current.target in ELEMENTWISE and all(
+            source in rows or source.meta["val"].numel() == 1 for source in current.all_input_nodes
+        )
+        if current.op == "get_attr" or made_of_rows:
+            rows.add(current)
+    return rows

@@ -1,0 +1,40 @@
+"""`silu(gate) * up` -> mmfree.swiglu."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch.fx import GraphModule
+
+from mmfree_compiler.passes.constants import constant_nodes
+from mmfree_compiler.passes.pattern import Var, aten, call, first, mul
+from mmfree_compiler.passes.rewrite import (
+    calls,
+    finish,
+    insert,
+    note,
+    overload,
+    replace,
+    same_shape,
+)
+
+SWIGLU = mul(call(aten.silu.default, Var("gate")), Var("up"))
+
+
+@dataclass(frozen=True)
+class DetectGLU:
+    """The gated unit (numerics 8); runs after detect_mlgru, whose rules are special cases of it."""
+
+    name: str = "detect_glu"
+
+    def __call__(self, gm: GraphModule) -> GraphModule:
+        constants = constant_nodes(gm.graph)
+        for node in calls(gm, [aten.mul.Tensor]):
+            bound = first(SWIGLU, node, constants)
+            if bound is None or node in constants:
+                continue
+            if same_shape(bound["gate"].meta["val"], bound["up"].meta["val"]):
+                new = insert(node, overload("swiglu"), bound["gate"], bound["up"])
+                replace(node, new)
+                note(gm, self.name, new, "silu(gate) * up")
+        return finish(gm)

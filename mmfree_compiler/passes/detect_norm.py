@@ -1,0 +1,150 @@
+"""RMS normalization, spelled out or as one op -> mmfree.rms_norm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from mmfree_compiler.passes.constants import constant_nodes, evaluate
+from mmfree_compiler.passes.pattern import (
+    Bound,
+    Literal,
+    Number,
+    OneOf,
+    Pattern,
+    Var,
+    add,
+    aten,
+    call,
+    first,
+    mul,
+)
+from mmfree_compiler.passes.rewrite import constant, finish, insert, note, overload, replace
+
+X, W = Var("x"), Var("weight", constant=True)
+LAST, KEEP = Literal([-1]), Literal(True)
+
+SQUARES = call(aten.square.default, X)
+WIDTH = Number("width")
+KEPT_MEAN = OneOf(
+    (
+        call(aten.mean.dim, SQUARES, LAST, KEEP),
+        call(aten.div.Tensor, call(aten.sum.dim_IntList, SQUARES, LAST, KEEP), WIDTH),
+    )
+)
+FLAT_MEAN = OneOf(
+    (
+        call(aten.mean.dim, SQUARES, LAST),
+        call(aten.div.Tensor, call(aten.sum.dim_IntList, SQUARES, LAST), WIDTH),
+    )
+)
+
+
+def unsqueezed(pattern: Pattern) -> Pattern:
+    return call(aten.unsqueeze.default, pattern, Literal(-1))
+
+
+def variance(mean: Pattern) -> Pattern:
+    return add(mean, OneOf((Number("eps"), Var("eps", constant=True))))
+
+
+def root(mean: Pattern) -> Pattern:
+    return OneOf(
+        (
+            call(aten.sqrt.default, variance(mean)),
+            call(aten.pow.Tensor_Scalar, variance(mean), Literal(0.5)),
+        )
+    )
+
+
+def inverse(mean: Pattern) -> Pattern:
+    return OneOf(
+        (
+            call(aten.rsqrt.default, variance(mean)),
+            call(aten.reciprocal.default, root(mean)),
+            call(aten.pow.Tensor_Scalar, variance(mean), Literal(-0.5)),
+        )
+    )
+
+
+MEAN = OneOf((KEPT_MEAN, unsqueezed(FLAT_MEAN)))
+ROOT = OneOf((root(MEAN), unsqueezed(root(FLAT_MEAN))))
+INVERSE = OneOf((inverse(MEAN), unsqueezed(inverse(FLAT_MEAN))))
+NORM = OneOf((mul(X, INVERSE), call(aten.div.Tensor, X, ROOT)))
+WEIGHTED = OneOf(
+    (
+        mul(NORM, W),
+        mul(X, mul(INVERSE, W)),
+        mul(mul(X, W), INVERSE),
+        call(aten.div.Tensor, mul(X, W), ROOT),
+    )
+)
+# The largest first: a norm without a weight is a part of one with it.
+SPELLINGS = (WEIGHTED, NORM)
+_ENDS = {aten.mul.Tensor, aten.div.Tensor}
+
+
+@dataclass(frozen=True)
+class DetectNorm:
+    """`x / sqrt(mean(x^2) + eps) * w` (numerics 3), whatever way it is written."""
+
+    name: str = "detect_norm"
+
+    def __call__(self, gm: GraphModule) -> GraphModule:
+        constants = constant_nodes(gm.graph)
+        for node in reversed(list(gm.graph.nodes)):
+            bound = _one_op(node) or _spelled_out(node, constants)
+            weight = bound and node.users and _row(gm, node, bound)
+            if bound and weight:
+                eps = bound["eps"]
+                number = evaluate(gm, eps).item() if isinstance(eps, Node) else float(eps)
+                new = insert(node, overload("rms_norm"), bound["x"], weight, number)
+                replace(node, new)
+                note(gm, self.name, new, f"rms_norm, eps {number:g}")
+        return finish(gm)
+
+
+def _spelled_out(node: Node, constants: set[Node]) -> Bound | None:
+    if node.target not in _ENDS or node in constants:
+        return None
+    for spelling in SPELLINGS:
+        bound = first(spelling, node, constants)
+        if bound and bound["x"].meta["val"].shape[-1] == bound.get("width", _width(node)):
+            return bound
+    return None
+
+
+def _one_op(node: Node) -> Bound | None:
+    """aten.rms_norm over the last dimension; its eps of None means the type's own."""
+    if node.target is not aten.rms_norm.default:
+        return None
+    x, shape, weight, eps = (*node.args, None, None)[:4]
+    assert isinstance(x, Node)
+    assert isinstance(shape, list)
+    if len(shape) != 1:
+        return None
+    eps = torch.finfo(x.meta["val"].dtype).eps if eps is None else eps
+    return {"x": x, "weight": weight, "eps": eps}
+
+
+def _width(node: Node) -> Any:
+    return node.meta["val"].shape[-1]
+
+
+def _row(gm: GraphModule, node: Node, bound: Bound) -> Node | None:
+    """The norm's weight as a row (D,): ones when there is none; None when it is no row."""
+    weight: Node | None = bound.get("weight")
+    width = _width(node)
+    if weight is None:
+        return constant(gm, "ones", torch.ones(width))
+    shape = weight.meta["val"].shape
+    if weight.meta["val"].numel() == 1:
+        return insert(
+            node, aten.expand.default, insert(node, aten.reshape.default, weight, [1]), [width]
+        )
+    if shape[-1] != weight.meta["val"].numel():
+        return None
+    return weight if len(shape) == 1 else insert(node, aten.reshape.default, weight, [width])

@@ -1,0 +1,42 @@
+"""Subgraphs of parameters alone become buffers: lower bounds, widened norm weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from mmfree_compiler.passes.constants import constant_nodes, evaluate
+from mmfree_compiler.passes.rewrite import constant, finish, note, replace
+
+
+@dataclass(frozen=True)
+class FoldConstants:
+    """Evaluate what no input reaches, up to `max_elements` a tensor; larger ones stay mapped.
+
+    Vectors (norm weights, biases) that are stored in a narrow type are widened to fp32.
+    """
+
+    max_elements: int = 1 << 22
+    name: str = "fold_constants"
+
+    def __call__(self, gm: GraphModule) -> GraphModule:
+        constants = constant_nodes(gm.graph)
+        for node in [node for node in gm.graph.nodes if self._is_wanted(node, constants)]:
+            tensor = evaluate(gm, node).contiguous().clone()
+            stem = str(node.target) if node.op == "get_attr" else node.name
+            folded = constant(gm, stem, tensor)
+            replace(node, folded)
+            note(gm, self.name, folded, f"constant {tuple(tensor.shape)}")
+        return finish(gm)
+
+    def _is_wanted(self, node: Node, constants: set[Node]) -> bool:
+        value = node.meta.get("val")
+        if node not in constants or not isinstance(value, Tensor):
+            return False
+        if value.numel() > self.max_elements or all(user in constants for user in node.users):
+            return False
+        narrow = value.dim() == 1 and value.dtype in (torch.bfloat16, torch.float16)
+        return node.op != "get_attr" or narrow

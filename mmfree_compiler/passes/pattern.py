@@ -1,0 +1,124 @@
+"""A small matcher of operation trees, so that passes state their rules as data.
+
+    SILU = OneOf((call(aten.silu.default, X), mul(X, call(aten.sigmoid.default, X))))
+    for bound in match(SILU, node): bound["x"]
+
+A pattern is a tree of `Call`, `OneOf`, `Var`, `Number` and `Literal`. The same name twice must bind
+the same node (or equal numbers), and products and sums match with their operands in either order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+aten = torch.ops.aten
+COMMUTATIVE = {aten.mul.Tensor, aten.add.Tensor}
+
+Bound = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Var:
+    """Any node; with `constant`, only one that depends on parameters alone."""
+
+    name: str
+    constant: bool = False
+
+
+@dataclass(frozen=True)
+class Number:
+    """Any number of the graph."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Literal:
+    """An argument that equals `value`, for instance a list of dimensions."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of `target` with as many arguments as `args`, each matching."""
+
+    target: Any
+    args: tuple[Pattern, ...]
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Any of several spellings."""
+
+    choices: tuple[Pattern, ...]
+
+
+Pattern = Var | Number | Literal | Call | OneOf
+
+
+def call(target: Any, *args: Pattern) -> Call:
+    return Call(target, args)
+
+
+def mul(x: Pattern, y: Pattern) -> Call:
+    return Call(aten.mul.Tensor, (x, y))
+
+
+def add(x: Pattern, y: Pattern) -> Call:
+    return Call(aten.add.Tensor, (x, y))
+
+
+def one_minus(x: Pattern) -> OneOf:
+    """`1 - x` as torch.export writes it, and as a sum."""
+    one = Literal(1)
+    return OneOf((call(aten.rsub.Scalar, x, one), add(call(aten.neg.default, x), one)))
+
+
+def match(
+    pattern: Pattern, value: Any, constants: set[Node], bound: Bound | None = None
+) -> Iterator[Bound]:
+    """Every way in which the tree that ends at `value` is the pattern, as names -> nodes."""
+    bound = {} if bound is None else bound
+    if isinstance(pattern, OneOf):
+        for choice in pattern.choices:
+            yield from match(choice, value, constants, bound)
+    elif isinstance(pattern, Call):
+        if isinstance(value, Node) and value.target == pattern.target and not value.kwargs:
+            yield from _match_arguments(pattern, value, constants, bound)
+    elif isinstance(pattern, Literal):
+        if not isinstance(value, Node) and value == pattern.value:
+            yield bound
+    elif _accepts(pattern, value, constants) and bound.get(pattern.name, value) == value:
+        yield {**bound, pattern.name: value}
+
+
+def first(pattern: Pattern, value: Any, constants: set[Node]) -> Bound | None:
+    """The first match, or None."""
+    return next(match(pattern, value, constants), None)
+
+
+def _accepts(pattern: Var | Number, value: Any, constants: set[Node]) -> bool:
+    if isinstance(pattern, Var):
+        return isinstance(value, Node) and (value in constants or not pattern.constant)
+    return isinstance(value, int | float)
+
+
+def _match_arguments(
+    pattern: Call, node: Node, constants: set[Node], bound: Bound
+) -> Iterator[Bound]:
+    if len(node.args) != len(pattern.args):
+        return
+    orders = [node.args]
+    if node.target in COMMUTATIVE:
+        orders.append(node.args[::-1])
+    for order in orders:
+        partial = [bound]
+        for sub, argument in zip(pattern.args, order, strict=True):
+            partial = [more for b in partial for more in match(sub, argument, constants, b)]
+        yield from partial

@@ -1,0 +1,205 @@
+"""Recognizing a per-token int8 quantizer: find its region of the graph, then prove what it is.
+
+Models spell the quantizer in many ways (amax or max, 127/max or max/127, clamp before or after,
+codes scaled back before or after the product). The region between a row x and a product's input is
+found by walking back over the ops that quantizers are made of; that it *is* numerics 5 is shown by
+running it on rows of several magnitudes, zero among them, beside the reference.
+"""
+
+from __future__ import annotations
+
+import heapq
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from mmfree_compiler.ops import OPS
+from mmfree_compiler.passes.constants import evaluate, run
+from mmfree_compiler.passes.pattern import aten
+
+QUANTIZER_OPS = {
+    aten.abs.default,
+    aten.amax.default,
+    aten.clamp.default,
+    aten.clamp.Tensor,
+    aten.clamp_max.default,
+    aten.div.Tensor,
+    aten.linalg_vector_norm.default,
+    aten.max.dim,
+    aten.maximum.default,
+    aten.minimum.default,
+    aten.mul.Tensor,
+    aten.neg.default,
+    aten.reciprocal.default,
+    aten.round.default,
+    aten.to.dtype,
+    aten.unsqueeze.default,
+    operator.getitem,
+}
+# Maxima of the probe rows: zero, around usual activations, and (times eps) around the eps.
+MAGNITUDES = (0.0, 1e-3, 1.0, 50.0)
+EPS_FACTORS = (0.3, 3.0)
+# Stands for an absent eps: 127 over it is finite in fp32, and no row but zero is below it.
+NO_EPS = 1e-30
+# Codes agree but where x * a lies this close to a .5 edge (numerics 5); values to this many codes.
+EDGE, TOLERANCE = 1e-3, 1e-3
+# A gain this close to 1 is fp32 rounding of codes scaled back.
+GAIN_ROUNDING = 1e-5
+
+
+@dataclass(frozen=True)
+class Factor:
+    """What multiplies a product's output, or divides it: a value of one column, or a number."""
+
+    value: Node | float
+    divides: bool
+
+
+@dataclass(frozen=True)
+class Region:
+    """What lies between row `source` and a product's input `result`, scaled by `factors`.
+
+    `constants` are the nodes that it reads and that no input reaches.
+    """
+
+    source: Node
+    nodes: tuple[Node, ...]  # in the graph's order
+    result: Node
+    factors: tuple[Factor, ...]
+    constants: frozenset[Node]
+
+    def compute(self, gm: GraphModule, known: dict[Node, Any], probe: Tensor) -> Tensor:
+        """The scaled result on rows `probe`: dequantized rows if the region is a quantizer."""
+        values: dict[Node, Any] = {**known, self.source: probe}
+        for node in self.nodes:
+            values[node] = run(gm, node, values)
+        product: Tensor = values[self.result].float()
+        for factor in self.factors:
+            value = values[factor.value] if isinstance(factor.value, Node) else factor.value
+            product = product / value if factor.divides else product * value
+        return product
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The region is `gain` times `ops.quantize` with this eps, scaled back."""
+
+    eps: float
+    gain: float
+
+
+def prove(gm: GraphModule, region: Region) -> Proof | None:
+    """Run the region on probes; None when it is no per-token int8 quantizer."""
+    known = {node: evaluate(gm, node) for node in region.constants}
+    try:
+        for eps in _eps_candidates(region, known):
+            gain = _gain(gm, region, known, eps)
+            if gain is not None:
+                return Proof(eps, gain)
+    except (RuntimeError, TypeError, KeyError):  # a region that needs more than its rows
+        return None
+    return None
+
+
+def _eps_candidates(region: Region, known: dict[Node, Any]) -> list[float]:
+    """Numbers of the region that may bound max|x| from below.
+
+    A clamp of max|x|/127 bounds max|x| by 127 times its number.
+    """
+    arguments = [a for node in region.nodes for a in (*node.args, *node.kwargs.values())]
+    numbers = [float(a) for a in arguments if isinstance(a, int | float)]
+    numbers += [float(v) for v in known.values() if isinstance(v, Tensor) and v.numel() == 1]
+    small = sorted({number for number in numbers if 0 < number < 0.1})
+    return [eps for number in small for eps in (number, 127 * number)] + [NO_EPS]
+
+
+def _gain(gm: GraphModule, region: Region, known: dict[Node, Any], eps: float) -> float | None:
+    """The factor by which the region differs from numerics 5 on the probes, if it is only that.
+
+    A row of zeros may be undefined where no eps is written.
+    """
+    probe = _probe(region.source.meta["val"], eps)
+    codes, scale = OPS["quantize"].reference(probe, eps)
+    found = region.compute(gm, known, probe)
+    if found.shape != probe.shape:
+        return None
+    gain = (found / (codes * scale))[codes.abs() == 127].median()
+    gain = torch.where((gain - 1).abs() < GAIN_ROUNDING, 1.0, gain)
+    error = (found / (scale * gain) - codes).abs()
+    edge = ((probe / scale).frac().abs() - 0.5).abs() < EDGE
+    undefined = (probe == 0) & found.isnan() & (eps == NO_EPS)
+    return gain.item() if ((error <= TOLERANCE + edge.float()) | undefined).all() else None
+
+
+def _probe(like: Tensor, eps: float) -> Tensor:
+    """Rows of the source's rank and width, of several magnitudes."""
+    generator = torch.Generator().manual_seed(0)
+    magnitudes = torch.tensor([*MAGNITUDES, *(factor * eps for factor in EPS_FACTORS)])
+    rows = torch.randn(len(magnitudes), like.shape[-1], generator=generator)
+    rows = rows / rows.abs().amax(-1, keepdim=True) * magnitudes[:, None]
+    shape = [1] * (like.dim() - 1) + [like.shape[-1]]
+    shape[-2:-1] = [len(magnitudes)] if like.dim() < 3 else [3]
+    if like.dim() >= 3:
+        shape[-3] = len(magnitudes) // 3
+    return rows.reshape(shape)
+
+
+def regions(result: Node, factors: tuple[Factor, ...], constants: set[Node]) -> Iterator[Region]:
+    """Regions that may quantize, the smallest first: one source, a round and a row maximum each.
+
+    Nodes are taken latest first, so that whenever a single one is left all paths run through it.
+    """
+    seen = {result, *(f.value for f in factors if isinstance(f.value, Node))}
+    read = frozenset(seen & constants)
+    seen -= constants
+    frontier = [_Latest(node) for node in seen]
+    heapq.heapify(frontier)
+    taken: list[Node] = []
+    while frontier:
+        node = heapq.heappop(frontier).node
+        if not frontier and _quantizes(taken):
+            yield Region(node, tuple(reversed(taken)), result, factors, read)
+        if node.target not in QUANTIZER_OPS:
+            return
+        taken.append(node)
+        sources = set(node.all_input_nodes)
+        read |= sources & constants
+        for source in sources - constants - seen:
+            seen.add(source)
+            heapq.heappush(frontier, _Latest(source))
+
+
+def is_rounded(result: Node) -> bool:
+    """Whether a quantizer's ops lead back from `result` to a round, whatever they compute."""
+    queue, seen = [result], {result}
+    while queue:
+        node = queue.pop()
+        if node.target is aten.round.default:
+            return True
+        if node.target in QUANTIZER_OPS:
+            queue += set(node.all_input_nodes) - seen
+            seen.update(node.all_input_nodes)
+    return False
+
+
+@dataclass(frozen=True)
+class _Latest:
+    """Orders nodes for heapq, the last of the graph first."""
+
+    node: Node
+
+    def __lt__(self, other: _Latest) -> bool:
+        return other.node < self.node
+
+
+_ROW_MAXIMA = {aten.amax.default, aten.max.dim, aten.linalg_vector_norm.default}
+
+
+def _quantizes(nodes: Sequence[Node]) -> bool:
+    targets = {node.target for node in nodes}
+    return aten.round.default in targets and not targets.isdisjoint(_ROW_MAXIMA)

@@ -1,0 +1,104 @@
+"""What every graph pass shares: inserting typed calls, constants, and tidying up at the end."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule, Node
+
+from mmfree_compiler.explain import Note, notes
+from mmfree_compiler.ops import OPS
+
+_KEPT = ("stack_trace", "nn_module_stack")
+
+
+def overload(name: str) -> Any:
+    """The torch op of a row of the op table."""
+    return OPS[name].overload
+
+
+def insert(before: Node, target: Any, *args: Any, like: Node | None = None) -> Node:
+    """A new call before `before`, with `val` by the op's shape rule and the source of `like`."""
+    with before.graph.inserting_before(before):
+        node = before.graph.call_function(target, args)
+    like = like or before
+    node.meta = {key: like.meta[key] for key in _KEPT if key in like.meta}
+    with fake_mode(before.graph):
+        node.meta["val"] = target(*fx.map_arg(args, lambda arg: arg.meta["val"]))
+    return node
+
+
+def constant(gm: GraphModule, name: str, tensor: Tensor) -> Node:
+    """A new buffer named after `name` and the node that reads it, before all others."""
+    base = target = name.replace(".", "_")
+    suffix = 0
+    while hasattr(gm, target):
+        suffix += 1
+        target = f"{base}_{suffix}"
+    gm.register_buffer(target, tensor, persistent=False)
+    with gm.graph.inserting_before(next(iter(gm.graph.nodes))):
+        node = gm.graph.get_attr(target)
+    node.meta["val"] = fake_mode(gm.graph).from_tensor(tensor, static_shapes=True)
+    return node
+
+
+def item(node: Node, index: int) -> Node:
+    """Item `index` of a list-valued node, made once."""
+    for user in node.users:
+        if user.target is operator.getitem and user.args[1] == index:
+            return user
+    return insert(node.next, operator.getitem, node, index, like=node)
+
+
+def fake_mode(graph: fx.Graph) -> FakeTensorMode:
+    """The fake tensor mode that the graph was traced in."""
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch._subclasses.FakeTensor):
+            return value.fake_mode
+    return FakeTensorMode()
+
+
+def note(gm: GraphModule, pass_name: str, node: Node, text: str) -> None:
+    """Record for `explain` what a pass did at `node`."""
+    notes(gm).append(Note(pass_name, node.name, text))
+
+
+def replace(old: Node, new: Node) -> None:
+    """Let every user of `old` use `new`, and erase `old`."""
+    old.replace_all_uses_with(new)
+    old.graph.erase_node(old)
+
+
+def finish(gm: GraphModule) -> GraphModule:
+    """End a pass: erase dead nodes, let go of tensors that no node reads, recompile."""
+    gm.graph.eliminate_dead_code()
+    used = {str(node.target) for node in gm.graph.nodes if node.op == "get_attr"}
+    for name, _ in [*gm.named_parameters(remove_duplicate=False), *gm.named_buffers()]:
+        if name not in used:
+            _delete(gm, name)
+    gm.delete_all_unused_submodules()
+    gm.recompile()
+    return gm
+
+
+def _delete(gm: GraphModule, name: str) -> None:
+    path, _, leaf = name.rpartition(".")
+    delattr(gm.get_submodule(path), leaf)
+
+
+def same_shape(x: Any, y: Any) -> bool:
+    """Whether two values have equal shapes whatever the dynamic sizes are."""
+    known = torch.fx.experimental.symbolic_shapes.statically_known_true
+    return x.dim() == y.dim() and all(known(a == b) for a, b in zip(x.shape, y.shape, strict=True))
+
+
+def calls(gm: GraphModule, targets: Iterable[Any]) -> list[Node]:
+    """The graph's calls of any of `targets`, in order."""
+    wanted = set(targets)
+    return [n for n in gm.graph.nodes if n.op == "call_function" and n.target in wanted]

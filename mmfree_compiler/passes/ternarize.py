@@ -1,0 +1,126 @@
+"""Weights to ternary codes and a scale: bit_linear -> quantize + ternary_linear."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from mmfree_compiler.errors import CheckpointError
+from mmfree_compiler.passes.constants import (
+    ancestors,
+    attribute,
+    evaluate,
+    evaluate_rows,
+    identity,
+)
+from mmfree_compiler.passes.rewrite import (
+    calls,
+    constant,
+    finish,
+    insert,
+    item,
+    note,
+    overload,
+    replace,
+)
+
+
+@dataclass(frozen=True)
+class Ternary:
+    """The nodes of a weight's codes, (N, K) int8, and of its scale, (1,) fp32."""
+
+    codes: Node
+    scale: Node
+
+
+@dataclass(frozen=True)
+class Ternarize:
+    """Fold each weight expression, one at a time, into codes -1, 0, 1 and one scale (numerics 4).
+
+    The graph's own expression is evaluated, so what is already ternary is never quantized again.
+    A weight of more than {-c, 0, c} is left over, with the reason at its bit_linear.
+
+    Raises CheckpointError on weights that are NaN or infinite.
+    """
+
+    name: str = "ternarize"
+
+    def __call__(self, gm: GraphModule) -> GraphModule:
+        folded: dict[str, Ternary | None] = {}
+        rows: dict[tuple[Node, float], Node] = {}
+        keys: dict[Node, str] = {}
+        for node in calls(gm, [overload("bit_linear")]):
+            x, weight, bias, eps = node.args
+            assert isinstance(x, Node)
+            assert isinstance(weight, Node)
+            assert isinstance(eps, float)
+            key = identity(weight, keys)
+            if key not in folded:
+                folded[key] = self._fold(gm, weight)
+            ternary = folded[key]
+            if ternary is None:
+                node.meta["reason"] = f"its weight has {_distinct(gm, weight)} distinct values"
+                continue
+            codes, scale = self._quantized(rows, node, x, eps)
+            linear = overload("ternary_linear")
+            new = insert(node, linear, codes, scale, ternary.codes, ternary.scale, bias)
+            replace(node, new)
+            note(gm, self.name, new, f"ternary weight {tuple(ternary.codes.meta['val'].shape)}")
+        return finish(gm)
+
+    def _fold(self, gm: GraphModule, weight: Node) -> Ternary | None:
+        found = fold(gm, weight)
+        if found is None:
+            return None
+        base = _stem(weight)
+        return Ternary(
+            constant(gm, f"{base}_codes", found[0]),
+            constant(gm, f"{base}_scale", found[1]),
+        )
+
+    def _quantized(
+        self, rows: dict[tuple[Node, float], Node], node: Node, x: Node, eps: float
+    ) -> tuple[Node, Node]:
+        """The codes and scales of a row; layers that read the same row share them."""
+        if (x, eps) not in rows:
+            rows[x, eps] = insert(node, overload("quantize"), x, eps)
+        return item(rows[x, eps], 0), item(rows[x, eps], 1)
+
+
+def fold(gm: GraphModule, weight: Node) -> tuple[Tensor, Tensor] | None:
+    """Codes (N, K) int8 and scale (1,) fp32 of a constant expression; None if it is not ternary."""
+    codes = torch.empty(tuple(weight.meta["val"].shape), dtype=torch.int8)
+    scale: Tensor | None = None
+    for rows, block in evaluate_rows(gm, weight):
+        if scale is None or scale == 0:
+            scale = block.abs().max().float()
+        signs = block.sign()
+        if not torch.equal(signs * scale, block.float()):
+            _check_finite(gm, weight)
+            return None
+        codes[rows] = signs
+    assert scale is not None
+    return codes, scale.reshape(1)
+
+
+def _check_finite(gm: GraphModule, weight: Node) -> None:
+    for node in ancestors(weight):
+        if node.op == "get_attr" and not attribute(gm, node).isfinite().all():
+            raise CheckpointError(
+                f"weight {node.target}",
+                "it holds NaN or infinite values",
+                "Take another checkpoint: this one was damaged in training or in transfer",
+            )
+
+
+def _distinct(gm: GraphModule, weight: Node) -> int:
+    return int(evaluate(gm, weight).unique().numel())
+
+
+def _stem(weight: Node) -> str:
+    """The name of the largest tensor that a weight is made of."""
+    sources = [node for node in ancestors(weight) if node.op == "get_attr"]
+    return str(max(sources, key=lambda node: node.meta["val"].numel()).target)
