@@ -22,8 +22,8 @@ class LanguageModel:
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
-        self.manifest = runner.manifest
-        self.vocab_size = self.manifest.outputs[0].width
+        self._zero = State.zero(runner.manifest)
+        self.vocab_size = runner.manifest.outputs[0].width
 
     def __call__(
         self, tokens: Any, state: State | None = None, *, mask: Any = None
@@ -54,8 +54,8 @@ class LanguageModel:
     def fork(self, state: State | None, batch: int) -> State:
         """A copy of `state`, or the zero state. Raises StateError when it does not fit."""
         if state is None:
-            return State.zeros(self.manifest, batch)
-        state.check(self.manifest, batch)
+            return State.stack([self._zero] * batch)
+        state.check(self._zero, batch)
         return state.fork()
 
     def ids(self, tokens: Any, thing: str, dimensions: int) -> Ids:

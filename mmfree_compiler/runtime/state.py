@@ -50,11 +50,11 @@ class State:
     parts: tuple[StatePart, ...] = field(repr=False)
 
     @classmethod
-    def zeros(cls, manifest: Manifest, batch: int) -> State:
-        """The state of `batch` sequences that have seen nothing."""
-        array = aligned_empty((batch, manifest.state_width), np.float32)
+    def zero(cls, manifest: Manifest) -> State:
+        """The state of one sequence that has seen nothing."""
+        array = aligned_empty((1, manifest.state_width), np.float32)
         array[:] = 0
-        return cls(array, fingerprint(manifest), (0,) * batch, manifest.states)
+        return cls(array, fingerprint(manifest), (0,), manifest.states)
 
     def __len__(self) -> int:
         return len(self.array)
@@ -133,9 +133,9 @@ class State:
         length = tuple(n + int(more) for n, more in zip(self.length, tokens, strict=True))
         return replace(self, length=length)
 
-    def check(self, manifest: Manifest, batch: int) -> None:
-        """Raise StateError unless this is a state of that model and of `batch` sequences."""
-        if (self.model, self.array.shape[1]) != (fingerprint(manifest), manifest.state_width):
+    def check(self, other: State, batch: int) -> None:
+        """Raise StateError unless this is a state of `other`'s model and of `batch` sequences."""
+        if (self.model, self.array.shape[1]) != (other.model, other.array.shape[1]):
             raise StateError("state", "belongs to another model", "Pass a state that this one made")
         if len(self) != batch:
             cause = f"holds {len(self)} sequences, the call has {batch}"

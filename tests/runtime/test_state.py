@@ -87,7 +87,7 @@ def test_parts_are_views_without_padding() -> None:
 def test_parts_of_several_rows() -> None:
     part = StatePart(name="conv", offset=16, width=48, shape=(3, WIDTH))
     manifest = lm_artifact(states=(part,), state_width=64).manifest
-    state = State.zeros(manifest, 2)
+    state = State.stack([State.zero(manifest)] * 2)
     state.array[:] = np.arange(64)
     conv = state.part("conv")
     assert conv.shape == (2, 1, 3, WIDTH)
