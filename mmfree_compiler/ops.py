@@ -308,3 +308,20 @@ def short_conv(
     before = x.new_zeros(x.shape[0], taps, x.shape[2]) if state is None else state
     padded = torch.cat([before[:, 1:], x], dim=1).transpose(1, 2)
     return F.conv1d(padded, weight[:, None], bias, groups=x.shape[2]).transpose(1, 2).contiguous()
+
+
+def _conv_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _conv_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Differentiates the reference itself, run again."""
+    operands = [None if t is None else t.detach().requires_grad_() for t in ctx.saved_tensors]
+    with torch.enable_grad():
+        output = short_conv(*operands)
+    found = iter(torch.autograd.grad(output, [t for t in operands if t is not None], grad))
+    return tuple(None if t is None else next(found) for t in operands)
+
+
+torch.library.register_autograd("mmfree::short_conv", _conv_backward, setup_context=_conv_setup)
+torch.library.register_autocast("mmfree::short_conv", "cpu", torch.float32)
