@@ -1,0 +1,27 @@
+"""The command line: `mmfree compile | run | inspect | verify | train | bench | doctor`.
+
+One command a file; torch and TVM are imported inside the commands that need them. Exit codes:
+0 success, 1 an error or a failed verification, 2 wrong usage, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """The entry point `mmfree`. Errors are one line on stderr; MMFREE_DEBUG shows tracebacks."""
+    try:
+        from mmfree_compiler.cli.app import app
+    except ModuleNotFoundError as error:
+        if error.name not in ("typer", "rich"):
+            raise
+        sys.exit(f"mmfree needs {error.name}: pip install 'mmfree-compiler[cli]'")
+    try:
+        app(prog_name="mmfree")
+    except Exception as error:
+        if os.environ.get("MMFREE_DEBUG"):
+            raise
+        name, hint = type(error).__name__, "MMFREE_DEBUG=1 shows where"
+        sys.exit(f"mmfree: unexpected {name}: {error}. This is a bug; {hint}")

@@ -1,0 +1,68 @@
+"""The table of commands, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from mmfree_compiler.cli.bench import bench
+from mmfree_compiler.cli.compile import compile_checkpoint
+from mmfree_compiler.cli.doctor import doctor
+from mmfree_compiler.cli.inspect import inspect
+from mmfree_compiler.cli.output import print_error
+from mmfree_compiler.cli.run import run
+from mmfree_compiler.cli.train import train
+from mmfree_compiler.cli.verify import verify
+from mmfree_compiler.errors import MmfreeError, ToolchainError
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "compile": compile_checkpoint,
+    "run": run,
+    "inspect": inspect,
+    "verify": verify,
+    "train": train,
+    "bench": bench,
+    "doctor": doctor,
+}
+FAILED = 1
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+class Commands(TyperGroup):
+    """The group of all commands; an error of the project's tree is one red line and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except MmfreeError as error:
+            raise _failure(error) from None
+        except ModuleNotFoundError as error:
+            missing = str(error.name).partition(".")[0]
+            if missing == "mmfree_compiler":
+                raise
+            mend = "pip install 'mmfree-compiler[all]'"
+            raise _failure(ToolchainError(missing, "is not installed", mend)) from None
+
+
+def _failure(error: MmfreeError) -> Exception:
+    if os.environ.get("MMFREE_DEBUG"):
+        return error
+    print_error(str(error))
+    return typer.Exit(FAILED)
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Compile MatMul-free language models to ternary kernels, and run them.",
+)
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)

@@ -1,0 +1,165 @@
+"""`mmfree bench`: how fast a compiled model loads, reads and writes on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, TextColumn
+from rich.table import Table
+
+from mmfree_compiler.cli.measure import Spread, peak_rss
+from mmfree_compiler.cli.options import ArtifactPath, Json
+from mmfree_compiler.cli.output import emit, facts, grid, progress, size
+from mmfree_compiler.errors import InputError
+
+if TYPE_CHECKING:
+    from mmfree_compiler.runtime import Session
+
+FEWEST_RUNS = 5
+
+
+def bench(
+    model: ArtifactPath,
+    prompt_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    new_tokens: Annotated[int, typer.Option(min=2)] = 64,
+    threads: Annotated[str, typer.Option(help="Thread counts to measure, such as 1,2.")] = "1",
+    repeat: Annotated[int, typer.Option(help="Runs after a warm-up.", min=FEWEST_RUNS)] = 5,
+    json: Json = False,
+) -> None:
+    """Measure load time, prefill and decode speed: medians of several runs, with their extremes."""
+    from mmfree_compiler.runtime import load
+    from mmfree_compiler.runtime.cpu_features import choose
+
+    counts = _counts(threads)
+    columns = (TextColumn("{task.description}"), BarColumn())
+    with progress(*columns, quiet=json) as bar:
+        task = bar.add_task("load", total=1 + len(counts) * (1 + repeat))
+        loading = _load_seconds(model, repeat)
+        bar.advance(task)
+        measured = []
+        for count in counts:
+            bar.update(task, description=f"{count} threads")
+            session = load(model, count)
+            runs = []
+            for run in _runs(session, prompt_tokens, new_tokens, 1 + repeat):
+                runs.append(run)
+                bar.advance(task)
+            measured.append(_Figures.of(session, prompt_tokens, runs[1:]))
+    packed = packed_bytes(session)
+    document = {
+        "model": str(model),
+        "variant": choose(session.artifact.manifest.variants).name,
+        "prompt_tokens": prompt_tokens,
+        "new_tokens": new_tokens,
+        "repeat": repeat,
+        "load_seconds": asdict(loading),
+        "packed_weight_bytes": packed,
+        "peak_rss_bytes": peak_rss(),
+        "threads": [asdict(figures) for figures in measured],
+    }
+    title = f"\nMedian (lowest to highest) of {repeat} runs"
+    emit(json, document, _overview(document, loading), _table(title, measured))
+
+
+def _counts(threads: str) -> list[int]:
+    try:
+        return [int(count) for count in threads.split(",")]
+    except ValueError:
+        cause = "no numbers, separated by commas"
+        raise InputError(f"threads {threads!r}", cause, "Write --threads 1,2") from None
+
+
+def _load_seconds(model: Path, repeat: int) -> Spread:
+    """Loading, hashes verified; after the first time the file is in the page cache."""
+    from mmfree_compiler.runtime import load
+
+    seconds = []
+    for _ in range(1 + repeat):
+        started = time.perf_counter()
+        load(model, 1)
+        seconds.append(time.perf_counter() - started)
+    return Spread.of(seconds[1:])
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Seconds until the first token, and seconds a token from then on."""
+
+    prefill: float
+    step: float
+
+
+def _runs(session: Session, prompt: int, new: int, count: int) -> Iterator[_Run]:
+    """Generate greedily from a fixed prompt, as users do: sampling and text are in the figures."""
+    import numpy as np
+
+    ids = np.random.default_rng(0).integers(session.language_model.vocab_size, size=prompt)
+    for _ in range(count):
+        started = time.perf_counter()
+        generation = session.generate(ids, max_new_tokens=new, temperature=0, stop_tokens=())
+        next(generation)
+        first = time.perf_counter()
+        for _token in generation:
+            pass
+        yield _Run(first - started, (time.perf_counter() - first) / (new - 1))
+
+
+def packed_bytes(session: Session) -> int:
+    """Bytes of packed ternary weights: what a decode step reads."""
+    from mmfree_compiler.layouts import LAYOUTS
+
+    tensors = session.artifact.manifest.tensors.values()
+    return sum(tensor.nbytes for tensor in tensors if tensor.layout in LAYOUTS)
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """What was measured with so many threads."""
+
+    threads: int
+    prefill_tokens_per_second: Spread
+    decode_tokens_per_second: Spread
+    milliseconds_per_token: Spread
+    gigabytes_per_second: Spread
+
+    @classmethod
+    def of(cls, session: Session, prompt: int, runs: list[_Run]) -> _Figures:
+        packed = packed_bytes(session)
+        return cls(
+            session.threads,
+            Spread.of([prompt / run.prefill for run in runs]),
+            Spread.of([1 / run.step for run in runs]),
+            Spread.of([1e3 * run.step for run in runs]),
+            Spread.of([packed / run.step / 1e9 for run in runs]),
+        )
+
+
+def _overview(document: dict[str, Any], loading: Spread) -> Table:
+    return facts(
+        (
+            ("variant", document["variant"]),
+            ("load", f"{Spread(*(1e3 * s for s in asdict(loading).values())):.1f} ms"),
+            ("packed weights", size(document["packed_weight_bytes"])),
+            ("peak memory", size(document["peak_rss_bytes"])),
+        )
+    )
+
+
+def _table(title: str, measured: list[_Figures]) -> Table:
+    header = ("threads", "prefill tokens/s", "decode tokens/s", "ms a token", "GB/s of weights")
+    rows = [
+        (
+            str(one.threads),
+            f"{one.prefill_tokens_per_second:.1f}",
+            f"{one.decode_tokens_per_second:.1f}",
+            f"{one.milliseconds_per_token:.3f}",
+            f"{one.gigabytes_per_second:.2f}",
+        )
+        for one in measured
+    ]
+    return grid(title, header, rows)

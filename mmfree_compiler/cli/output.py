@@ -1,0 +1,62 @@
+"""What commands print: one JSON document or tables on stdout, errors and progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.filesize import decimal
+from rich.progress import Progress, ProgressColumn
+from rich.table import Table
+from rich.text import Text
+
+
+def emit(as_json: bool, document: Mapping[str, Any], *shown: RenderableType) -> None:
+    """Print `document` as JSON, or what is `shown` to people."""
+    if as_json:
+        print(json.dumps(document, indent=1, allow_nan=False, default=str))
+    else:
+        Console(highlight=False).print(*shown, sep="\n")
+
+
+def facts(rows: Iterable[tuple[str, str]], title: str | None = None) -> Table:
+    """A table of names and values."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, Text(value))
+    return table
+
+
+def grid(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    """A table with a header line; all columns but the first are set to the right."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for index, name in enumerate(header):
+        table.add_column(name, justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def size(nbytes: float) -> str:
+    """A number of bytes in decimal units: "1.3 MB"."""
+    return decimal(round(nbytes))
+
+
+def progress(*columns: str | ProgressColumn, quiet: bool) -> Progress:
+    """A progress display on stderr, where that is a terminal and not `quiet`; it vanishes."""
+    console = Console(stderr=True)
+    return Progress(
+        *columns, console=console, transient=True, disable=quiet or not console.is_terminal
+    )
+
+
+def print_error(message: str) -> None:
+    """One red line on stderr, red only on a terminal."""
+    line = " ".join(message.split())
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(f"mmfree: {line}", "red"))
+    sys.stderr.flush()

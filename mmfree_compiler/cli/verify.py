@@ -1,0 +1,89 @@
+"""`mmfree verify`: a compiled model against the fp32 reference of its checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmfree_compiler.cli.options import ArtifactPath, Json, Threads
+from mmfree_compiler.cli.output import emit, facts, progress
+from mmfree_compiler.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mmfree_compiler.runtime import Session
+    from mmfree_compiler.verify import Report
+
+BYTES = 256
+
+
+def verify(
+    model: ArtifactPath,
+    against: Annotated[Path, typer.Option(metavar="CHECKPOINT", help="What it was compiled from.")],
+    text: Annotated[
+        Path | None, typer.Option(help="A text; default: held-out text of Python's docstrings.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(help="How many tokens of the text to read.", min=2)] = 4096,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Compare a compiled model with its checkpoint; exit code 1 when they differ."""
+    from mmfree_compiler import models
+    from mmfree_compiler.runtime import load
+    from mmfree_compiler.verify import verify as compare
+
+    session = load(model, threads)
+    reference = models.load_checkpoint(against)
+    ids = _tokens(session, _held_out(tokens) if text is None else _read(text))[:tokens]
+    with progress(quiet=json) as bar:
+        task = bar.add_task("verify", total=len(ids) - 1)
+        report = compare(session, reference, ids, lambda count: bar.advance(task, count))
+    document = asdict(report) | {"ratio": report.ratio, "passed": report.passed}
+    emit(json, document, facts(_rows(report)))
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def _held_out(tokens: int) -> bytes:
+    """The held-out side of the text that every Python carries: at most 16 bytes a token of it."""
+    from mmfree_compiler.models.corpus import Corpus, python_corpus
+
+    held_out = Corpus.of(python_corpus()).held_out[: 16 * tokens].numpy()
+    return held_out[held_out < BYTES].astype("uint8").tobytes()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        cause = error.strerror or "unreadable"
+        raise InputError(str(path), cause, "Name a file of text") from None
+
+
+def _tokens(session: Session, text: bytes) -> NDArray[np.int64]:
+    """Ids (N,): the artifact's tokenizer, or bytes when it has none and its vocabulary has them."""
+    import numpy as np
+
+    if session.tokenizer is not None:
+        return session.encode(text.decode(errors="replace"))
+    if session.language_model.vocab_size < BYTES:
+        cause = f"no tokenizer, and a vocabulary of {session.language_model.vocab_size}"
+        raise InputError("artifact", cause, "Compile a checkpoint that has a tokenizer.json")
+    return session.encode(np.frombuffer(text, np.uint8))
+
+
+def _rows(report: Report) -> list[tuple[str, str]]:
+    verdict = "the same model" if report.passed else "NOT the same model"
+    return [
+        ("tokens", f"{report.tokens:,}"),
+        ("KL divergence", f"mean {report.kl_mean:.3g}, max {report.kl_max:.3g} nats"),
+        ("top-1 agreement", f"{report.top1_agreement:.3%}"),
+        ("perplexity", f"{report.perplexity:.5g}, reference {report.reference_perplexity:.5g}"),
+        ("perplexity ratio", f"{report.ratio:.6f}"),
+        ("verdict", f"{verdict}: the ratio is {'' if report.passed else 'not '}within 1 ± 0.001"),
+    ]

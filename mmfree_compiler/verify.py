@@ -1,0 +1,110 @@
+"""How far an artifact is from the fp32 reference on text: divergence, agreement, perplexity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmfree_compiler.errors import InputError
+
+TOLERANCE = 1e-3  # of the perplexity ratio: numerics.md, promise (d)
+WINDOW = 128  # tokens: bounds the memory of both models' logits
+
+# tokens (1, T) int64 and a state -> logits (1, T, V) fp32 and the next state: a runtime.Session, a
+# models.MatMulFreeLM
+Model = Callable[[Tensor, Any], tuple[Tensor, Any]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `tokens` predictions showed. Divergences are in nats, KL(reference || artifact)."""
+
+    tokens: int
+    kl_mean: float
+    kl_max: float
+    top1_agreement: float
+    perplexity: float
+    reference_perplexity: float
+
+    @property
+    def ratio(self) -> float:
+        """The artifact's perplexity over the reference's."""
+        return self.perplexity / self.reference_perplexity
+
+    @property
+    def passed(self) -> bool:
+        """Whether the ratio is within 1 +- TOLERANCE."""
+        return abs(self.ratio - 1) <= TOLERANCE
+
+
+@dataclass
+class _Sums:
+    """Running totals over windows, in fp64."""
+
+    tokens: int = 0
+    kl: float = 0.0
+    kl_max: float = 0.0
+    agreed: int = 0
+    nats: float = 0.0
+    reference_nats: float = 0.0
+
+    def add(self, logits: Tensor, reference: Tensor, targets: Tensor) -> None:
+        """Logits (T, V) of both models, and what came next (T,)."""
+        ours, theirs = logits.double().log_softmax(-1), reference.double().log_softmax(-1)
+        kl = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
+        self.tokens += len(targets)
+        self.kl += float(kl.sum())
+        self.kl_max = max(self.kl_max, float(kl.max()))
+        self.agreed += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
+        self.nats += float(F.nll_loss(ours, targets, reduction="sum"))
+        self.reference_nats += float(F.nll_loss(theirs, targets, reduction="sum"))
+
+    def report(self) -> Report:
+        n = self.tokens
+        nats, reference = self.nats / n, self.reference_nats / n
+        perplexities = _exp(nats), _exp(reference)
+        return Report(n, self.kl / n, self.kl_max, self.agreed / n, *perplexities)
+
+
+def _exp(nats: float) -> float:
+    return math.exp(nats) if nats < 700 else math.inf
+
+
+@torch.no_grad()
+def verify(
+    session: Model,
+    model: Model,
+    tokens: NDArray[np.int64],
+    on_window: Callable[[int], None] = lambda _: None,
+) -> Report:
+    """Let both models predict each of `tokens` (N,) from those before it.
+
+    `session` is the artifact's, `model` the reference, such as the MatMulFreeLM that the artifact
+    was compiled from. The text is one sequence, read in windows of WINDOW tokens with the states
+    carried along. `on_window` is told how many tokens each window had. Raises InputError on fewer
+    than two tokens and on models of different vocabularies.
+    """
+    if len(tokens) < 2:
+        raise InputError("tokens", f"{len(tokens)}: nothing to predict", "Give a longer text")
+    text, sums = torch.from_numpy(tokens), _Sums()
+    ours: Any = None
+    theirs: Any = None
+    for start in range(0, len(text) - 1, WINDOW):
+        targets = text[start + 1 : start + WINDOW + 1]
+        inputs = text[None, start : start + len(targets)]
+        logits, ours = session(inputs, ours)
+        reference, theirs = model(inputs, theirs)
+        if logits.shape != reference.shape:
+            cause = f"{logits.shape[-1]} logits, the reference has {reference.shape[-1]}"
+            raise InputError("artifact", cause, "Compare it with the checkpoint it was made from")
+        sums.add(logits[0], reference[0].float(), targets)
+        on_window(len(targets))
+    return sums.report()
