@@ -84,6 +84,13 @@ def test_a_failing_compiler_is_quoted_and_leaves_nothing(answer: Path) -> None:
     assert [path.name for path in answer.parent.iterdir()] == ["answer.c"]
 
 
+def test_a_call_of_an_absent_runtime_is_refused(answer: Path) -> None:
+    answer.write_text("void *__TVMBackendAllocWorkspace; void *__TVMBackendParallelLaunch2;\n")
+    code = _object(answer, HOST)
+    with pytest.raises(ToolchainError, match="AllocWorkspace, __TVMBackendParallelLaunch2 of TVM"):
+        toolchain.link([code], answer.with_name("answer.so"), HOST)
+
+
 def test_a_missing_output_folder_is_named(answer: Path) -> None:
     with pytest.raises(ToolchainError, match="no-such-folder"):
         toolchain.link([answer], answer.parent / "no-such-folder" / "answer.so", HOST)

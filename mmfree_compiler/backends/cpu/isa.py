@@ -30,7 +30,8 @@ class Isa:
     """One variant: its LLVM target and how it multiplies.
 
     `token_blocks`: how many tokens a tile takes at once (as many accumulators as registers hold),
-    largest first, ending in 1. `sums(tokens)`: int32 lanes of accumulator. `accumulate` adds one
+    largest first, ending in 1. `sums(tokens)`: int32 lanes of accumulator, below 256: TVM takes
+    1024 bytes and more from a workspace of its runtime, which is not there. `accumulate` adds one
     block's products for `tokens` tokens; `total` reads a token's 16 sums.
     """
 
@@ -69,9 +70,7 @@ def _add(sums: Buffer, offset: int, vector: Expr, count: int = LANES) -> None:
 
 def _dpbusd(sums: Expr, weights: Expr, codes: Expr) -> Expr:
     broadcast = T.reinterpret("int8x64", T.broadcast(codes, LANES))
-    return T.call_llvm_pure_intrin(
-        INTS, "llvm.x86.avx512.vpdpbusd.512", sums, weights, broadcast
-    )
+    return T.call_llvm_pure_intrin(INTS, "llvm.x86.avx512.vpdpbusd.512", sums, weights, broadcast)
 
 
 def _vnni_accumulate(block: Block, codes: Codes, sums: Buffer, tokens: int) -> None:
@@ -165,7 +164,7 @@ _PORTABLE = _X86 | {"mcpu": "x86-64"}
 ISAS: dict[str, Isa] = {
     isa.name: isa
     for isa in (
-        Isa("x86-64-avx512vnni", _AVX512, (16, 4, 1), _vnni_accumulate, _vnni_sums, _vnni_total),
+        Isa("x86-64-avx512vnni", _AVX512, (12, 4, 1), _vnni_accumulate, _vnni_sums, _vnni_total),
         Isa("x86-64-v3", _AVX2, (4, 1), _avx2_accumulate, _sums, _total),
         Isa("portable", _PORTABLE, (4, 1), _portable_accumulate, _sums, _total),
     )

@@ -12,6 +12,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,8 @@ GLIBC = "2.17"  # the oldest glibc that the libraries run on
 COMPILE_FLAGS = ("-std=c11", "-O2", "-fPIC", "-g0", "-Wall", "-Wextra", "-Werror")
 LINK_FLAGS = ("-shared", "-Wl,-s", "-lpthread", "-lm")
 THREADS_SOURCE = Path(__file__).with_name("threads.c")
+# Of TVM's runtime, what threads.c defines. Anything else would be called through a null pointer.
+RUNTIME = {b"__TVMBackendParallelBarrier", b"__TVMBackendParallelLaunch"}
 STDERR_TAIL = 2000  # characters
 
 
@@ -80,11 +83,19 @@ def link(objects: Sequence[Path], output: Path, triple: str) -> None:
     """Link ELF `objects` and the thread pool into the shared library `output`, whole or not at all.
 
     Symbols of TVM's FFI library stay undefined: the process that loads it has them. Raises
-    ToolchainError.
+    ToolchainError, also when an object calls a part of TVM's runtime that is not there.
     """
+    _check_runtime_calls(objects)
     pool = threads_object(triple)
     with _renamed_to(output) as partial:
         _run(triple, [*map(str, objects), str(pool), *LINK_FLAGS, "-o", str(partial)])
+
+
+def _check_runtime_calls(objects: Sequence[Path]) -> None:
+    codes = (path.read_bytes() for path in objects if path.is_file())
+    calls = {call for code in codes for call in re.findall(rb"__TVMBackend\w+", code)}
+    if absent := b", ".join(sorted(calls - RUNTIME)).decode():
+        raise ToolchainError("the kernels", f"need {absent} of TVM's runtime", "Report this bug")
 
 
 def threads_object(triple: str) -> Path:
