@@ -24,6 +24,7 @@ class LanguageModel:
         self._runner = runner
         self._zero = State.zero(runner.manifest)
         self.vocab_size = runner.manifest.outputs[0].width
+        self.id_limit = runner.manifest.inputs[0].limit or self.vocab_size
 
     def __call__(
         self, tokens: Any, state: State | None = None, *, mask: Any = None
@@ -66,11 +67,11 @@ class LanguageModel:
             raise InputError(thing, f"shape {array.shape}", mend)
         if array.dtype.kind not in "iu":
             raise InputError(thing, f"dtype {array.dtype}", "Pass integers (int64)")
-        if array.min() < 0 or array.max() >= self.vocab_size:
-            where = tuple(np.argwhere((array < 0) | (array >= self.vocab_size))[0].tolist())
+        if array.min() < 0 or array.max() >= self.id_limit:
+            where = tuple(np.argwhere((array < 0) | (array >= self.id_limit))[0].tolist())
             cause = f"id {array[where]} at {where} is outside the vocabulary"
-            raise InputError(thing, cause, f"Ids are 0 to {self.vocab_size - 1}")
-        return np.require(array, np.int64, ["C", "W"])
+            raise InputError(thing, cause, f"Ids are 0 to {self.id_limit - 1}")
+        return np.require(array, np.int64, ["C", "A", "W"])
 
 
 def left_padding(mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:

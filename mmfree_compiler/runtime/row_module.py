@@ -68,7 +68,7 @@ def _leading(arrays: list[Array], ports: tuple[Port, ...]) -> tuple[int, ...]:
 def _rows(array: Array, port: Port) -> Array:
     """`array` as the kernel reads it: itself where possible, else copied into padded rows."""
     if port.dtype == "int64":
-        return np.require(array.reshape(-1), np.int64, ["C", "W"])
+        return np.require(array.reshape(-1), np.int64, ["C", "A", "W"])
     flat = array.reshape(-1, port.width)
     fits = (
         port.stride == port.width and flat.dtype == np.float32 and flat.ctypes.data % ALIGNMENT == 0

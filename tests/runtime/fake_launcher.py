@@ -68,6 +68,7 @@ class FakeLauncher:
             assert (x.shape, x.dtype) == (shape, np.dtype(port.dtype))
             assert x.flags.c_contiguous
             assert x.flags.writeable
+            assert x.flags.aligned
         for port, out in zip(manifest.outputs, outputs, strict=True):
             assert (out.shape, out.dtype) == ((tokens - first, port.stride), np.float32)
         rows = [x for x in inputs if x.dtype == np.float32]

@@ -107,11 +107,18 @@ def test_torch_in_torch_out(dtype: torch.dtype) -> None:
     assert np.array_equal(torch.cat([logits, again], 1).numpy(), expected)
 
 
-def test_lists_and_read_only_arrays() -> None:
+def test_lists_and_awkward_arrays() -> None:
     session, frozen = lm_session(), TOKENS.copy()
     frozen.flags.writeable = False
+    unaligned = np.frombuffer(b"x" + TOKENS.tobytes(), np.int64, offset=1).reshape(TOKENS.shape)
     expected = session(TOKENS)[0]
-    for tokens in (TOKENS.tolist(), frozen, np.asfortranarray(TOKENS), TOKENS.astype(np.uint16)):
+    for tokens in (
+        TOKENS.tolist(),
+        frozen,
+        unaligned,
+        np.asfortranarray(TOKENS),
+        TOKENS.astype(np.uint16),
+    ):
         logits = session(tokens)[0]
         assert isinstance(logits, np.ndarray)
         assert np.array_equal(logits, expected)
