@@ -66,7 +66,7 @@ class Generation(Iterator[Token]):
         self._state = state
         self._pending = prompt  # ids that are not in the state yet
         self._seen = np.zeros(model.vocab_size, np.bool_)
-        self._seen[prompt] = True
+        self._seen[prompt[prompt < model.vocab_size]] = True  # a model may read more than it says
 
     @property
     def ids(self) -> list[int]:

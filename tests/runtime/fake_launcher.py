@@ -39,9 +39,9 @@ class FakeLauncher:
         for token, slot in enumerate(slots):
             row = step([x[token] for x in inputs], state[slot])
             if token >= first:
-                for out in outputs:
+                for port, out in zip(self.artifact.manifest.outputs, outputs, strict=True):
                     out[token - first] = np.nan  # padding must not be read
-                    out[token - first, : row.size] = row
+                    out[token - first, : port.width] = row[: port.width]
 
     def lm_row(self, inputs: list[Any], state: Any) -> Any:
         table, head = self.artifact.tensor("embedding")[0], self.artifact.tensor("head")[0]

@@ -10,6 +10,7 @@ from fake_launcher import END, VOCAB, calls_of, lm_artifact, lm_session, session
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmfree_compiler.artifact import Port
 from mmfree_compiler.errors import InputError, StateError, ToolchainError
 from mmfree_compiler.runtime import Session, Token
 from mmfree_compiler.runtime import tokenizer as tokenizer_module
@@ -63,6 +64,15 @@ def test_logprobs_are_the_models_own() -> None:
     logits = SESSION([PROMPT])[0][0, -1].astype(np.float64)
     expected = logits[token.id] - np.log(np.exp(logits).sum())
     assert abs(token.logprob - expected) < 1e-9  # float64, summed in another order
+
+
+def test_models_that_read_more_tokens_than_they_say() -> None:
+    logits = Port(name="logits", dtype="float32", width=200, stride=272)
+    session = lm_session(outputs=(logits,), model={})
+    assert session([[256]])[0].shape == (1, 1, 200)
+    found = ids_of([256, 199], session, repetition_penalty=1.5, max_new_tokens=20)
+    assert len(found) == 20
+    assert max(found) < 200
 
 
 def test_text_and_its_ids_are_one_prompt() -> None:
