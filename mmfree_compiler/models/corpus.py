@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import stat
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,12 +25,20 @@ LONGEST_PIECE = 32768  # bytes; longer documents are cut, so that a part of them
 class Corpus:
     """Byte tokens of both sides of the split, each piece followed by the end-of-text token.
 
-    `train` and `held_out` are (N,) int64; `digest` is the SHA-256 of both, in hexadecimal.
+    `train` and `held_out` are (N,) int16; `digest` is the SHA-256 of both, in hexadecimal.
     """
 
     train: Tensor
     held_out: Tensor
     digest: str
+
+    @classmethod
+    def read(cls, paths: Sequence[Path]) -> Corpus:
+        """Of the files at `paths`, folders walked in sorted order, one document a file.
+
+        Raises CorpusError on a path that cannot be read, and as `of` does.
+        """
+        return cls.of(_read(file) for path in paths for file in _files(path))
 
     @classmethod
     def of(cls, documents: Iterable[bytes]) -> Corpus:
@@ -61,25 +70,23 @@ def _digest(piece: bytes) -> bytes:
 
 
 def _tokens(pieces: Sequence[bytes]) -> Tensor:
-    end = np.array([END_OF_TEXT_ID], dtype=np.int64)
-    arrays = (a for p in pieces for a in (np.frombuffer(p, np.uint8).astype(np.int64), end))
+    end = np.array([END_OF_TEXT_ID], dtype=np.int16)
+    arrays = (a for p in pieces for a in (np.frombuffer(p, np.uint8).astype(np.int16), end))
     return torch.from_numpy(np.concatenate(list(arrays)))
 
 
-def read_documents(paths: Sequence[Path]) -> Iterator[bytes]:
-    """The files at `paths`, folders walked in sorted order, one document a file.
+def _files(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
-    Raises CorpusError on a path that cannot be read.
-    """
-    for path in paths:
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        for file in files:
-            try:
-                yield file.read_bytes()
-            except OSError as error:
-                mend = "Name files or folders of text"
-                cause = error.strerror or "unreadable"
-                raise CorpusError(str(file), cause, mend) from None
+
+def _read(file: Path) -> bytes:
+    try:
+        if stat.S_ISREG(file.stat().st_mode):  # a device or a pipe might never end
+            return file.read_bytes()
+        cause = "not a regular file"
+    except OSError as error:
+        cause = error.strerror or "unreadable"
+    raise CorpusError(str(file), cause, "Name files or folders of text")
 
 
 def python_corpus() -> list[bytes]:

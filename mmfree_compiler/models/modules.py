@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmfree_compiler import ops  # registers torch.ops.mmfree
+import mmfree_compiler.ops  # noqa: F401 - registers torch.ops.mmfree
 from mmfree_compiler.models.config import NORM_EPS, ModelConfig
 
 QUANT_EPS = 1e-5
@@ -149,6 +149,3 @@ class GLU(nn.Module):
         gate, up = self.gate_proj(x).chunk(2, dim=-1)
         down: Tensor = self.down_proj(F.silu(gate) * up)
         return down
-
-
-__all__ = ["GLU", "MLGRU", "BitLinear", "RMSNorm", "ShortConvolution", "ops"]

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmfree_compiler.errors import CorpusError
+from mmfree_compiler.errors import CorpusError, InputError
 from mmfree_compiler.models.checkpoint import TOKENIZER, write_checkpoint
 from mmfree_compiler.models.config import ModelConfig
 from mmfree_compiler.models.corpus import Corpus
@@ -27,6 +27,11 @@ from mmfree_compiler.models.resume import Run
 from mmfree_compiler.models.tokenizer import END_OF_TEXT_ID, VOCAB_SIZE, save_byte_tokenizer
 
 RESUME_FILE = "training.safetensors"
+# The whole numbers of a TrainConfig that must be at least 1; nothing else may be negative.
+POSITIVE = {
+    *("hidden_size", "layers", "steps", "batch", "length"),
+    *("evaluate_every", "evaluate_tokens", "save_every"),
+}
 EVAL_ROWS = 16  # held-out text is read as this many rows at once, each from a zero state
 
 
@@ -43,7 +48,7 @@ class TrainConfig:
     steps: int = 5000
     batch: int = 8
     length: int = 256
-    learning_rate: float = 4e-3
+    learning_rate: float = 3e-3
     warmup: int = 100
     weight_decay: float = 0.01
     clip: float = 1.0
@@ -52,6 +57,12 @@ class TrainConfig:
     evaluate_every: int = 250
     evaluate_tokens: int = 32768  # of the held-out text
     save_every: int = 250
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            least = 1 if name in POSITIVE else 0
+            if isinstance(value, int | float) and value < least:
+                raise InputError(name, f"is {value}", f"Give at least {least}")
 
 
 @dataclass(frozen=True)
@@ -149,6 +160,9 @@ def _step(run: Run, config: TrainConfig, corpus: Corpus) -> Step:
     """One optimizer step on random crops and, when it is due, a held-out measurement."""
     rate = learning_rate(config, run.step)
     loss = _loss(run, config, corpus.train)
+    if not loss.isfinite():
+        cause = f"makes the loss {loss.item()} at step {run.step}"
+        raise InputError(f"learning_rate {config.learning_rate}", cause, "Lower it")
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip)
     for group in run.optimizer.param_groups:
@@ -166,7 +180,7 @@ def _step(run: Run, config: TrainConfig, corpus: Corpus) -> Step:
 def _loss(run: Run, config: TrainConfig, tokens: Tensor) -> Tensor:
     """Mean cross-entropy of `batch` random crops, in nats a token."""
     starts = torch.randint(len(tokens) - config.length, (config.batch, 1), generator=run.generator)
-    crops = tokens[starts + torch.arange(config.length + 1)]
+    crops = tokens[starts + torch.arange(config.length + 1)].long()
     with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
         logits, _ = run.model(crops[:, :-1])
     return F.cross_entropy(logits.float().flatten(0, 1), crops[:, 1:].flatten())
@@ -178,6 +192,7 @@ def bits_per_byte(model: MatMulFreeLM, tokens: Tensor, length: int = 256) -> flo
 
     The text is read as EVAL_ROWS consecutive rows, `length` tokens a call, the state carried along.
     """
+    tokens = tokens.long()
     rows = max(1, min(EVAL_ROWS, len(tokens) // 2))
     columns = (len(tokens) - 1) // rows
     inputs = tokens[: rows * columns].view(rows, columns)

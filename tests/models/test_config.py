@@ -1,0 +1,69 @@
+"""ModelConfig: the published shapes, and configs that are wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from golden_cases import SHARED
+
+from mmfree_compiler.errors import CheckpointError
+from mmfree_compiler.models import ModelConfig
+from mmfree_compiler.models.checkpoint import expected_shapes
+from mmfree_compiler.models.config import SHAPES
+
+GOOD = {"model_type": "hgrn_bit", "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2}
+
+
+@pytest.mark.parametrize(
+    ("hidden", "intermediate"), [(1024, 2816), (2048, 5632), (2560, 6912), (64, 256), (256, 768)]
+)
+def test_null_intermediate_size(hidden: int, intermediate: int) -> None:
+    assert ModelConfig.of(hidden, 1, 16).intermediate == intermediate
+
+
+def test_stated_intermediate_size() -> None:
+    assert ModelConfig.of(96, 1, 16, intermediate_size=200).intermediate == 200
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the published shapes")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_published_names_and_shapes(shape: str) -> None:
+    published = json.loads((SHARED / f"shapes_{shape}.json").read_text())
+    wanted = {name: tuple(sizes) for name, sizes in published["params"].items()}
+    assert expected_shapes(ModelConfig.parse(published["config"], shape)) == wanted
+    assert ModelConfig.parse(published["config"], shape) == SHAPES[shape]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"model_type": "llama"}, "llama"),
+        ({"model_type": None}, "None"),
+        ({"hidden_size": 0}, "hidden_size"),
+        ({"hidden_size": "32"}, "hidden_size"),
+        ({"hidden_size": 1 << 40}, "hidden_size"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"num_heads": 3}, "num_heads 3 does not divide 32"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
+        ({"use_short_conv": 1}, "use_short_conv"),
+    ],
+)
+def test_wrong_keys_are_named(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(CheckpointError, match=named):
+        ModelConfig.parse(GOOD | change, "config.json")
+
+
+def test_every_missing_key_is_named() -> None:
+    with pytest.raises(CheckpointError, match=r"vocab_size.*hidden_size.*num_hidden_layers"):
+        ModelConfig.parse({"model_type": "hgrn_bit"}, "config.json")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, "\udcff", '{"a": 1' * 9])
+def test_a_config_that_is_no_json_object(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        ModelConfig.read(tmp_path / "config.json")

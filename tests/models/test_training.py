@@ -1,0 +1,163 @@
+"""Training: the schedule, exact resumption, interruption, and the held-out measure."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmfree_compiler.errors import CheckpointError, CorpusError, InputError
+from mmfree_compiler.models import MatMulFreeLM, load_checkpoint, training
+from mmfree_compiler.models.corpus import Corpus
+from mmfree_compiler.models.tokenizer import END_OF_TEXT_ID
+from mmfree_compiler.models.training import (
+    RESUME_FILE,
+    Step,
+    TrainConfig,
+    bits_per_byte,
+    learning_rate,
+    train,
+    uninterrupted,
+)
+
+TINY = TrainConfig(
+    *(16, 1),
+    steps=6,
+    batch=2,
+    length=8,
+    warmup=2,
+    evaluate_every=3,
+    evaluate_tokens=200,
+    save_every=2,
+)
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    return Corpus.of([b"the cat sat on the mat. " * 40] * 3)
+
+
+class Recorder(list[Step]):
+    """Keeps what a run reports, and presses Ctrl-C after step `stop`."""
+
+    def __init__(self, stop: int | None = None) -> None:
+        self.stop = stop
+
+    def __call__(self, step: Step) -> None:
+        self.append(step)
+        if step.step == self.stop:
+            raise KeyboardInterrupt
+
+
+def test_the_schedule() -> None:
+    config = TrainConfig(steps=1000, warmup=10, learning_rate=1.0)
+    rates = [learning_rate(config, step) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[10] == pytest.approx(1, abs=1e-3)
+    assert rates[499] == pytest.approx(0.5, abs=0.01)  # cosine at midway
+    assert rates[500] == pytest.approx(0.25, abs=0.01)  # halved from there on
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert 0 <= rates[-1] < 1e-4
+
+
+def test_a_run_learns_and_leaves_a_checkpoint(tmp_path: Path, corpus: Corpus) -> None:
+    steps = Recorder()
+    config = replace(TINY, steps=60, learning_rate=0.02, evaluate_every=30)
+    train(config, corpus, tmp_path / "run", steps)
+    assert [s.step for s in steps] == list(range(1, 61))
+    assert [s.step for s in steps if s.held_out is not None] == [30, 60]
+    model = load_checkpoint(tmp_path / "run")
+    assert model.lm_head.weight.dtype == torch.bfloat16
+    assert model.tokenizer_path is not None
+    assert bits_per_byte(model, corpus.held_out) < 5  # a uniform guess takes 8
+
+
+def test_an_interrupted_run_resumes_exactly(tmp_path: Path, corpus: Corpus) -> None:
+    whole, first, second = Recorder(), Recorder(stop=3), Recorder()
+    one = train(TINY, corpus, tmp_path / "whole", whole)
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, corpus, tmp_path / "parts", first)
+    two = train(TINY, corpus, tmp_path / "parts", second)
+    assert [*first, *second] == whole
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.equal(a, b)
+    history = [(tmp_path / run / "history.json").read_text() for run in ("whole", "parts")]
+    assert history[0] == history[1]
+
+
+def test_a_finished_run_stays_as_it_is(tmp_path: Path, corpus: Corpus) -> None:
+    one = train(TINY, corpus, tmp_path, Recorder())
+    steps = Recorder()
+    two = train(TINY, corpus, tmp_path, steps)
+    assert not steps
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_another_run_is_refused(tmp_path: Path, corpus: Corpus) -> None:
+    train(TINY, corpus, tmp_path)
+    with pytest.raises(CheckpointError, match="other settings"):
+        train(replace(TINY, seed=1), corpus, tmp_path)
+    with pytest.raises(CheckpointError, match="other settings"):
+        train(TINY, Corpus.of([b"another text " * 100]), tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x02" + bytes(7) + b"{}"])
+def test_a_damaged_run_is_refused(tmp_path: Path, corpus: Corpus, content: bytes) -> None:
+    (tmp_path / RESUME_FILE).write_bytes(content)
+    with pytest.raises(CheckpointError, match=RESUME_FILE):
+        train(TINY, corpus, tmp_path)
+
+
+def test_divergence_is_an_error(tmp_path: Path, corpus: Corpus) -> None:
+    with pytest.raises(InputError, match="Lower it"):
+        train(replace(TINY, steps=50, learning_rate=1e30), corpus, tmp_path)
+
+
+def test_a_corpus_shorter_than_a_sequence(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="shorter than 256 tokens"):
+        train(TrainConfig(), Corpus.of([b"short " * 30]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"batch": -1}, {"length": 0}, {"learning_rate": -1.0}]
+)
+def test_wrong_settings(wrong: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        replace(TINY, **wrong)  # type: ignore[arg-type]
+
+
+def test_ctrl_c_waits_for_the_end_of_a_step() -> None:
+    ended = False
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        os.kill(os.getpid(), signal.SIGINT)
+        ended = True
+    assert ended
+
+
+@pytest.fixture
+def model() -> MatMulFreeLM:
+    torch.manual_seed(0)
+    return training._begin(TINY).model
+
+
+def test_bits_per_byte_of_a_uniform_model(model: MatMulFreeLM) -> None:
+    torch.nn.init.zeros_(model.lm_head.weight)
+    tokens = torch.tensor([7] * 9 + [END_OF_TEXT_ID] + [7] * 7)
+    # 16 rows of one target each, the end of text being one of them.
+    assert bits_per_byte(model, tokens) == pytest.approx(16 / 15 * math.log2(257))
+
+
+def test_bits_per_byte_carries_the_state(
+    model: MatMulFreeLM, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "EVAL_ROWS", 1)
+    text = corpus.held_out[:101]
+    # A flipped rounding moves a logit a little; a state left behind moves it all.
+    assert bits_per_byte(model, text, 7) == pytest.approx(bits_per_byte(model, text, 100), rel=1e-4)
