@@ -134,10 +134,15 @@ def test_wrong_settings(wrong: dict[str, int]) -> None:
 
 
 def test_ctrl_c_waits_for_the_end_of_a_step() -> None:
-    ended = False
-    with pytest.raises(KeyboardInterrupt), uninterrupted():
-        os.kill(os.getpid(), signal.SIGINT)
-        ended = True
+    ended = []
+
+    def step() -> None:
+        with uninterrupted():
+            os.kill(os.getpid(), signal.SIGINT)
+            ended.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        step()
     assert ended
 
 
