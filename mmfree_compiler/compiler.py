@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,8 @@ from mmfree_compiler import backends, explain, passes
 from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.backends import Backend, Details
 from mmfree_compiler.errors import InputError, TargetError
+from mmfree_compiler.fallback import EagerModel, eager_model
 from mmfree_compiler.models import MatMulFreeLM, load_checkpoint
-from mmfree_compiler.passes.lower import lower
-from mmfree_compiler.passes.supported import check_supported
 from mmfree_compiler.program import Program
 from mmfree_compiler.runtime import Session
 from mmfree_compiler.target import Target
@@ -61,7 +60,7 @@ class CompiledModel:
 
     def explain(self) -> str:
         """What each pass did, as a table."""
-        return explain.table(self.artifact.manifest.notes)
+        return explain.text(explain.Note(*note) for note in self.artifact.manifest.notes)
 
 
 def compile(  # noqa: A001 - the name the users know
@@ -72,33 +71,38 @@ def compile(  # noqa: A001 - the name the users know
     fallback: str = "error",
     threads: int | None = None,
     check: bool = False,
-) -> Any:
+    observers: Iterable[passes.Observer] = (),
+) -> CompiledModel | EagerModel:
     """Compile a checkpoint folder, a MatMulFreeLM, or any module of BitLinears for `target`.
 
     `example_inputs` are needed for modules that are no language model; leading dimensions become
-    dynamic. `fallback="eager"` runs what the target cannot lower in torch; the result then cannot be
-    saved. `threads` is for running here (default: the CPUs this process may use). `check` compares
-    every pass's graph with the one before, numerically.
+    dynamic. `fallback="eager"` runs what the target cannot lower in torch; the result then cannot
+    be saved. `threads` is for running here (default: the CPUs this process may use). `check` compares
+    every pass's graph with the one before, numerically. `observers` see what each pass made.
 
     Returns a CompiledModel (or, for the eager fallback, a fallback.EagerModel). Raises
     CheckpointError, TraceError, UnsupportedError (all unsupported operations at once), TargetError,
     ToolchainError.
     """
+    watching = tuple(observers)
     goal = Target.parse(target)
     backend = backends.get(goal.kind)
     if fallback not in ("error", "eager"):
         raise InputError(f"fallback {fallback!r}", "unknown", 'Known: "error", "eager"')
     module = model if isinstance(model, nn.Module) else load_checkpoint(Path(model))
-    graph = _graph(module, example_inputs, check)
+    graph = _graph(module, example_inputs, check, watching)
     if fallback == "eager":
-        from mmfree_compiler.fallback import eager_model
-
-        return eager_model(graph, backend, goal, threads)
-    return compile_graph(graph, backend, goal, threads, module)
+        return eager_model(
+            graph, backend.lowered, lambda part: compile_graph(part, backend, goal, threads).session
+        )
+    return compile_graph(graph, backend, goal, threads, module, watching)
 
 
 def _graph(
-    module: nn.Module, example_inputs: tuple[Tensor, ...] | None, check: bool
+    module: nn.Module,
+    example_inputs: tuple[Tensor, ...] | None,
+    check: bool,
+    observers: tuple[passes.Observer, ...],
 ) -> fx.GraphModule:
     """Trace and rewrite to mmfree ops."""
     if isinstance(module, MatMulFreeLM):
@@ -110,7 +114,8 @@ def _graph(
             "Pass example_inputs=(x,)",
         )
     graph = trace(module, example_inputs)
-    return passes.run(passes.GRAPH, graph, example_inputs if check else None)
+    checks = (passes.NumericCheck(example_inputs),) if check else ()
+    return passes.run(passes.GRAPH, graph, (*checks, *observers))
 
 
 class _Logits(nn.Module):
@@ -131,17 +136,16 @@ def compile_graph(
     target: Target,
     threads: int | None,
     module: nn.Module | None = None,
+    observers: tuple[passes.Observer, ...] = (),
 ) -> CompiledModel:
     """Lower a graph of mmfree ops, optimize the Program, emit and load it."""
-    check_supported(graph, backend.lowered)
+    passes.check_supported(graph, backend.lowered)
     pipeline = passes.program_passes(backend.layout)
-    program = lower(graph)
-    for program_pass in pipeline:
-        program = program_pass(program)
-    names = tuple(p.name for p in (*passes.GRAPH, *pipeline))
+    program = passes.run(pipeline, passes.lower(graph), observers)
+    names = (*(p.name for p in passes.GRAPH), "lower", *(p.name for p in pipeline))
     artifact = backend.emit(program, target, _details(graph, names, module))
     launcher = backend.launcher(program) if backend.launcher else None
-    session = Session(artifact, threads, launcher)
+    session = Session(artifact, threads, launcher=launcher)
     return CompiledModel(artifact, program, session, saveable=launcher is None)
 
 

@@ -1,6 +1,6 @@
 """The op table: every mmfree op declared once. Its reference in plain torch is its meaning.
 
-All values are rows: shape `(..., width)`, one row a token; the leading dimensions are batch and time.
+All values are rows: shape `(..., width)`, a row a token; leading dimensions are batch and time.
 The references follow the numerics contract in docs/numerics.md, whose sections the comments cite.
 """
 
@@ -57,13 +57,15 @@ def _like_first(x: Tensor, *_: object, **__: object) -> Tensor:
 
 
 def _broadcast(x: Tensor, y: Tensor) -> Tensor:
-    return x.new_empty(torch.broadcast_shapes(x.shape, y.shape), dtype=torch.float32)
+    return (x + y).float()
 
 
 # --- reading a table -------------------------------------------------------------------------
 
 
-@_op("gather", lambda ids, table: table.new_empty((*ids.shape, table.shape[1]), dtype=torch.float32))
+@_op(
+    "gather", lambda ids, table: table.new_empty((*ids.shape, table.shape[1]), dtype=torch.float32)
+)
 def embedding(ids: Tensor, table: Tensor) -> Tensor:
     """`table[ids]` widened to fp32: ids (...) int64, table (V, D) of any float dtype."""
     return F.embedding(ids, table).float()
@@ -84,8 +86,9 @@ def _gated_norm_fake(g: Tensor, h: Tensor, weight: Tensor, eps: float) -> Tensor
 
 @_op("row", _gated_norm_fake)
 def gated_norm(g: Tensor, h: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """`rms_norm(g, weight, eps) * h * sigmoid(h)`: the norm is on g, the swish on h (numerics 7)."""
-    return rms_norm(g, weight, eps) * F.silu(h)
+    """`rms_norm(g, weight, eps) * h * sigmoid(h)`: norm on g, swish on h (numerics 7)."""
+    normed: Tensor = rms_norm(g, weight, eps)
+    return normed * F.silu(h)
 
 
 def _codes_like(x: Tensor) -> list[Tensor]:
@@ -97,7 +100,8 @@ def _codes_like(x: Tensor) -> list[Tensor]:
 def quantize(x: Tensor, quant_eps: float) -> list[Tensor]:
     """Per-token absmax int8: [codes (..., K) int8, scale (..., 1) fp32], `x ~ codes * scale`.
 
-    `a = 127 / max(max|x|, quant_eps)`, codes = clamp(round_half_even(x * a), -128, 127), scale = 1/a.
+    With `a = 127 / max(max|x|, quant_eps)`: codes are `clamp(round_half_even(x * a), -128, 127)`,
+    the scale is `1 / a`.
     """
     absmax = x.abs().amax(-1, keepdim=True).clamp(min=quant_eps)
     return [(x * (127 / absmax)).round().clamp(-128, 127).to(torch.int8), absmax / 127]
@@ -135,9 +139,7 @@ def norm_quant(
 # --- linear ----------------------------------------------------------------------------------
 
 
-def _bit_linear_fake(
-    x: Tensor, weight: Tensor, bias: Tensor | None, quant_eps: float
-) -> Tensor:
+def _bit_linear_fake(x: Tensor, weight: Tensor, bias: Tensor | None, quant_eps: float) -> Tensor:
     return x.new_empty((*x.shape[:-1], weight.shape[0]), dtype=torch.float32)
 
 
@@ -183,7 +185,7 @@ def _mlgru_gates_fake(i: Tensor, f: Tensor, lower_bound: Tensor | None) -> list[
 
 @_op("pointwise", _mlgru_gates_fake)
 def mlgru_gates(i: Tensor, f: Tensor, lower_bound: Tensor | None) -> list[Tensor]:
-    """[c, forget]: `forget = LB + (1 - LB) * sigmoid(f)`, `c = silu(i) * (1 - forget)` (numerics 7)."""
+    """[c, forget] (numerics 7): `forget = LB + (1 - LB) * sigmoid(f)`, `c = silu(i) (1 - forget)`."""
     forget = torch.sigmoid(f)
     if lower_bound is not None:
         forget = lower_bound + (1 - lower_bound) * forget
@@ -282,9 +284,7 @@ def _scan_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | Non
     return dc, dc * previous, dh0
 
 
-torch.library.register_autograd(
-    "mmfree::mlgru_scan", _scan_backward, setup_context=_scan_setup
-)
+torch.library.register_autograd("mmfree::mlgru_scan", _scan_backward, setup_context=_scan_setup)
 # Under autocast only matrix products run in lower precision; the recurrence stays fp32.
 torch.library.register_autocast("mmfree::mlgru_scan", "cpu", torch.float32)
 
@@ -299,7 +299,7 @@ def _short_conv_fake(
 def short_conv(
     x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None = None
 ) -> Tensor:
-    """Depthwise causal convolution: x (B, T, D), weight (D, k), `state` the last k inputs (B, k, D).
+    """Depthwise causal convolution: x (B, T, D), weight (D, k), state (B, k, D) the last k inputs.
 
     `y_t = sum_j weight_j * x_{t-k+1+j}` (numerics 10, without its silu). The state after it is the
     last k rows of the state followed by x.

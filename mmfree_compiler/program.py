@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmfree_compiler.program_text import text
+
 Array = NDArray[np.generic]
 Attr = int | float | str | None
+
+ValueType = Literal["float32", "int8", "int64"]
 
 VECTOR = 16  # rows of floats are padded to whole vectors of this many elements
 LINE = 64  # rows of codes are padded to cache lines
@@ -30,7 +35,7 @@ class Value:
 
     name: str
     width: int
-    dtype: str = "float32"
+    dtype: ValueType = "float32"
 
     @property
     def stride(self) -> int:
@@ -38,7 +43,7 @@ class Value:
         return round_up(self.width, _ROW_MULTIPLES[self.dtype])
 
 
-_ROW_MULTIPLES = {"float32": VECTOR, "int8": LINE, "int64": 1}
+_ROW_MULTIPLES: dict[ValueType, int] = {"float32": VECTOR, "int8": LINE, "int64": 1}
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,8 @@ class Constant:
 
     `parts` has one array outside loops and `Loop.count` arrays inside one, all of `shape`.
     `dtype` is "bfloat16" for uint16 arrays that hold bfloat16 bits, else NumPy's name.
-    `layout` is "dense", or the name of a layout in `layouts.LAYOUTS` once weights are packed; `shape`
-    stays the logical one, (N, K) for a weight.
+    `layout` is "dense", "padded" (zeros up to whole vectors), or, once weights are packed, the name
+    of a layout in `layouts.LAYOUTS`; `shape` stays the logical one, (N, K) for a weight.
     """
 
     name: str
@@ -57,13 +62,19 @@ class Constant:
     parts: tuple[Array, ...] = field(repr=False)
     layout: str = "dense"
 
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """The (N, K) of a weight."""
+        rows, columns = self.shape
+        return rows, columns
+
 
 @dataclass(frozen=True)
 class StateSlot:
     """`width` floats a sequence, of one scan; `count` of them inside a loop, one an iteration.
 
-    `shape` is how a person reads it: (I,) for a recurrence, (k, D) for a short convolution. Its rows
-    are padded to `row_stride` floats, so that kernels read whole vectors.
+    `shape` is how a person reads it: (I,) for a recurrence, (k, D) for a short convolution. Rows are
+    padded to `row_stride` floats, so that kernels read whole vectors.
     """
 
     name: str
@@ -146,13 +157,16 @@ class Program:
     kind: str  # "lm": token ids in, logits out; "module": rows in, rows out
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    values: Mapping[str, Value]
-    constants: Mapping[str, Constant]
+    values: dict[str, Value]
+    constants: dict[str, Constant]
     states: tuple[StateSlot, ...]
     body: tuple[Step, ...]
-    # The values that outlive a stage's registers, and each arena's elements a token: passes/plan_memory.
+    # Set by passes/plan_memory: values that outlive a stage's registers; elements a token by arena.
     storage: Mapping[str, Storage] = field(default_factory=dict)
     arenas: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return text(self)
 
     def stages(self) -> Iterator[Stage]:
         """Every stage once, loops entered."""

@@ -1,4 +1,4 @@
-"""Targets, parsed once: "cpu", "cpu:x86-64-v3", "reference". Free of torch: the runtime reads it too."""
+"""Targets, parsed once: "cpu", "cpu:x86-64-v3", "reference". The runtime reads it too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of backends. Each is imported when it is first asked for: their compilers are extras."""
+"""The table of backends, each imported when first asked for: their compilers are extras."""
 
 from __future__ import annotations
 

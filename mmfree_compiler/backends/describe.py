@@ -28,10 +28,9 @@ def describe(program: Program, target: Target, details: Details) -> dict[str, An
 
 def _port(program: Program, name: str) -> Port:
     value = program.values[name]
+    assert value.dtype != "int8"  # codes never leave a program
     limit = _vocabulary(program, name) if value.dtype == "int64" else None
-    return Port(
-        name=name, dtype=value.dtype, width=value.width, stride=value.stride, limit=limit
-    )
+    return Port(name=name, dtype=value.dtype, width=value.width, stride=value.stride, limit=limit)
 
 
 def _vocabulary(program: Program, ids: str) -> int:

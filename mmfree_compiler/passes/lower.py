@@ -13,6 +13,7 @@ from torch import fx
 
 from mmfree_compiler.errors import UnsupportedError
 from mmfree_compiler.ops import OPS, Op
+from mmfree_compiler.passes.check_supported import VIEWS, source_line
 from mmfree_compiler.program import (
     Array,
     Attr,
@@ -22,12 +23,16 @@ from mmfree_compiler.program import (
     Stage,
     StateSlot,
     Value,
+    ValueType,
 )
 
+_VALUE_TYPES: dict[torch.dtype, ValueType] = {
+    torch.float32: "float32",
+    torch.int8: "int8",
+    torch.int64: "int64",
+}
+_INPUTS = (torch.float32, torch.int64)
 _OP_OF = {op.overload: op for op in OPS.values()}
-_ATEN = torch.ops.aten
-# They may change leading dimensions only: a row a token stays what it is.
-_VIEWS = {_ATEN.view.default, _ATEN.reshape.default, _ATEN.unsqueeze.default, _ATEN.squeeze.dim}
 
 
 def lower(gm: fx.GraphModule) -> Program:
@@ -77,7 +82,7 @@ class _Builder:
 
     def _input(self, node: fx.Node) -> None:
         val = node.meta["val"]
-        if val.dtype not in (torch.int64, torch.float32):
+        if val.dtype not in _INPUTS:
             raise UnsupportedError(f"input {node.name}", f"{val.dtype} rows", "Pass fp32 or int64")
         value = self._value(node.name, val)
         self.inputs[node.name] = value
@@ -91,16 +96,27 @@ class _Builder:
         self.names[node] = name
 
     def _output(self, node: fx.Node) -> None:
+        """Tiles write outputs: what is an input or made by a row op is copied by one."""
         results = node.args[0] if isinstance(node.args[0], (tuple, list)) else (node.args[0],)
-        self.outputs.extend(self._name(result) for result in results)
+        tiles = {n for made in self.nodes if OPS[made.op].kind != "row" for n in made.outputs}
+        for result in results:
+            name = self._name(result)
+            if name not in tiles or name in self.outputs:
+                name = self._copy(name, f"output{len(self.outputs)}")
+            self.outputs.append(name)
+
+    def _copy(self, name: str, new: str) -> str:
+        self.values[new] = Value(new, self.values[name].width)
+        self.nodes.append(Node("identity", (name,), (new,)))
+        return new
 
     def _call(self, node: fx.Node) -> None:
         if node.target is operator.getitem:
             group = self.names[node.args[0]]  # type: ignore[index]  # fx types args loosely
-            self.names[node] = group[node.args[1]]  # type: ignore[index,assignment]
+            self.names[node] = group[node.args[1]]  # type: ignore[index]
         elif node.target in _OP_OF:
             self._op(node, _OP_OF[node.target])
-        elif node.target in _VIEWS:
+        elif node.target in VIEWS:
             self._view(node)
         elif isinstance(node.meta.get("val"), torch.Tensor):
             raise UnsupportedError(str(node), f"{node.target} is no mmfree op")
@@ -123,11 +139,9 @@ class _Builder:
             outputs = tuple(part.name for part in parts)
             self.names[node] = outputs
         state = self._state(node, inputs) if op.kind == "scan" else None
-        self.nodes.append(Node(op.name, inputs, outputs, attrs, state, _source(node)))
+        self.nodes.append(Node(op.name, inputs, outputs, attrs, state, source_line(node)))
 
-    def _arguments(
-        self, node: fx.Node, op: Op
-    ) -> tuple[tuple[str | None, ...], dict[str, Attr]]:
+    def _arguments(self, node: fx.Node, op: Op) -> tuple[tuple[str | None, ...], dict[str, Attr]]:
         """Operands in order, list arguments flattened, and scalars by name."""
         inputs: list[str | None] = []
         attrs: dict[str, Attr] = {}
@@ -147,7 +161,7 @@ class _Builder:
         return name
 
     def _value(self, name: str, val: torch.Tensor) -> Value:
-        dtype = str(val.dtype).removeprefix("torch.")
+        dtype = _VALUE_TYPES[val.dtype]
         value = Value(name, 1 if dtype == "int64" else int(val.shape[-1]), dtype)
         self.values[name] = value
         return value
@@ -179,9 +193,3 @@ def _constant(name: str, tensor: torch.Tensor) -> Constant:
         else tensor.numpy()
     )
     return Constant(name, dtype, shape, (array.reshape(shape),))
-
-
-def _source(node: fx.Node) -> str:
-    """The user's line that made a node: the innermost frame that export recorded."""
-    frames = [line for line in (node.stack_trace or "").splitlines() if 'File "' in line]
-    return frames[-1].strip() if frames else ""

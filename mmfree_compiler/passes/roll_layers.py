@@ -178,28 +178,38 @@ def _build(
     renames: list[Rename],
 ) -> Program:
     start, period, count = run
-    before: tuple[Step, ...] = stages[:start]
     inside = {name: f"{name}.carried" for name in carried}
-    values = dict(program.values)
-    values |= {new: Value(new, values[old].width) for old, new in inside.items()}
-    initials = {name: name for name in carried}
-    for name in carried:
-        if name in program.inputs:  # the caller's rows are not ours to overwrite
-            initials[name] = f"{name}.copy"
-            values[initials[name]] = Value(initials[name], values[name].width)
-            copy = Node("identity", (name,), (initials[name],))
-            before = (Stage((), (copy,)), *before)
+    results = tuple(renames[-1][update] for update in carried.values())
+    # The caller's rows are not ours to overwrite, and a loop's results are not in the outputs yet.
+    first = {name: f"{name}.copy" for name in carried if name in program.inputs}
+    last = {name: f"{name}.copy" for name in results if name in program.outputs}
     loop = Loop(
         count,
         tuple(_renamed(stage, inside) for stage in stages[start : start + period]),
-        tuple((initials[name], new) for name, new in inside.items()),
+        tuple((first.get(name, name), new) for name, new in inside.items()),
         tuple(carried.values()),
-        tuple(renames[-1][update] for update in carried.values()),
+        results,
     )
-    body: tuple[Step, ...] = (*before, loop, *stages[start + period * count :])
-    rolled = replace(program, values=values, body=body)
+    rest = stages[start + period * count :]
+    body: tuple[Step, ...] = (*_copies(first), *stages[:start], loop, *_copies(last), *rest)
+    rolled = replace(
+        program,
+        values=program.values | _widths(program, inside, first, last),
+        body=body,
+        outputs=tuple(last.get(name, name) for name in program.outputs),
+    )
     states = _stacked_states(program, renames)
     return replace(rolled, constants=_stacked(program, rolled, renames), states=states)
+
+
+def _copies(names: Rename) -> tuple[Stage, ...]:
+    nodes = tuple(Node("identity", (name,), (new,)) for name, new in names.items())
+    return (Stage((), nodes),) if nodes else ()
+
+
+def _widths(program: Program, *renames: Rename) -> dict[str, Value]:
+    pairs = [pair for rename in renames for pair in rename.items()]
+    return {new: Value(new, program.values[name].width) for name, new in pairs}
 
 
 def _renamed(stage: Stage, names: Rename) -> Stage:
@@ -222,7 +232,9 @@ def _stacked(flat: Program, rolled: Program, renames: list[Rename]) -> dict[str,
 
 
 def _stacked_states(program: Program, renames: list[Rename]) -> tuple[StateSlot, ...]:
-    gone = {rename[slot.name] for rename in renames for slot in program.states if slot.name in rename}
+    gone = {
+        rename[slot.name] for rename in renames for slot in program.states if slot.name in rename
+    }
     return tuple(
         replace(slot, count=len(renames) + 1) if slot.name in renames[0] else slot
         for slot in program.states

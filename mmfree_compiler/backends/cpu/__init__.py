@@ -11,7 +11,7 @@ from mmfree_compiler.backends.cpu.isa import ISAS
 from mmfree_compiler.backends.cpu.rows import ROWS
 from mmfree_compiler.backends.cpu.tiles import TILES
 from mmfree_compiler.backends.describe import describe
-from mmfree_compiler.layouts import TILE16_2BIT
+from mmfree_compiler.layouts import TILE16_2BIT, Bytes
 from mmfree_compiler.program import Program
 from mmfree_compiler.runtime.cpu_features import VARIANTS
 from mmfree_compiler.target import Target
@@ -20,13 +20,13 @@ from mmfree_compiler.target import Target
 def emit(program: Program, target: Target, details: Details) -> Artifact:
     """Compile every variant of `target` for a packed and planned program."""
     weights, tensors = pack_constants(program.constants.values())
-    members = {"weights.bin": weights}
+    members: dict[str, bytes | Bytes] = {"weights.bin": weights}
     if details.tokenizer is not None:
         members["tokenizer.json"] = details.tokenizer
     build = partial(_library, program, tensors)
-    kernels = {f"kernels/{name}.so": build(name) for name in target.variants}
+    members |= {f"kernels/{name}.so": build(name) for name in target.variants}
     return Artifact.build(
-        members | kernels,
+        members,
         variants=tuple(_variant(name) for name in target.variants),
         tensors=tensors,
         memory=MemoryPlan(**program.arenas, chunk=CHUNK),

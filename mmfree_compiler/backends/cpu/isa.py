@@ -8,13 +8,13 @@ s holds `w + 1` of k = 4s + j. The dot product of the unsigned w+1 with the sign
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
 from tvm.script import tirx as T
-from tvm.tirx.script.builder import ir as I  # noqa: N812
+from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.backends.cpu.vector import INTS, LANES, Buffer, Expr, load, splat_int, store
 
@@ -36,7 +36,7 @@ class Isa:
     """
 
     name: str
-    llvm: dict[str, object]
+    llvm: Mapping[str, object]
     token_blocks: tuple[int, ...]
     accumulate: Callable[[Block, Codes, Buffer, int], None]
     sums: Callable[[int], int]

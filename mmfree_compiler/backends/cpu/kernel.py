@@ -1,10 +1,10 @@
 """One function of the artifact: a Program's stages in order, for one token or for a chunk of them.
 
-    with launch:                       one parallel launch a call
-      for stage in program:            layers are a real loop
-        rows    norms and quantizers; decode: by every thread for itself, prefill: tokens shared out
-        tiles   16 columns at a time; a tile's ternary products, pointwise ops and scans run together
-        barrier
+with launch:                       one parallel launch a call
+  for stage in program:            layers are a real loop
+    rows    norms and quantizers; decode: by every thread for itself, prefill: tokens shared out
+    tiles   16 columns at a time; a tile's ternary products, pointwise ops and scans run together
+    barrier
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import tvm
 from tvm.script import tirx as T
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script.builder import ir as I  # noqa: N812
+from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.backends.cpu import rows, tiles
 from mmfree_compiler.backends.cpu.isa import Isa
@@ -41,17 +41,16 @@ class Kernel:
 
 def emit(kernel: Kernel, offsets: dict[str, int]) -> tvm.tirx.PrimFunc:
     """The kernel as a TIR function; `offsets` are the constants' places in weights.bin, bytes."""
-    with IRBuilder() as builder:
-        with I.prim_func(s_tir=True):
-            I.func_name(kernel.name)
-            I.func_attr({"global_symbol": kernel.name, "tirx.noalias": True})
-            buffers, (count, first, threads) = arguments(kernel.program)
-            memory = Memory(kernel.program, buffers, offsets, kernel.tokens)
-            I.evaluate(T.call_extern("int32", "mmfree_set_threads", threads))
-            emitter = _Emitter(kernel, memory, count, first, threads)
-            with I.attr(0, "pragma_parallel_launch_point", 1):
-                for step, tail in _with_tails(kernel.program):
-                    emitter.step(step, tail)
+    with IRBuilder() as builder, I.prim_func(s_tir=True):
+        I.func_name(kernel.name)
+        I.func_attr({"global_symbol": kernel.name, "tirx.noalias": True})
+        buffers, (count, first, threads) = arguments(kernel.program)
+        memory = Memory(kernel.program, buffers, offsets, kernel.tokens)
+        I.evaluate(T.call_extern("int32", "mmfree_set_threads", threads))
+        emitter = _Emitter(kernel, memory, count, first, threads)
+        with I.attr(0, "pragma_parallel_launch_point", 1):
+            for step, tail in _with_tails(kernel.program):
+                emitter.step(step, tail)
     return builder.get()
 
 
@@ -149,5 +148,3 @@ def _by_width(program: Program, nodes: tuple[Node, ...]) -> dict[int, tuple[Node
         width = program.values[node.outputs[0]].width
         groups.setdefault(-(-width // LANES) * LANES, []).append(node)
     return {width: tuple(group) for width, group in groups.items()}
-
-

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tvm.script import tirx as T
-from tvm.tirx.script.builder import ir as I  # noqa: N812
+from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.backends.cpu.vector import FLOATS, LANES, Buffer, Expr, load, store
 from mmfree_compiler.program import Program

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tvm.script import tirx as T
-from tvm.tirx.script.builder import ir as I  # noqa: N812
+from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.backends.cpu import vector as v
 from mmfree_compiler.backends.cpu.memory import SUM, Memory, Place
@@ -198,5 +198,3 @@ ROWS: dict[str, Callable[[Memory, Place, Node], None]] = {
     "quantize": _quantize,
     "rms_norm": _rms_norm,
 }
-
-

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tvm.script import tirx as T
-from tvm.tirx.script.builder import ir as I  # noqa: N812
+from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.backends.cpu import vector as v
 from mmfree_compiler.backends.cpu.isa import BLOCK, FIELDS, Isa
@@ -59,7 +59,7 @@ def _products(isa: Isa, memory: Memory, place: Place, node: Node, tokens: int) -
     assert codes is not None
     assert weight is not None
     constant = memory.program.constants[weight]
-    blocks = LAYOUTS[constant.layout].padded(constant.shape)[1] // LANES
+    blocks = LAYOUTS[constant.layout].packed_shape(constant.matrix_shape)[1]
     sums = v.register("int32", isa.sums(tokens))
     for lane in range(0, isa.sums(tokens), LANES):
         v.store(sums, lane, v.splat_int(0))
@@ -76,7 +76,9 @@ def _products(isa: Isa, memory: Memory, place: Place, node: Node, tokens: int) -
 
         def four_codes(token: int, field: int) -> Expr:
             row, column = memory.row(codes, replace(place, token=place.token + token))
-            return T.reinterpret("int32", v.load(row, column + k * LANES + FIELDS * field, "int8x4"))
+            return T.reinterpret(
+                "int32", v.load(row, column + k * LANES + FIELDS * field, "int8x4")
+            )
 
         isa.accumulate(part, four_codes, sums, tokens)
     return sums
@@ -86,9 +88,7 @@ def _prefetch(buffer: Buffer, at: Expr) -> None:
     """Ask for the line of a byte that this thread reads soon: read, keep in all caches, data."""
     address = T.address_of(buffer[at])
     I.evaluate(
-        T.call_llvm_intrin(
-            "void", "llvm.prefetch", address, T.int32(0), T.int32(3), T.int32(1)
-        )
+        T.call_llvm_intrin("void", "llvm.prefetch", address, T.int32(0), T.int32(3), T.int32(1))
     )
 
 

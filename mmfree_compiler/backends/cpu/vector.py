@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tvm.script import tirx as T
-from tvm.tirx.script.builder import ir as I  # noqa: E741,N812 - TVM's own name for it
+from tvm.tirx.script.builder import ir as I
 
 LANES = 16
 FLOATS = f"float32x{LANES}"
@@ -126,7 +126,5 @@ def tanh(x: Expr) -> Expr:
     """`2 * sigmoid(2x) - 1`; near zero, where that cancels, the odd Taylor terms to x^7."""
     wide = splat(2.0) * sigmoid(x + x) - splat(1.0)
     s = I.bind(x * x)
-    near = x * (
-        splat(1.0) + s * (splat(-1 / 3) + s * (splat(2 / 15) + s * splat(-17 / 315)))
-    )
+    near = x * (splat(1.0) + s * (splat(-1 / 3) + s * (splat(2 / 15) + s * splat(-17 / 315))))
     return I.bind(T.Select(absolute(x) < splat(0.1), near, wide))

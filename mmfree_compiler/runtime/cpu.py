@@ -1,0 +1,132 @@
+"""Launches compiled CPU kernels: the calling convention of backends/cpu, from the caller's side.
+
+A library has two functions, "decode" (one token) and "prefill" (up to `chunk` tokens). Both take
+flat tensors and integers, in this order:
+
+    weights                uint8, weights.bin
+    each input             int64 ids, or float32 rows of the port's stride
+    each output            float32 rows of the port's stride, for tokens `first` and later
+    slots                  int32, the state row of each token
+    state                  float32, rows of `state_width`
+    shared, private, codes scratch of float32, float32, int8
+    tokens, first, threads how many tokens; the first that has output rows; how many threads
+"""
+
+from __future__ import annotations
+
+import ctypes
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm_ffi
+from numpy.typing import NDArray
+
+from mmfree_compiler.artifact import Artifact, Variant, aligned_empty
+from mmfree_compiler.errors import ArtifactError
+from mmfree_compiler.runtime.cpu_features import choose
+
+Array = NDArray[np.generic]
+
+
+class CpuLauncher:
+    """Runs an artifact's kernels. Calls from several threads follow each other."""
+
+    def __init__(self, artifact: Artifact, threads: int) -> None:
+        """Load the variant that fits this machine.
+
+        Raises TargetError when none does, ArtifactError when the library does not load.
+        """
+        manifest = artifact.manifest
+        self.variant: Variant = choose(manifest.variants)
+        self._threads = threads
+        self._chunk = manifest.memory.chunk
+        self._library = _load_library(artifact.members[self.variant.member])
+        self._decode, self._prefill = (self._function(name) for name in ("decode", "prefill"))
+        self._weights = tvm_ffi.from_dlpack(_readable(artifact.members["weights.bin"]))
+        plan, rows = manifest.memory, max(self._chunk, threads)
+        self._scratch = [
+            tvm_ffi.from_dlpack(aligned_empty(size, dtype))
+            for size, dtype in (
+                (plan.shared * self._chunk, np.float32),
+                (plan.private * rows, np.float32),
+                (plan.codes * rows, np.int8),
+            )
+        ]
+        self._lock = threading.Lock()
+
+    def _function(self, name: str) -> Any:
+        try:
+            return self._library[name]
+        except AttributeError:
+            raise ArtifactError(
+                self.variant.member, f"has no function {name}", "Compile the model again"
+            ) from None
+
+    def run(
+        self,
+        inputs: tuple[Array, ...],
+        slots: NDArray[np.int32],
+        state: NDArray[np.float32],
+        first: int,
+        outputs: tuple[Array, ...],
+    ) -> None:
+        """See runtime/launcher.py. Long inputs are cut into chunks of `manifest.memory.chunk`."""
+        total = len(slots)
+        for start in range(0, total, self._chunk):
+            stop = min(start + self._chunk, total)
+            skip = min(max(first - start, 0), stop - start)
+            done = max(start - first, 0)
+            self._call(
+                [flat[start:stop] for flat in inputs],
+                slots[start:stop],
+                state,
+                skip,
+                [rows[done : done + stop - start - skip] for rows in outputs],
+            )
+
+    def _call(
+        self,
+        inputs: list[Array],
+        slots: NDArray[np.int32],
+        state: NDArray[np.float32],
+        first: int,
+        outputs: list[Array],
+    ) -> None:
+        count = len(slots)
+        function = self._decode if count == 1 and first == 0 else self._prefill
+        arrays = [*inputs, *outputs, slots, state]
+        with self._lock:
+            function(
+                self._weights,
+                *(array.reshape(-1) for array in arrays),
+                *self._scratch,
+                count,
+                first,
+                self._threads,
+            )
+
+
+def _load_library(code: NDArray[np.uint8]) -> Any:
+    """dlopen wants a file; it keeps the library mapped when the file is gone."""
+    with tempfile.TemporaryDirectory(prefix="mmfree-") as folder:
+        path = Path(folder, "kernels.so")
+        path.write_bytes(code.data)
+        try:
+            return tvm_ffi.load_module(path, keep_module_alive=False)
+        except Exception as error:  # tvm_ffi raises several unrelated types here
+            raise ArtifactError(
+                "the kernels' library", f"does not load: {error}", "Compile the model again"
+            ) from error
+
+
+def _readable(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The same bytes in an array that says it is writable: DLPack refuses one that is mapped
+    read-only, and kernels only read it. It keeps `array` alive."""
+    if array.flags.writeable:
+        return array
+    cells = (ctypes.c_uint8 * array.size).from_address(array.ctypes.data)
+    cells._mapping = array  # type: ignore[attr-defined]  # what the memory belongs to
+    return np.ctypeslib.as_array(cells)

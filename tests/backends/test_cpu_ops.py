@@ -1,0 +1,199 @@
+"""Every op of the CPU backend against its reference, in every variant this machine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from op_modules import TinyLM, mm, ternary
+from torch import Tensor, nn
+
+import mmfree_compiler as mmf
+from mmfree_compiler import backends
+from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.ops import OPS, POINTWISE_BINARY, POINTWISE_UNARY
+from mmfree_compiler.runtime import Session
+from mmfree_compiler.runtime.cpu_features import VARIANTS, cpu_features
+from mmfree_compiler.target import KINDS
+
+RUNNABLE = [name for name in KINDS["cpu"] if VARIANTS[name][1] <= cpu_features()]
+WIDTHS = [16, 48, 37, 5]  # whole vectors, several, and two that end in padding
+# fp32 outputs agree to 1e-5 relative (numerics, promise b): sums are taken in another order, and
+# exp is a polynomial within 2e-7 of the true value.
+close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-6)
+
+variants = pytest.mark.parametrize("variant", RUNNABLE)
+widths = pytest.mark.parametrize("width", WIDTHS)
+
+
+def compiled(variant: str, module: nn.Module, *inputs: Tensor, threads: int = 2) -> CompiledModel:
+    model = mmf.compile(module, target=f"cpu:{variant}", example_inputs=inputs, threads=threads)
+    assert isinstance(model, CompiledModel)
+    return model
+
+
+def rows(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+class Apply(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor, y: Tensor | None = None, z: Tensor | None = None) -> object:
+        return self.function(*(tensor for tensor in (x, y, z) if tensor is not None))
+
+
+def test_every_op_is_lowered() -> None:
+    compound = {name for name, op in OPS.items() if op.kind == "compound"}
+    assert OPS.keys() - compound == backends.get("cpu").lowered
+
+
+@variants
+@widths
+def test_pointwise(variant: str, width: int) -> None:
+    x, y = rows(3, 5, width), rows(3, 5, width, seed=1)
+    x[0, 0] = torch.linspace(-100, 100, width)  # exp and sigmoid reach their ends
+    positive = x.abs() + 0.1
+
+    def everything(x: Tensor, y: Tensor, positive: Tensor) -> list[Tensor]:
+        arguments = {"sqrt": positive, "reciprocal": positive, "exp": -positive}
+        unary = [getattr(mm, name)(arguments.get(name, x)) for name in POINTWISE_UNARY]
+        return unary + [getattr(mm, name)(x, positive + y) for name in POINTWISE_BINARY]
+
+    module = Apply(everything)
+    expected = everything(x, y, positive)
+    got = compiled(variant, module, x, y, positive)(x, y, positive)
+    for name, a, b in zip((*POINTWISE_UNARY, *POINTWISE_BINARY), got, expected, strict=True):
+        close(a, b, msg=f"{name} of {x}, {y}: {a}, not {b}")
+
+
+@variants
+@widths
+def test_rows(variant: str, width: int) -> None:
+    """Norms, and quantizers seen through an identity weight."""
+    generator = torch.Generator().manual_seed(2)
+    w, outer, inner, eye = (*torch.rand(3, width, generator=generator), torch.eye(width))
+    eye, one = eye.to(torch.int8), torch.ones(1)
+
+    def everything(x: Tensor, h: Tensor) -> list[Tensor]:
+        single = mm.quantize(x, 1e-5)
+        pair = mm.norm_quant(x, outer, 1e-6, [w, inner], 1e-6, 1e-5)
+        alone = mm.norm_quant(x, None, 0.0, [inner], 1e-6, 1e-5)
+        codes = [single, pair[:2], pair[2:], alone]
+        products = [mm.ternary_linear(q, scale, eye, one, None) for q, scale in codes]
+        return [mm.rms_norm(x, w, 1e-6), mm.gated_norm(x, h, w, 1e-6), *products]
+
+    x, h = rows(2, 4, width), rows(2, 4, width, seed=3)
+    x[0, 1], x[0, 2], x[0, 3] = 0, x[0, 3] * 1e-9, x[0, 3] * 1e9
+    got = compiled(variant, Apply(everything), x, h)(x, h)
+    for a, b in zip(got, everything(x, h), strict=True):
+        close(a, b)
+
+
+@variants
+@pytest.mark.parametrize("shape", [(16, 16), (40, 96), (7, 5), (33, 130), (256, 512)])
+def test_integer_sums_are_exact(variant: str, shape: tuple[int, int]) -> None:
+    """Rows of integers with absmax 127 are their own codes, of scale 1: outputs are the sums."""
+    n, k = shape
+    generator = torch.Generator().manual_seed(n)
+    weight, one = ternary(n, k, generator), torch.ones(1)
+    bias = torch.randint(-9, 10, (n,), generator=generator).float()
+
+    def linear(x: Tensor) -> list[Tensor]:
+        codes, scale = mm.quantize(x, 1e-5)
+        return [mm.ternary_linear(codes, scale, weight, one, b) for b in (None, bias)]
+
+    x = torch.randint(-127, 128, (70, k), generator=generator).float()
+    x[:, 0] = 127
+    x[1], x[2] = 127, -127
+    model = compiled(variant, Apply(linear), x)
+    exact = x.long() @ weight.long().T
+    for count in (1, 3, 21, 70):  # each size of a block of tokens, and more than a chunk
+        plain, biased = model(x[:count])
+        assert torch.equal(plain.long(), exact[:count])
+        assert torch.equal(biased.long(), exact[:count] + bias.long())
+
+
+@variants
+def test_scans_follow_sequences(variant: str) -> None:
+    weight = rows(24, 4, seed=5)
+
+    def scans(c: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
+        bounds = torch.linspace(0, 0.9, 24)
+        gates = mm.mlgru_gates(c, f, bounds)
+        free = mm.mlgru_gates(c, f, None)
+        h = mm.mlgru_scan(gates[0], gates[1])
+        return mm.add(h, mm.mlgru_scan(free[0], free[1])), mm.short_conv(c, weight, None)
+
+    c, f = rows(3, 70, 24), rows(3, 70, 24, seed=6)
+    got = compiled(variant, Apply(scans), c, f)(c, f)
+    for a, b in zip(got, scans(c, f), strict=True):
+        # Cancellation in the recurrence: absolute, against values of up to 10.
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@variants
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_embedding_widens_exactly(variant: str, dtype: torch.dtype) -> None:
+    table = rows(50, 20).to(dtype)
+    table[0, 0] = 6e-8  # a subnormal float16
+    ids = torch.tensor([[0, 49, 3], [7, 7, 1]])
+    model = compiled(variant, Apply(lambda ids: mm.identity(mm.embedding(ids, table))), ids)
+    logits, _ = model(ids)
+    assert torch.equal(logits, table.float()[ids])
+
+
+@pytest.fixture(scope="module", params=RUNNABLE)
+def tiny(request: pytest.FixtureRequest) -> CompiledModel:
+    return compiled(request.param, TinyLM(), torch.zeros(2, 3, dtype=torch.int64))
+
+
+def assert_close_but_for_flips(a: Tensor, b: Tensor) -> None:
+    """Equal to 1e-4, but at few tokens where an activation sat on a rounding edge: there, a code
+    differs by one and moves outputs by up to about 0.2 (numerics 5)."""
+    error = (a - b).abs().amax(-1)
+    assert error.max() < 0.3
+    assert (error > 1e-4).float().mean() < 0.02
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_a_loop_of_layers(tiny: CompiledModel, threads: int) -> None:
+    """Prefill, decode, and batched decode agree with the module, whatever the threads."""
+    ids = torch.randint(0, 37, (3, 130), generator=torch.Generator().manual_seed(1))
+    expected = TinyLM()(ids)
+    session = Session(tiny.artifact, threads)
+    logits, state = session(ids[:, :129])
+    assert_close_but_for_flips(logits, expected[:, :129])
+    last, _ = session(ids[:, 129:], state)
+    assert_close_but_for_flips(last, expected[:, 129:])
+    alone = [session(ids[row : row + 1, :129])[1] for row in range(3)]
+    assert np.array_equal(np.concatenate([s.array for s in alone]), state.array)
+
+
+@variants
+def test_outputs_of_every_kind_are_written(variant: str) -> None:
+    """An input, a row op's, a loop's result, one value twice."""
+
+    def outputs(x: Tensor) -> list[Tensor]:
+        y = x
+        for _ in range(3):
+            y = mm.add(y, mm.rms_norm(mm.silu(mm.rms_norm(y, ones, 1e-6)), ones, 1e-6))
+        return [x, mm.rms_norm(x, ones, 1e-6), y, y]
+
+    ones, x = torch.ones(20), rows(2, 3, 20)
+    got = compiled(variant, Apply(outputs), x)(x)
+    for a, b in zip(got, outputs(x), strict=True):
+        close(a, b)
+
+
+def test_threads_do_not_change_a_bit(tiny: CompiledModel) -> None:
+    ids = torch.randint(0, 37, (2, 40), generator=torch.Generator().manual_seed(2))
+    first, *others = (Session(tiny.artifact, threads)(ids)[0] for threads in (1, 2, 5))
+    assert all(torch.equal(first, other) for other in others)

@@ -1,0 +1,73 @@
+"""Small modules written in mmfree ops: what the tests of Programs and backends compile."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+mm = torch.ops.mmfree
+
+
+def ternary(n: int, k: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(-1, 2, (n, k), generator=generator, dtype=torch.int8)
+
+
+class Block(nn.Module):
+    """One MatMul-free layer, already in the ops that the graph passes end with."""
+
+    def __init__(self, D: int, inner: int, F: int, generator: torch.Generator) -> None:
+        super().__init__()
+        shapes = {
+            "wi": (inner, D),
+            "wf": (inner, D),
+            "wg": (inner, D),
+            "wo": (D, inner),
+            "gate": (F, D),
+            "up": (F, D),
+            "down": (D, F),
+        }
+        for name, (n, k) in shapes.items():
+            self.register_buffer(name, ternary(n, k, generator))
+            self.register_buffer(f"{name}_scale", torch.rand(1, generator=generator) * 0.05 + 0.01)
+        widths = {"an": D, "ni": D, "nf": D, "ng": D, "gn": inner, "no": inner, "mn": D, "nu": D}
+        for name, width in (widths | {"nd": F}).items():
+            self.register_buffer(name, torch.rand(width, generator=generator) + 0.5)
+        self.register_buffer("bound", torch.rand(inner, generator=generator) * 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = mm.norm_quant(x, self.an, 1e-6, [self.ni, self.nf, self.ng], 1e-6, 1e-5)
+        i = mm.ternary_linear(a[0], a[1], self.wi, self.wi_scale, None)
+        f = mm.ternary_linear(a[2], a[3], self.wf, self.wf_scale, None)
+        g = mm.ternary_linear(a[4], a[5], self.wg, self.wg_scale, None)
+        c, forget = mm.mlgru_gates(i, f, self.bound)
+        o = mm.gated_norm(g, mm.mlgru_scan(c, forget), self.gn, 1e-6)
+        a = mm.norm_quant(o, None, 0.0, [self.no], 1e-6, 1e-5)
+        x = mm.add(x, mm.ternary_linear(a[0], a[1], self.wo, self.wo_scale, None))
+        a = mm.norm_quant(x, self.mn, 1e-6, [self.nu], 1e-6, 1e-5)
+        gate = mm.ternary_linear(a[0], a[1], self.gate, self.gate_scale, None)
+        up = mm.ternary_linear(a[0], a[1], self.up, self.up_scale, None)
+        a = mm.norm_quant(mm.swiglu(gate, up), None, 0.0, [self.nd], 1e-6, 1e-5)
+        out: Tensor = mm.add(x, mm.ternary_linear(a[0], a[1], self.down, self.down_scale, None))
+        return out
+
+
+class TinyLM(nn.Module):
+    """Embedding, blocks, ternary head; widths that are no multiple of a tile."""
+
+    def __init__(self, V: int = 37, D: int = 24, inner: int = 40, F: int = 20, L: int = 3) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("table", torch.randn(V, D, generator=generator))
+        self.layers = nn.ModuleList(Block(D, inner, F, generator) for _ in range(L))
+        self.register_buffer("norm", torch.rand(D, generator=generator) + 0.5)
+        self.register_buffer("inner_norm", torch.rand(D, generator=generator) + 0.5)
+        self.register_buffer("head", ternary(V, D, generator))
+        self.register_buffer("head_scale", torch.rand(1, generator=generator))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = mm.embedding(ids, self.table)
+        for layer in self.layers:
+            x = layer(x)
+        a = mm.norm_quant(x, self.norm, 1e-6, [self.inner_norm], 1e-6, 1e-5)
+        out: Tensor = mm.ternary_linear(a[0], a[1], self.head, self.head_scale, None)
+        return out
