@@ -10,7 +10,8 @@ DEMO := build/demo.mmfree
 .PHONY: demo test lint bench
 
 demo: $(DEMO)
-	$(BIN)/mmfree run $(DEMO) --prompt "The list is" --max-new-tokens 200 --stats
+	$(BIN)/mmfree run $(DEMO) --prompt "The list is" --max-new-tokens 200 \
+		--temperature 0.7 --top-p 0.95 --seed 1 --stats
 
 test: lint
 	$(BIN)/pytest
