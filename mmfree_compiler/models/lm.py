@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from mmfree_compiler.errors import InputError
 from mmfree_compiler.models.config import ModelConfig
 from mmfree_compiler.models.modules import GLU, MLGRU, BitLinear, LayerState, RMSNorm
 
@@ -91,9 +92,15 @@ class MatMulFreeLM(nn.Module):
     ) -> tuple[Tensor, State]:
         """tokens (B, T) int64 -> logits (B, T, V) fp32 and the state after the last token.
 
-        `state` continues an earlier call's sequences. `mask` (B, T) is 0 at padding, which must
-        stand on the left: the state decays over padding on the right (numerics 12).
+        `state` continues an earlier call's sequences. `mask` (B, T) is 0 at padding, else 1.
+        Raises InputError on padding that is not on the left: over it a state decays (numerics 12).
         """
-        widened = None if mask is None else mask.to(torch.float32).unsqueeze(-1)
-        x, after = self.model(tokens, state, widened)
+        x, after = self.model(tokens, state, None if mask is None else _left_padding(mask))
         return self.lm_head(x), after
+
+
+def _left_padding(mask: Tensor) -> Tensor:
+    """The mask as (B, T, 1) fp32, once it is known to mask nothing after a token."""
+    if bool((mask[:, 1:] < mask[:, :-1]).any()):
+        raise InputError("mask", "masks positions after a token", "Pad on the left")
+    return mask.to(torch.float32).unsqueeze(-1)

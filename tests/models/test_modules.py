@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmfree_compiler.errors import InputError
 from mmfree_compiler.models import GLU, MLGRU, BitLinear, MatMulFreeLM, ModelConfig, RMSNorm
 from mmfree_compiler.models.modules import quantize_activations, quantize_weight
 
@@ -118,6 +119,12 @@ def test_left_padding_changes_nothing(variant: str) -> None:
         alone, state_alone = model(ids[:1, 4:])
     assert_alike(padded[:1, 4:], alone)
     assert_alike(state[-1][-1][:1], state_alone[-1][-1])
+
+
+def test_right_padding_is_refused() -> None:
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    with pytest.raises(InputError, match="Pad on the left"):
+        build("plain")(tokens(2, 3), mask=mask)
 
 
 @every_variant

@@ -1,0 +1,69 @@
+"""The figures of a byte-level checkpoint's model card.
+
+`python -m mmfree_compiler.models.card FOLDER` measures the checkpoint as saved on Python's own
+text, beside the baselines, and prints Markdown; with `history.json` in the folder it also draws the
+training curve as curve.svg (extra "plot").
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmfree_compiler.models.baselines import (
+    COMPRESSORS,
+    compressed_bits_per_byte,
+    ngram_bits_per_byte,
+)
+from mmfree_compiler.models.checkpoint import load_checkpoint
+from mmfree_compiler.models.corpus import Corpus, python_corpus
+from mmfree_compiler.models.training import bits_per_byte
+
+ORDERS = range(1, 6)
+
+
+def measures(folder: Path, corpus: Corpus) -> Iterator[tuple[str, float]]:
+    """(name, bits per byte of the held-out text) of the checkpoint, then of every baseline."""
+    yield "this checkpoint", bits_per_byte(load_checkpoint(folder), corpus.held_out)
+    for order in ORDERS:
+        name = f"order-{order} counts, interpolated (Witten-Bell)"
+        yield name, ngram_bits_per_byte(corpus.train, corpus.held_out, order)
+    for name in COMPRESSORS:
+        yield f"{name}, held-out text alone", compressed_bits_per_byte(name, corpus.held_out)
+    for name in COMPRESSORS:
+        bits = compressed_bits_per_byte(name, corpus.held_out, corpus.train)
+        yield f"{name}, after the training text", bits
+
+
+def draw(history: list[list[float]], path: Path) -> None:
+    """Draw [step, loss in nats, held-out bits per byte] rows as an SVG."""
+    from matplotlib.figure import Figure
+
+    steps, losses, held_out = zip(*history, strict=True)
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(steps, held_out, marker=".", label="held out, bits per byte")
+    bits = [loss / math.log(2) for loss in losses]
+    axes.plot(steps, bits, alpha=0.5, label="one batch, bits per token")
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main(folder: Path) -> None:
+    """Print the table and draw the curve."""
+    corpus = Corpus.of(python_corpus())
+    sizes = f"{len(corpus.train):,} tokens to train, {len(corpus.held_out):,} held out"
+    print(f"{sizes}, SHA-256 {corpus.digest}\n\n| model | bits per byte |\n| --- | --- |")
+    for name, bits in measures(folder, corpus):
+        print(f"| {name} | {bits:.3f} |", flush=True)
+    if (folder / "history.json").exists():
+        draw(json.loads((folder / "history.json").read_text()), folder / "curve.svg")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
