@@ -1,14 +1,11 @@
 """The figures of a byte-level checkpoint's model card.
 
 `python -m mmfree_compiler.models.card FOLDER` measures the checkpoint as saved on Python's own
-text, beside the baselines, and prints Markdown; with `history.json` in the folder it also draws the
-training curve as curve.svg (extra "plot").
+text, beside the baselines, and prints Markdown.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,31 +35,13 @@ def measures(folder: Path, corpus: Corpus) -> Iterator[tuple[str, float]]:
         yield f"{name}, after the training text", bits
 
 
-def draw(history: list[list[float]], path: Path) -> None:
-    """Draw [step, loss in nats, held-out bits per byte] rows as an SVG."""
-    from matplotlib.figure import Figure
-
-    steps, losses, held_out = zip(*history, strict=True)
-    figure = Figure(figsize=(6, 3.2), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(steps, held_out, marker=".", label="held out, bits per byte")
-    bits = [loss / math.log(2) for loss in losses]
-    axes.plot(steps, bits, alpha=0.5, label="one batch, bits per token")
-    axes.set_xlabel("step")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, metadata={"Date": None})
-
-
 def main(folder: Path) -> None:
-    """Print the table and draw the curve."""
+    """Print the table."""
     corpus = Corpus.of(python_corpus())
     sizes = f"{len(corpus.train):,} tokens to train, {len(corpus.held_out):,} held out"
     print(f"{sizes}, SHA-256 {corpus.digest}\n\n| model | bits per byte |\n| --- | --- |")
     for name, bits in measures(folder, corpus):
         print(f"| {name} | {bits:.3f} |", flush=True)
-    if (folder / "history.json").exists():
-        draw(json.loads((folder / "history.json").read_text()), folder / "curve.svg")
 
 
 if __name__ == "__main__":
