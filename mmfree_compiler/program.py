@@ -73,8 +73,8 @@ class Constant:
 class StateSlot:
     """`width` floats a sequence, of one scan; `count` of them inside a loop, one an iteration.
 
-    `shape` is how a person reads it: (I,) for a recurrence, (k, D) for a short convolution. Rows are
-    padded to `row_stride` floats, so that kernels read whole vectors.
+    `shape` is how a person reads it: (I,) for a recurrence, (k, D) for a short convolution. Rows
+    are padded to `row_stride` floats, so that kernels read whole vectors.
     """
 
     name: str

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeIs
-
     from mmfree_compiler.program import Loop, Node, Program, Stage
 
 
@@ -17,11 +15,13 @@ def text(program: Program) -> str:
 
 
 def _lines(program: Program) -> Iterator[str]:
+    from mmfree_compiler.program import Loop  # here: program.py imports this module
+
     inputs = ", ".join(_value(program, name) for name in program.inputs)
     outputs = ", ".join(_value(program, name) for name in program.outputs)
     yield f"{program.kind} ({inputs}) -> ({outputs})"
     for step in program.body:
-        yield from _stage(program, step, "  ") if _is_stage(step) else _loop(program, step)
+        yield from _loop(program, step) if isinstance(step, Loop) else _stage(program, step, "  ")
     for constant in program.constants.values():
         count = f" x{len(constant.parts)}" if len(constant.parts) > 1 else ""
         kind = f"{constant.dtype}{list(constant.shape)}{count}"
@@ -34,10 +34,6 @@ def _lines(program: Program) -> Iterator[str]:
         yield f"  storage {name}: {storage.arena}[{storage.offset}]"
     if program.arenas:
         yield "  arenas " + ", ".join(f"{name} {size}" for name, size in program.arenas.items())
-
-
-def _is_stage(step: Stage | Loop) -> TypeIs[Stage]:
-    return hasattr(step, "tiles")
 
 
 def _loop(program: Program, loop: Loop) -> Iterator[str]:

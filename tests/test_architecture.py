@@ -21,7 +21,8 @@ MAX_LINES = 300
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "target": ({"errors"}, set()),
-    "program": ({"errors"}, {"numpy"}),
+    "program": ({"errors", "program_text"}, {"numpy"}),
+    "program_text": ({"program"}, set()),
     "layouts": ({"errors"}, {"numpy"}),
     "artifact": ({"errors", "program"}, {"numpy", "pydantic"}),
     "runtime": (

@@ -1,0 +1,39 @@
+"""What the CPU libraries may contain."""
+
+from __future__ import annotations
+
+import mmfree_compiler as mmf
+import pytest
+import torch
+from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.target import KINDS
+from op_modules import TinyLM
+
+
+@pytest.fixture(scope="module")
+def shallow() -> CompiledModel:
+    return compiled(layers=2)
+
+
+def compiled(layers: int) -> CompiledModel:
+    ids = torch.zeros(2, 3, dtype=torch.int64)
+    model = mmf.compile(TinyLM(V=64, D=64, inner=64, F=128, L=layers), example_inputs=(ids,))
+    assert isinstance(model, CompiledModel)
+    return model
+
+
+@pytest.mark.parametrize("variant", KINDS["cpu"])
+def test_nothing_comes_from_the_heap_of_tvm(shallow: CompiledModel, variant: str) -> None:
+    """Its allocator is in TVM's runtime, which a deployment does not have; nor would a step that
+    allocates be wanted."""
+    code = shallow.artifact.members[f"kernels/{variant}.so"].tobytes()
+    assert b"decode" in code
+    assert b"TVMBackendAllocWorkspace" not in code
+
+
+def test_code_does_not_grow_with_depth(shallow: CompiledModel) -> None:
+    deep = compiled(layers=9)
+    for name, code in shallow.artifact.members.items():
+        if name.startswith("kernels/"):
+            # Offsets into a larger weights.bin take longer encodings here and there.
+            assert len(deep.artifact.members[name]) < 1.1 * len(code)
