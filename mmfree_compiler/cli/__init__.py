@@ -15,9 +15,10 @@ def main() -> None:
     try:
         from mmfree_compiler.cli.app import app
     except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich"):
+        missing = str(error.name).partition(".")[0]
+        if missing not in ("typer", "rich"):
             raise
-        sys.exit(f"mmfree needs {error.name}: pip install 'mmfree-compiler[cli]'")
+        sys.exit(f"mmfree needs {missing}: pip install 'mmfree-compiler[cli]'")
     try:
         app(prog_name="mmfree")
     except Exception as error:

@@ -62,7 +62,7 @@ def bench(
         "peak_rss_bytes": peak_rss(),
         "threads": [asdict(figures) for figures in measured],
     }
-    title = f"\nMedian (lowest to highest) of {repeat} runs"
+    title = f"\n{prompt_tokens} tokens of prompt, {new_tokens} new ones, {repeat} runs"
     emit(json, document, _overview(document, loading), _table(title, measured))
 
 
@@ -143,23 +143,26 @@ def _overview(document: dict[str, Any], loading: Spread) -> Table:
     return facts(
         (
             ("variant", document["variant"]),
-            ("load", f"{Spread(*(1e3 * s for s in asdict(loading).values())):.1f} ms"),
+            ("load", f"{1e3 * loading.median:.1f} ms"),
             ("packed weights", size(document["packed_weight_bytes"])),
             ("peak memory", size(document["peak_rss_bytes"])),
         )
     )
 
 
+MEASURES = {
+    "prefill_tokens_per_second": "prefill tokens/s",
+    "decode_tokens_per_second": "decode tokens/s",
+    "milliseconds_per_token": "ms a token",
+    "gigabytes_per_second": "GB/s of weights",
+}
+
+
 def _table(title: str, measured: list[_Figures]) -> Table:
-    header = ("threads", "prefill tokens/s", "decode tokens/s", "ms a token", "GB/s of weights")
-    rows = [
-        (
-            str(one.threads),
-            f"{one.prefill_tokens_per_second:.1f}",
-            f"{one.decode_tokens_per_second:.1f}",
-            f"{one.milliseconds_per_token:.3f}",
-            f"{one.gigabytes_per_second:.2f}",
-        )
-        for one in measured
-    ]
-    return grid(title, header, rows)
+    rows = []
+    for figures in measured:
+        for field, label in MEASURES.items():
+            spread = getattr(figures, field)
+            numbers = (f"{x:,.3f}" for x in (spread.median, spread.low, spread.high))
+            rows.append((f"{label}, {figures.threads} threads", *numbers))
+    return grid(title, ("", "median", "lowest", "highest"), rows)

@@ -36,6 +36,3 @@ class Spread:
     @classmethod
     def of(cls, samples: Sequence[float]) -> Spread:
         return cls(statistics.median(samples), min(samples), max(samples))
-
-    def __format__(self, spec: str) -> str:
-        return f"{self.median:{spec}} ({self.low:{spec}} to {self.high:{spec}})"

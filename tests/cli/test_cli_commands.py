@@ -1,0 +1,227 @@
+"""Every command on a tiny model: what it prints to people and to machines."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from mmfree_compiler import doctor
+from mmfree_compiler.cli.app import app
+from mmfree_compiler.cli.measure import Spread, peak_rss
+from mmfree_compiler.runtime import load
+
+
+def invoke(*arguments: str | Path, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.stderr
+    return result.stdout
+
+
+def invoke_json(*arguments: str | Path, code: int = 0) -> Any:
+    return json.loads(invoke(*arguments, "--json", code=code))
+
+
+def test_compile(tiny_checkpoint: Path, tiny_artifact: Path, tmp_path: Path) -> None:
+    output = tmp_path / "again.mmfree"
+    options = ("-o", output, "--target", "cpu:portable", "--check")
+    found = invoke_json("compile", tiny_checkpoint, *options)
+    assert list(found["seconds"]) == ["load", "trace", "passes", "codegen", "save"]
+    assert (found["target"], found["variants"]) == ("cpu:portable", ["portable"])
+    assert found["artifact_bytes"] == output.stat().st_size
+    assert output.read_bytes() == tiny_artifact.read_bytes()
+
+
+def test_inspect(tiny_artifact: Path) -> None:
+    found = invoke_json("inspect", tiny_artifact)
+    assert sum(found["bytes"].values()) == found["file_bytes"] == tiny_artifact.stat().st_size
+    assert (found["layers"], found["variant_here"]) == (2, "portable")
+    # A layer: i, f, g, o of 64 x 64, gate and up of 256 x 64, down of 64 x 256; a head of 257 x 64.
+    ternary = 2 * (4 * 64 * 64 + 3 * 64 * 256) + 257 * 64
+    assert found["ternary_parameters"] == ternary
+    # Also the embedding; a layer's norms (8 of 64, one of 256) and lower bounds; two last norms.
+    assert found["parameters"] == ternary + 257 * 64 + 2 * (9 * 64 + 256) + 2 * 64
+    # Only the head's last tile has rows that are padding.
+    assert found["bits_per_ternary_weight"] == pytest.approx(2, rel=0.01)
+    assert found["state_bytes_per_sequence"] == 2 * 64 * 4
+    assert found["fp32_bytes"] == 4 * found["parameters"]
+    assert "notes" not in found
+
+
+def test_inspect_for_people(tiny_artifact: Path) -> None:
+    text = invoke("inspect", tiny_artifact)
+    assert "portable" in text
+    assert "packed ternary" in text
+    assert "Notes" not in text
+    assert "Notes" in invoke("inspect", tiny_artifact, "--notes")
+
+
+def test_inspect_where_no_variant_runs(
+    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMFREE_VARIANT", "other")
+    assert invoke_json("inspect", tiny_artifact)["variant_here"] is None
+    assert "none of them" in invoke("inspect", tiny_artifact)
+
+
+RUN = ("--prompt", "def ", "--max-new-tokens", "12", "--seed", "3", "--threads", "1")
+
+
+def test_run_prints_what_the_session_generates(tiny_artifact: Path) -> None:
+    generation = load(tiny_artifact, 1).generate("def ", max_new_tokens=12, seed=3)
+    text = "".join(token.text for token in generation)
+    assert invoke("run", tiny_artifact, *RUN) == text + "\n"
+    found = invoke_json("run", tiny_artifact, *RUN)
+    assert (found["text"], found["tokens"]) == (text, generation.ids)
+    assert found["finish_reason"] == "length"
+    assert found["stats"]["prompt_tokens"] == 4
+
+
+def test_run_settings_reach_the_sampler(tiny_artifact: Path) -> None:
+    expected = load(tiny_artifact, 1).generate(
+        "def ", max_new_tokens=12, temperature=0.5, top_k=9, top_p=0.7, repetition_penalty=2, seed=3
+    )
+    tokens = [token.id for token in expected]
+    options = ("--temperature", "0.5", "--top-k", "9", "--top-p", "0.7")
+    found = invoke_json("run", tiny_artifact, *RUN, *options, "--repetition-penalty", "2")
+    assert found["tokens"] == tokens
+
+
+def test_run_stops_at_a_text(tiny_artifact: Path) -> None:
+    text = invoke_json("run", tiny_artifact, *RUN)["text"]
+    stop = text[3:5]
+    found = invoke_json("run", tiny_artifact, *RUN, "--stop", "never", "--stop", stop)
+    assert found["text"] == text[: text.index(stop)]
+    assert found["finish_reason"] == "stop_string"
+
+
+def test_run_reads_stdin(tiny_artifact: Path) -> None:
+    arguments = ["run", str(tiny_artifact), "--prompt", "-", *RUN[2:]]
+    result = CliRunner().invoke(app, arguments, input="def ")
+    assert result.stdout == invoke("run", tiny_artifact, *RUN)
+
+
+def test_run_prints_statistics_on_stderr(tiny_artifact: Path) -> None:
+    result = CliRunner().invoke(app, ["run", str(tiny_artifact), *RUN, "--stats"])
+    assert result.stdout == invoke("run", tiny_artifact, *RUN)
+    assert all(word in result.stderr for word in ("prefill", "decode", "peak memory"))
+
+
+def test_run_of_one_token_has_no_decode_speed(tiny_artifact: Path) -> None:
+    options = (*RUN[:2], "--max-new-tokens", "1", "--threads", "1")
+    found = invoke_json("run", tiny_artifact, *options)
+    assert found["stats"]["decode_tokens_per_second"] is None
+
+
+VERIFY = ("--tokens", "150", "--threads", "1")
+
+
+def test_verify_on_the_text_that_every_python_carries(
+    tiny_artifact: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmfree_compiler.models import corpus
+
+    monkeypatch.setattr(corpus, "_standard_modules", list)  # reading them all takes seconds
+    found = invoke_json("verify", tiny_artifact, "--against", tiny_checkpoint, *VERIFY)
+    assert found["passed"] is True
+    assert found["tokens"] == 149
+    # Codes that flip on rounding edges are rare: other weights diverge a thousand times as much.
+    assert found["kl_mean"] < 1e-4
+
+
+def test_verify_against_another_model(tiny_artifact: Path, tmp_path: Path) -> None:
+    from mmfree_compiler.models import ModelConfig, random_checkpoint
+
+    other = tmp_path / "other"
+    random_checkpoint(other, ModelConfig.of(64, 2, 257, initializer_range=2.0), seed=1)
+    text = tmp_path / "text"
+    text.write_text("All that is gold does not glitter. " * 5)
+    arguments = ("verify", tiny_artifact, "--against", other, "--text", text, *VERIFY)
+    found = invoke_json(*arguments, code=1)
+    assert found["passed"] is False
+    assert found["kl_mean"] > 1e-3
+    assert "NOT the same model" in invoke(*arguments, code=1)
+
+
+TRAIN = ("--hidden-size", "32", "--layers", "1", "--batch", "2", "--length", "16", "--steps", "2")
+
+
+def test_train(tmp_path: Path) -> None:
+    text, output = tmp_path / "text", tmp_path / "checkpoint"
+    text.write_bytes(b"spam and eggs, " * 200)
+    arguments = ("train", text, "-o", output, *TRAIN, "--threads", "1")
+    found = invoke_json(*arguments)
+    assert found["steps"] == 2
+    assert 0 < found["loss"] < 10
+    assert 0 < found["held_out_bits_per_byte"] < 20
+    assert (output / "model.safetensors").exists()
+    refused = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert refused.exit_code == 1
+    assert "--resume" in refused.stderr
+    assert invoke_json(*arguments, "--resume")["steps"] is None  # nothing was left to do
+
+
+def test_train_without_a_run_to_resume(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_bytes(b"spam and eggs, " * 200)
+    invoke("train", text, "-o", tmp_path / "checkpoint", *TRAIN, "--resume", code=1)
+
+
+def test_bench(tiny_artifact: Path) -> None:
+    options = ("--prompt-tokens", "70", "--new-tokens", "3", "--threads", "1,2")
+    found = invoke_json("bench", tiny_artifact, *options)
+    assert found["variant"] == "portable"
+    assert (
+        found["packed_weight_bytes"]
+        == invoke_json("inspect", tiny_artifact)["bytes"]["packed ternary"]
+    )
+    assert [figures["threads"] for figures in found["threads"]] == [1, 2]
+    for figures in found["threads"]:
+        for name in ("prefill_tokens_per_second", "decode_tokens_per_second"):
+            assert 0 < figures[name]["low"] <= figures[name]["median"] <= figures[name]["high"]
+
+
+def test_bench_wants_enough_runs(tiny_artifact: Path) -> None:
+    invoke("bench", tiny_artifact, "--repeat", "4", code=2)
+
+
+def test_doctor() -> None:
+    found = invoke_json("doctor")
+    checks = {check["name"]: check for check in found["checks"]}
+    assert found["healthy"] is True
+    assert checks["numpy"]["status"] == "ok"
+    assert "linker" in checks
+
+
+def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = doctor.Package("no-such-package", "nothing", "cpu")
+    needed = doctor.Package("no-such-base", "run", "")
+    monkeypatch.setattr(doctor, "PACKAGES", (absent,))
+    found = {check["name"]: check for check in invoke_json("doctor")["checks"]}
+    assert found["no-such-package"]["status"] == "missing"
+    assert found["no-such-package"]["mend"] == "pip install 'mmfree-compiler[cpu]'"
+    monkeypatch.setattr(doctor, "PACKAGES", (needed,))
+    assert invoke_json("doctor", code=1)["healthy"] is False
+    assert "failed" in invoke("doctor", code=1)
+
+
+def test_doctor_on_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "machine_arch", lambda: "riscv64")
+    found = invoke_json("doctor", code=1)
+    assert {"cpu target"} == {c["name"] for c in found["checks"] if c["status"] == "failed"}
+
+
+def test_spread() -> None:
+    assert Spread.of([3, 1, 2, 10]) == Spread(2.5, 1, 10)
+
+
+def test_peak_memory_is_this_process() -> None:
+    before = peak_rss()
+    block = bytearray(1 << 26)
+    block[::4096] = b"x" * math.ceil(len(block) / 4096)
+    # Peaks only grow, and by what was touched, unless an earlier test had used as much.
+    assert before <= peak_rss() <= before + 2 * len(block)

@@ -1,0 +1,210 @@
+"""What the command line does with errors: one line, an exit code, nothing half done."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from typer.testing import CliRunner
+
+from mmfree_compiler import cli, doctor
+from mmfree_compiler.cli.app import COMMANDS, app
+from mmfree_compiler.errors import ArtifactError, MmfreeError
+
+MODEL_COMMANDS = {
+    "run": ["--prompt", "a"],
+    "inspect": [],
+    "bench": [],
+    "verify": ["--against", "nowhere"],
+}
+model_commands = pytest.mark.parametrize("command", MODEL_COMMANDS)
+
+
+def invoke(*arguments: str | Path) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def assert_one_line(said: tuple[int, str, str], *words: str) -> None:
+    code, stdout, stderr = said
+    assert (code, stdout) == (1, "")
+    assert stderr.startswith("mmfree: ")
+    assert stderr.count("\n") == 1
+    for word in words:
+        assert word in stderr
+
+
+@model_commands
+def test_missing_file(command: str) -> None:
+    assert_one_line(invoke(command, "nowhere", *MODEL_COMMANDS[command]), "nowhere", "is no file")
+
+
+@model_commands
+def test_damaged_artifact(command: str, tiny_artifact: Path, tmp_path: Path) -> None:
+    data = bytearray(tiny_artifact.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged = tmp_path / "damaged.mmfree"
+    damaged.write_bytes(data)
+    said = invoke(command, damaged, *MODEL_COMMANDS[command], "--json")
+    assert_one_line(said, "damaged.mmfree", "SHA-256")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--prompt", ""], ["prompt"]),
+        (["--prompt", "a", "--threads", "0"], ["threads"]),
+        (["--prompt", "a", "--temperature", "-1"], ["temperature"]),
+        (["--prompt", "a", "--max-new-tokens", "0"], ["max_new_tokens"]),
+        (["--prompt", "a", "--stop", ""], ["stop"]),
+    ],
+)
+def test_bad_run(tiny_artifact: Path, options: list[str], words: list[str]) -> None:
+    assert_one_line(invoke("run", tiny_artifact, *options), *words)
+
+
+def test_stdin_that_is_no_text(tiny_artifact: Path) -> None:
+    result = CliRunner().invoke(app, ["run", str(tiny_artifact), "--prompt", "-"], input=b"\xff")
+    assert_one_line((result.exit_code, result.stdout, result.stderr), "stdin", "UTF-8")
+
+
+@pytest.mark.parametrize("threads", ["0", "x", "1,", "-1"])
+def test_bad_bench_threads(tiny_artifact: Path, threads: str) -> None:
+    assert_one_line(invoke("bench", tiny_artifact, f"--threads={threads}"), "threads")
+
+
+def test_compile_to_an_unknown_target(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    said = invoke("compile", tiny_checkpoint, "-o", tmp_path / "m", "--target", "tpu")
+    assert_one_line(said, "tpu", "Known: cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_compile_of_no_checkpoint(tmp_path: Path) -> None:
+    said = invoke("compile", tmp_path / "nowhere", "-o", tmp_path / "m")
+    assert_one_line(said, "nowhere", "config.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_compile_into_no_folder(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    said = invoke("compile", tiny_checkpoint, "-o", tmp_path / "nowhere" / "m")
+    assert_one_line(said, "its folder does not exist")
+
+
+def test_the_reference_target_cannot_be_saved(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m"
+    said = invoke("compile", tiny_checkpoint, "-o", output, "--target", "reference")
+    assert_one_line(said, "cannot be saved")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_text_that_is_missing(tmp_path: Path) -> None:
+    said = invoke("train", tmp_path / "nowhere", "-o", tmp_path / "c")
+    assert_one_line(said, "nowhere")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_python_corpus_stands_alone(tmp_path: Path) -> None:
+    assert_one_line(invoke("train", "python", tmp_path, "-o", tmp_path / "c"), "corpus")
+
+
+def test_verify_needs_a_readable_text(
+    tiny_artifact: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "nowhere"
+    said = invoke("verify", tiny_artifact, "--against", tiny_checkpoint, "--text", text)
+    assert_one_line(said, "nowhere")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["fly"], ["run"], ["run", "m", "--prompt"], ["bench", "--x"]]
+)
+def test_wrong_usage(arguments: list[str]) -> None:
+    code, stdout, stderr = invoke(*arguments)
+    assert (code, stdout) == (2, "")
+    assert "Traceback" not in stderr
+
+
+def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Make `mmfree doctor` end with `error`."""
+
+    def examine(_: bool) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(doctor, "examine", examine)
+
+
+def test_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    raising(monkeypatch, KeyboardInterrupt())
+    assert invoke("doctor") == (130, "", "")
+
+
+def test_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    raising(monkeypatch, ModuleNotFoundError(name="torch.nn"))
+    assert_one_line(invoke("doctor"), "torch", "is not installed", "pip install")
+
+
+def test_debug_shows_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    raising(monkeypatch, ArtifactError("a", "b"))
+    assert_one_line(invoke("doctor"), "mmfree: a: b")
+    monkeypatch.setenv("MMFREE_DEBUG", "1")
+    result = CliRunner().invoke(app, ["doctor"])
+    assert isinstance(result.exception, MmfreeError)
+
+
+def test_a_bug_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    raising(monkeypatch, RuntimeError("odd"))
+    monkeypatch.setattr(sys, "argv", ["mmfree", "doctor"])
+    with pytest.raises(SystemExit, match="RuntimeError: odd"):
+        cli.main()
+
+
+def run_python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("package", ["typer", "rich"])
+def test_without_the_command_lines_packages(package: str) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; from mmfree_compiler.cli import main"
+    done = run_python(f"{code}; main()", "--help")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"mmfree needs {package}: pip install 'mmfree-compiler[cli]'\n"
+
+
+def test_run_needs_neither_torch_nor_tvm(tiny_artifact: Path) -> None:
+    absent = ("torch", "tvm", "networkx", "safetensors", "platformdirs")
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent}))"
+    code += "; from mmfree_compiler.cli import main; main()"
+    options = ("--prompt", "a", "--max-new-tokens", "3", "--threads", "1", "--json")
+    done = run_python(code, "run", tiny_artifact, *options)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["tokens"]) == 3
+    assert run_python(code, "inspect", tiny_artifact).returncode == 0
+    refused = run_python(code, "compile", "nowhere", "-o", "m")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("mmfree: torch: is not installed")
+
+
+def test_ctrl_c_while_generating(tiny_artifact: Path) -> None:
+    options = ("--prompt", "a", "--max-new-tokens", "1000000000", "--threads", "1")
+    command = [sys.executable, "-m", "mmfree_compiler.cli", "run", str(tiny_artifact), *options]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.stderr.read() == b""
+    assert process.returncode == 130
+
+
+def test_the_table_of_commands() -> None:
+    code, stdout, _ = invoke("--help")
+    assert code == 0
+    assert all(f" {name} " in stdout for name in COMMANDS)

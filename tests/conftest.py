@@ -1,0 +1,62 @@
+"""Options and fixtures that several rooms' tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import mmfree_compiler as mmf
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="rewrite golden texts instead of comparing"
+    )
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """`golden(name, text)` compares with golden/<name>.txt beside the test, or renews it."""
+    folder = Path(request.path).parent / "golden"
+    update = request.config.getoption("--update-golden")
+
+    def check(name: str, text: str) -> None:
+        path = folder / f"{name}.txt"
+        if update:
+            folder.mkdir(exist_ok=True)
+            path.write_text(text + "\n", encoding="utf-8")
+        assert path.read_text(encoding="utf-8") == text + "\n"
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def compiled_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """model.mmfree of the bundled model, every CPU variant in it."""
+    path = tmp_path_factory.mktemp("demo") / "demo.mmfree"
+    mmf.compile(mmf.models.demo_path(), target="cpu").save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of random weights, two layers of width 64, with the byte-level tokenizer."""
+    from mmfree_compiler.models import ModelConfig, random_checkpoint
+    from mmfree_compiler.models.tokenizer import VOCAB_SIZE, save_byte_tokenizer
+
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    random_checkpoint(folder, ModelConfig.of(64, 2, VOCAB_SIZE))
+    save_byte_tokenizer(folder / "tokenizer.json")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tiny_checkpoint: Path) -> Path:
+    """`tiny_checkpoint` compiled for the variant that every machine runs."""
+    from mmfree_compiler import compiler
+
+    path = tiny_checkpoint.with_name("tiny.mmfree")
+    compiler.compile(tiny_checkpoint, "cpu:portable", threads=1).save(path)
+    return path
