@@ -1,7 +1,7 @@
 # make demo    compile the bundled model and let it write
 # make test    what CI runs: lint, types, tests, the packaging check
 # make lint    style and types alone
-# make bench   how fast the bundled model runs on this machine
+# make bench   how fast the bundled model runs here; SHAPES="370M 1.3B" adds random models
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -21,8 +21,8 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(DEMO)
-	$(BIN)/mmfree bench $(DEMO)
+bench: .venv/.installed
+	$(BIN)/python benchmarks/cpu.py demo $(SHAPES)
 
 $(DEMO): .venv/.installed $(wildcard mmfree_compiler/models/demo/*)
 	mkdir -p $(@D)
