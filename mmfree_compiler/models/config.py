@@ -16,6 +16,7 @@ NORM_EPS = 1e-6  # of BitLinear's own norm; the reference's fused layer uses no 
 # Bounds keep a hostile config from asking for a model that no machine can hold.
 Width = Annotated[int, Field(gt=0, le=1 << 20)]
 Count = Annotated[int, Field(gt=0, le=1024)]
+Token = Annotated[int, Field(ge=0)]
 
 
 class ModelConfig(BaseModel):
@@ -41,6 +42,8 @@ class ModelConfig(BaseModel):
     share_conv_kernel: bool = True
     conv_size: Count = 4
     tie_word_embeddings: bool = False
+    bos_token_id: Token | None = None
+    eos_token_id: Token | list[Token] | None = None
     initializer_range: Annotated[float, Field(gt=0, le=10)] = 0.02
 
     @model_validator(mode="after")

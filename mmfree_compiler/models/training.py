@@ -119,7 +119,8 @@ def train(
 
 def _begin(config: TrainConfig) -> Run:
     """A fresh run; norms, embeddings and the head do not decay."""
-    model = MatMulFreeLM(ModelConfig.of(config.hidden_size, config.layers, VOCAB_SIZE))
+    shape = config.hidden_size, config.layers, VOCAB_SIZE
+    model = MatMulFreeLM(ModelConfig.of(*shape, eos_token_id=END_OF_TEXT_ID))
     initialize(model, config.seed)
     groups: list[dict[str, Any]] = [
         {"params": [], "weight_decay": 0.0},
