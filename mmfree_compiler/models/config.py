@@ -66,14 +66,13 @@ class ModelConfig(BaseModel):
 
     @classmethod
     def of(cls, hidden_size: int, num_hidden_layers: int, vocab_size: int, **others: Any) -> Self:
-        """A config from its three sizes and any other field by name; pydantic's ValidationError."""
-        return cls(
-            model_type="hgrn_bit",
-            hidden_size=hidden_size,
-            num_hidden_layers=num_hidden_layers,
-            vocab_size=vocab_size,
-            **others,
-        )
+        """A config from its three sizes and any other field by name; raises as `parse` does."""
+        sizes = {
+            "hidden_size": hidden_size,
+            "num_hidden_layers": num_hidden_layers,
+            "vocab_size": vocab_size,
+        }
+        return cls.parse({"model_type": MODEL_TYPE} | sizes | others, "model shape")
 
     @classmethod
     def read(cls, path: Path) -> Self:

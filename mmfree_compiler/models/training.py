@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmfree_compiler.errors import CorpusError, InputError
-from mmfree_compiler.models.checkpoint import TOKENIZER, write_checkpoint
+from mmfree_compiler.errors import CheckpointError, CorpusError, InputError
+from mmfree_compiler.models.checkpoint import TOKENIZER, WEIGHTS, write_checkpoint
 from mmfree_compiler.models.config import ModelConfig
 from mmfree_compiler.models.corpus import Corpus
 from mmfree_compiler.models.files import staged
@@ -94,8 +94,8 @@ def train(
 
     `output` becomes a checkpoint folder (bf16) with its tokenizer, `history.json` and the state to
     resume from, written every `save_every` steps, at the end, and on Ctrl-C. Raises CorpusError on
-    a corpus shorter than a sequence, CheckpointError when `output` cannot be written or holds a run
-    of other settings or another corpus.
+    a corpus shorter than a sequence, CheckpointError when `output` cannot be written or holds
+    another checkpoint, or a run of other settings or of another corpus.
     """
     if min(len(corpus.train), len(corpus.held_out)) <= config.length:
         raise CorpusError("corpus", f"shorter than {config.length} tokens", "Give more text")
@@ -103,6 +103,8 @@ def train(
     settings = json.dumps(asdict(config) | {"corpus": corpus.digest}, sort_keys=True)
     if (output / RESUME_FILE).exists():
         run.load(output / RESUME_FILE, settings)
+    elif (output / WEIGHTS).exists():
+        raise CheckpointError(str(output), "holds a checkpoint", "Train into another folder")
     try:
         while run.step < config.steps:
             with uninterrupted():

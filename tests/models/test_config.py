@@ -60,6 +60,11 @@ def test_wrong_keys_are_named(change: dict[str, Any], named: str) -> None:
         ModelConfig.parse(GOOD | change, "config.json")
 
 
+def test_a_shape_that_no_machine_holds() -> None:
+    with pytest.raises(CheckpointError, match="hidden_size"):
+        ModelConfig.of(1 << 30, 2, 16)
+
+
 def test_every_missing_key_is_named() -> None:
     with pytest.raises(CheckpointError, match=r"vocab_size.*hidden_size.*num_hidden_layers"):
         ModelConfig.parse({"model_type": "hgrn_bit"}, "config.json")

@@ -107,6 +107,13 @@ def test_another_run_is_refused(tmp_path: Path, corpus: Corpus) -> None:
         train(TINY, Corpus.of([b"another text " * 100]), tmp_path)
 
 
+def test_another_checkpoint_is_not_overwritten(tmp_path: Path, corpus: Corpus) -> None:
+    (tmp_path / "model.safetensors").write_text("precious")
+    with pytest.raises(CheckpointError, match="another folder"):
+        train(TINY, corpus, tmp_path)
+    assert (tmp_path / "model.safetensors").read_text() == "precious"
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x02" + bytes(7) + b"{}"])
 def test_a_damaged_run_is_refused(tmp_path: Path, corpus: Corpus, content: bytes) -> None:
     (tmp_path / RESUME_FILE).write_bytes(content)
