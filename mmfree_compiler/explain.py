@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
+from operator import getitem
+from typing import Any
 
-from torch.fx import GraphModule
+from torch import Tensor
+from torch.fx import GraphModule, Node
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,40 @@ def text(found: Iterable[Note]) -> str:
         lines.append(f"{name} ({len(members)})")
         lines += [f"  {note.node:<{width}}  {note.text}" for note in members]
     return "\n".join(lines)
+
+
+def listing(gm: GraphModule) -> str:
+    """The graph as text, a line a call, constants by their name: what MMFREE_DEBUG=2 prints."""
+    lines = []
+    for node in gm.graph.nodes:
+        arguments = ", ".join(_written(argument) for argument in node.args)
+        if node.op == "placeholder":
+            lines.append(f"{node.name}: {_type(node.meta.get('val'))}")
+        elif node.op == "output":
+            lines.append(f"return {arguments}")
+        elif node.op != "get_attr":
+            name = getattr(node.target, "__name__", "") if node.target is getitem else node.target
+            name = str(name).removesuffix(".default")
+            lines.append(f"{node.name} = {name}({arguments}): {_type(node.meta.get('val'))}")
+    return "\n".join(lines)
+
+
+def _written(argument: Any) -> str:
+    if isinstance(argument, Node):
+        return str(argument.target) if argument.op == "get_attr" else argument.name
+    if isinstance(argument, list | tuple):
+        return f"[{', '.join(_written(item) for item in argument)}]"
+    return str(argument)
+
+
+def _type(value: Any) -> str:
+    """ "float32[*, *, 32]": sizes that are free are stars."""
+    if isinstance(value, list | tuple):
+        return ", ".join(_type(item) for item in value)
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    sizes = ", ".join(str(size) if isinstance(size, int) else "*" for size in value.shape)
+    return f"{str(value.dtype).removeprefix('torch.')}[{sizes}]"
 
 
 def dot(gm: GraphModule) -> str:

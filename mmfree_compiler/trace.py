@@ -187,13 +187,17 @@ def _check_free(module: nn.Module, program: ExportedProgram) -> None:
         value = node.meta.get("val")
         if node.op != "placeholder" or node.name not in users or not isinstance(value, Tensor):
             continue
-        fixed = [k for k in range(_leading(value)) if isinstance(value.shape[k], int)]
+        fixed = [k for k in range(_leading(value)) if _is_fixed(value.shape[k])]
         if fixed:
             raise TraceError(
                 f"{type(module).__name__}, input {node.name}",
                 f"its forward works only with size {value.shape[fixed[0]]} in dimension {fixed[0]}",
                 "Take sizes from the input's shape, or trace with dynamic=False",
             )
+
+
+def _is_fixed(size: int | torch.SymInt) -> bool:
+    return isinstance(size, int) or size.node.maybe_as_int() is not None
 
 
 def _first_lines(error: Exception) -> str:

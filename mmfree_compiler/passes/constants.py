@@ -7,7 +7,7 @@ computes in.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -29,9 +29,28 @@ ELEMENTWISE = {
     aten.sub.Tensor,
     aten.to.dtype,
 }
+
+
+def _mean(blocks: Iterable[Tensor]) -> Tensor:
+    total, count = 0.0, 0
+    for block in blocks:
+        total, count = total + block.sum().item(), count + block.numel()
+    return torch.tensor(total / count)
+
+
+def _max(blocks: Iterable[Tensor]) -> Tensor:
+    return torch.stack([block.max() for block in blocks]).max()
+
+
+# Scalars of a whole matrix that can be gathered block by block.
+REDUCTIONS: dict[Any, Callable[[Iterable[Tensor]], Tensor]] = {
+    aten.amax.default: _max,
+    aten.max.default: _max,
+    aten.mean.default: _mean,
+}
 _CASTS = {aten.to.dtype, aten._to_copy.default}
 # Elements of a block: what it takes of temporaries stays within a core's cache.
-BLOCK = 1 << 18
+BLOCK = 1 << 17
 
 
 def constant_nodes(graph: fx.Graph) -> set[Node]:
@@ -114,7 +133,8 @@ def _widened(value: Any) -> Any:
 def evaluate_rows(gm: GraphModule, node: Node) -> Iterator[tuple[slice, Tensor]]:
     """The value of a constant matrix, a block of rows at a time, with few temporaries.
 
-    Yields (rows, block (len(rows), K)). Expressions that mix rows come as one block.
+    Yields (rows, block (len(rows), K)). Scalars made of the matrix, such as its mean, are computed
+    first, by blocks too. Expressions that mix rows come as one block.
     """
     order = ancestors(node)
     rows = _row_nodes(node, order)
@@ -122,14 +142,32 @@ def evaluate_rows(gm: GraphModule, node: Node) -> Iterator[tuple[slice, Tensor]]
         whole = evaluate(gm, node)
         yield slice(0, whole.shape[0]), whole
         return
-    body = [current for current in order if current in rows]
-    operands = {source for current in body for source in current.all_input_nodes} - rows
-    scalars = {source: evaluate(gm, source) for source in operands}
+    values: dict[Node, Any] = {}
+    for current in order:
+        if current not in rows:
+            values[current] = _scalar(gm, current, rows, values)
+    yield from _blocks(gm, node, rows, values)
+
+
+def _scalar(gm: GraphModule, node: Node, rows: set[Node], values: dict[Node, Any]) -> Any:
+    """A value that is no matrix of rows: a reduction of one, or what follows from reductions."""
+    if rows.isdisjoint(node.all_input_nodes):
+        return run(gm, node, values)
+    (matrix,) = node.all_input_nodes
+    if node.target in REDUCTIONS and node.args == (matrix,):
+        return REDUCTIONS[node.target](block for _, block in _blocks(gm, matrix, rows, values))
+    return evaluate(gm, node)
+
+
+def _blocks(
+    gm: GraphModule, node: Node, rows: set[Node], values: dict[Node, Any]
+) -> Iterator[tuple[slice, Tensor]]:
+    """`node`, which is one of `rows`, by blocks of rows; `values` holds the scalars it needs."""
+    body = [current for current in ancestors(node) if current in rows]
     height, width = node.meta["val"].shape
     step = max(1, BLOCK // width)
     for start in range(0, height, step):
         block = slice(start, min(start + step, height))
-        values: dict[Node, Any] = dict(scalars)
         for current in body:
             if current.op == "get_attr":
                 values[current] = _widened(attribute(gm, current)[block])

@@ -14,6 +14,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from mmfree_compiler.errors import MmfreeError
+from mmfree_compiler.explain import listing
 
 S = TypeVar("S")
 
@@ -65,8 +66,8 @@ def print_times(name: str, subject: Any, seconds: float) -> None:
 
 def print_subject(name: str, subject: Any, seconds: float) -> None:
     """The graph or Program after each pass, on stderr."""
-    graph = subject.graph if isinstance(subject, GraphModule) else subject
-    print(f"--- {name} ({seconds:.3f} s)\n{graph}", file=sys.stderr)
+    shown = listing(subject) if isinstance(subject, GraphModule) else subject
+    print(f"--- {name} ({seconds:.3f} s)\n{shown}", file=sys.stderr)
 
 
 class NumericCheck:

@@ -25,7 +25,7 @@ def overload(name: str) -> Any:
 def insert(before: Node, target: Any, *args: Any, like: Node | None = None) -> Node:
     """A new call before `before`, with `val` by the op's shape rule and the source of `like`."""
     with before.graph.inserting_before(before):
-        node = before.graph.call_function(target, args)
+        node = before.graph.create_node("call_function", target, args, name=_short_name(target))
     like = like or before
     node.meta = {key: like.meta[key] for key in _KEPT if key in like.meta}
     with fake_mode(before.graph):
@@ -49,10 +49,17 @@ def constant(gm: GraphModule, name: str, tensor: Tensor) -> Node:
 
 def item(node: Node, index: int) -> Node:
     """Item `index` of a list-valued node, made once."""
-    for user in node.users:
-        if user.target is operator.getitem and user.args[1] == index:
-            return user
-    return insert(node.next, operator.getitem, node, index, like=node)
+    following = node.next
+    while following.target is operator.getitem and following.args[0] is node:
+        if following.args[1] == index:
+            return following
+        following = following.next
+    return insert(following, operator.getitem, node, index, like=node)
+
+
+def _short_name(target: Any) -> str:
+    """ "norm_quant" for torch.ops.mmfree.norm_quant.default."""
+    return str(target.__name__).partition(".")[0]
 
 
 def fake_mode(graph: fx.Graph) -> FakeTensorMode:

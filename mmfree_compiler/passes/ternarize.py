@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +39,7 @@ class Ternary:
 
 @dataclass(frozen=True)
 class Ternarize:
-    """Fold each weight expression, one at a time, into codes -1, 0, 1 and one scale (numerics 4).
+    """Fold each weight expression into codes -1, 0, 1 and one scale (numerics 4).
 
     The graph's own expression is evaluated, so what is already ternary is never quantized again.
     A weight of more than {-c, 0, c} is left over, with the reason at its bit_linear.
@@ -49,18 +50,14 @@ class Ternarize:
     name: str = "ternarize"
 
     def __call__(self, gm: GraphModule) -> GraphModule:
-        folded: dict[str, Ternary | None] = {}
+        found = calls(gm, [overload("bit_linear")])
+        weights = fold_all(gm, [_weight(node) for node in found])
         rows: dict[tuple[Node, float], Node] = {}
-        keys: dict[Node, str] = {}
-        for node in calls(gm, [overload("bit_linear")]):
+        for node, ternary in zip(found, weights, strict=True):
             x, weight, bias, eps = node.args
             assert isinstance(x, Node)
             assert isinstance(weight, Node)
             assert isinstance(eps, float)
-            key = identity(weight, keys)
-            if key not in folded:
-                folded[key] = self._fold(gm, weight)
-            ternary = folded[key]
             if ternary is None:
                 node.meta["reason"] = f"its weight has {_distinct(gm, weight)} distinct values"
                 continue
@@ -71,16 +68,6 @@ class Ternarize:
             note(gm, self.name, new, f"ternary weight {tuple(ternary.codes.meta['val'].shape)}")
         return finish(gm)
 
-    def _fold(self, gm: GraphModule, weight: Node) -> Ternary | None:
-        found = fold(gm, weight)
-        if found is None:
-            return None
-        base = _stem(weight)
-        return Ternary(
-            constant(gm, f"{base}_codes", found[0]),
-            constant(gm, f"{base}_scale", found[1]),
-        )
-
     def _quantized(
         self, rows: dict[tuple[Node, float], Node], node: Node, x: Node, eps: float
     ) -> tuple[Node, Node]:
@@ -88,6 +75,35 @@ class Ternarize:
         if (x, eps) not in rows:
             rows[x, eps] = insert(node, overload("quantize"), x, eps)
         return item(rows[x, eps], 0), item(rows[x, eps], 1)
+
+
+def _weight(node: Node) -> Node:
+    weight = node.args[1]
+    assert isinstance(weight, Node)
+    return weight
+
+
+def fold_all(gm: GraphModule, weights: list[Node]) -> list[Ternary | None]:
+    """Fold every weight, equal expressions once; None where the values are not ternary.
+
+    Each thread folds a weight of its own, which leaves no barriers between the many small steps.
+    """
+    keys: dict[Node, str] = {}
+    unique = {identity(weight, keys): weight for weight in weights}
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1)) as pool:
+        results = pool.map(lambda weight: fold(gm, weight), unique.values())
+        found = dict(zip(unique, results, strict=True))
+    torch.set_num_threads(threads)
+    nodes = {
+        key: Ternary(
+            constant(gm, f"{_stem(unique[key])}_codes", result[0]),
+            constant(gm, f"{_stem(unique[key])}_scale", result[1]),
+        )
+        for key, result in found.items()
+        if result is not None
+    }
+    return [nodes.get(keys[weight]) for weight in weights]
 
 
 def fold(gm: GraphModule, weight: Node) -> tuple[Tensor, Tensor] | None:
