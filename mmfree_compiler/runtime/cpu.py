@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tvm_ffi
 from numpy.typing import NDArray
 
 from mmfree_compiler.artifact import Artifact, Variant, aligned_empty
 from mmfree_compiler.errors import ArtifactError
 from mmfree_compiler.runtime.cpu_features import choose
+from mmfree_compiler.runtime.ffi import tvm_ffi
 
 Array = NDArray[np.generic]
 

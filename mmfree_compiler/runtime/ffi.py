@@ -1,0 +1,15 @@
+"""tvm_ffi without torch, which it imports wherever that is installed: seconds and 200 MB."""
+
+from __future__ import annotations
+
+import sys
+
+# An entry of None makes `import torch` fail, which tvm_ffi takes for "not installed".
+if "torch" in sys.modules:
+    import tvm_ffi as tvm_ffi
+else:
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        import tvm_ffi as tvm_ffi
+    finally:
+        del sys.modules["torch"]
