@@ -77,8 +77,9 @@ def compile(  # noqa: A001 - the name the users know
 
     `example_inputs` are needed for modules that are no language model; leading dimensions become
     dynamic. `fallback="eager"` runs what the target cannot lower in torch; the result then cannot
-    be saved. `threads` is for running here (default: the CPUs this process may use). `check` compares
-    every pass's graph with the one before, numerically. `observers` see what each pass made.
+    be saved. `threads` is for running here (default: the CPUs this process may use). `check`
+    compares every pass's graph with the one before, numerically. `observers` see what each pass
+    made.
 
     Returns a CompiledModel (or, for the eager fallback, a fallback.EagerModel). Raises
     CheckpointError, TraceError, UnsupportedError (all unsupported operations at once), TargetError,
