@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
 
 from mmfree_compiler import ops
 from mmfree_compiler.errors import InputError, TraceError
@@ -140,13 +142,12 @@ def _export(
     module: nn.Module, example_inputs: tuple[Tensor, ...], dynamic: bool
 ) -> ExportedProgram:
     inputs = tuple(_grown(x) for x in example_inputs) if dynamic else example_inputs
-    hints = tuple(_free_leading(x) for x in inputs) if dynamic else None
     try:
-        program = _export_once(module, inputs, hints)
+        program = _export_once(module, inputs, dynamic)
     except Exception:
         try:
             with _adapted(module) as adapted:
-                program = _export_once(adapted, inputs, hints)
+                program = _export_once(adapted, inputs, dynamic)
         except Exception as error:
             raise TraceError(
                 type(module).__name__,
@@ -159,7 +160,9 @@ def _export(
     return program
 
 
-def _export_once(module: nn.Module, inputs: tuple[Tensor, ...], hints: Any) -> ExportedProgram:
+def _export_once(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool) -> ExportedProgram:
+    bound = inspect.signature(module.forward).bind(*inputs).arguments
+    hints = pytree.tree_map(_free_leading, dict(bound)) if dynamic else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.export.export(module, inputs, dynamic_shapes=hints, strict=False)
