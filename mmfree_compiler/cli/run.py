@@ -56,7 +56,7 @@ def run(
         made = {"text": generation.text, "tokens": generation.ids}
         emit(True, made | {"finish_reason": generation.finish_reason, "stats": figures})
         return
-    print()
+    print(flush=True)
     if stats:
         _print_stats(figures)
 

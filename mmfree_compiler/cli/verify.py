@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import BarColumn, TextColumn
 
 from mmfree_compiler.cli.options import ArtifactPath, Json, Threads
 from mmfree_compiler.cli.output import emit, facts, progress
@@ -39,9 +40,10 @@ def verify(
 
     session = load(model, threads)
     reference = models.load_checkpoint(against)
-    ids = _tokens(session, _held_out(tokens) if text is None else _read(text))[:tokens]
-    with progress(quiet=json) as bar:
-        task = bar.add_task("verify", total=len(ids) - 1)
+    with progress(TextColumn("{task.description}"), BarColumn(), quiet=json) as bar:
+        task = bar.add_task("read the text", total=None)
+        ids = _tokens(session, _held_out(tokens) if text is None else _read(text))[:tokens]
+        bar.update(task, description="compare", total=len(ids) - 1)
         report = compare(session, reference, ids, lambda count: bar.advance(task, count))
     document = asdict(report) | {"ratio": report.ratio, "passed": report.passed}
     emit(json, document, facts(_rows(report)))
