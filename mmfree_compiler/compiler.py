@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -91,12 +92,15 @@ def compile(  # noqa: A001 - the name the users know
     if fallback not in ("error", "eager"):
         raise InputError(f"fallback {fallback!r}", "unknown", 'Known: "error", "eager"')
     module = model if isinstance(model, nn.Module) else load_checkpoint(Path(model))
-    graph = _graph(module, example_inputs, check, watching)
     if fallback == "eager":
+        graph = _graph(module, example_inputs, check, watching)
         return eager_model(
             graph, backend.lowered, lambda part: compile_graph(part, backend, goal, threads).session
         )
-    return compile_graph(graph, backend, goal, threads, module, watching)
+    # No name holds the graph here: its weights go as soon as they are packed.
+    return compile_graph(
+        _graph(module, example_inputs, check, watching), backend, goal, threads, module, watching
+    )
 
 
 def _graph(
@@ -142,9 +146,12 @@ def compile_graph(
     """Lower a graph of mmfree ops, optimize the Program, emit and load it."""
     passes.check_supported(graph, backend.lowered)
     pipeline = passes.program_passes(backend.layout)
-    program = passes.run(pipeline, passes.lower(graph), observers)
     names = (*(p.name for p in passes.GRAPH), "lower", *(p.name for p in pipeline))
-    artifact = backend.emit(program, target, _details(graph, names, module))
+    details, program = _details(graph, names, module), passes.lower(graph)
+    del graph
+    gc.collect()  # an fx graph is full of cycles
+    program = passes.run(pipeline, program, observers)
+    artifact = backend.emit(program, target, details)
     launcher = backend.launcher(program) if backend.launcher else None
     session = Session(artifact, threads, launcher=launcher)
     return CompiledModel(artifact, program, session, saveable=launcher is None)

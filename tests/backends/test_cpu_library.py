@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import mmfree_compiler as mmf
 import pytest
 import torch
+from op_modules import TinyLM
+
+import mmfree_compiler as mmf
 from mmfree_compiler.compiler import CompiledModel
 from mmfree_compiler.target import KINDS
-from op_modules import TinyLM
 
 
 @pytest.fixture(scope="module")
