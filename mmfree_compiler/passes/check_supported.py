@@ -7,20 +7,18 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from mmfree_compiler.errors import UnsupportedError
 from mmfree_compiler.ops import OPS
 from mmfree_compiler.passes.pattern import aten
+from mmfree_compiler.passes.rewrite import is_fp32
 
 # They may only change leading dimensions: a row a token stays what it is, and in order.
 VIEWS = {
-    aten.flatten.using_ints,
     aten.reshape.default,
     aten.squeeze.dim,
-    aten.unflatten.int,
     aten.unsqueeze.default,
     aten.view.default,
 }
@@ -69,8 +67,7 @@ def source_line(node: Node) -> str:
 
 def _is_lowered(node: Node, names: Collection[str]) -> bool:
     if node.target is operator.getitem:
-        source = node.args[0]
-        return isinstance(source, Node) and _is_lowered(source, names)
+        return True  # with the call whose item it is
     if node.target in VIEWS:
         return _keeps_rows(node)
     if not isinstance(node.meta.get("val"), Tensor | list | tuple):
@@ -87,6 +84,6 @@ def _keeps_rows(node: Node) -> bool:
 
 def _reason(node: Node) -> str:
     value = node.meta.get("val")
-    if isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16):
+    if isinstance(value, Tensor) and value.is_floating_point() and not is_fp32(node):
         return f"it computes in {value.dtype}, not in fp32: call .float() on the module"
     return str(node.meta.get("reason", "no lowering"))

@@ -48,7 +48,6 @@ REDUCTIONS: dict[Any, Callable[[Iterable[Tensor]], Tensor]] = {
     aten.max.default: _max,
     aten.mean.default: _mean,
 }
-_CASTS = {aten.to.dtype, aten._to_copy.default}
 # Elements of a block: what it takes of temporaries stays within a core's cache.
 BLOCK = 1 << 17
 
@@ -115,7 +114,7 @@ def run(gm: GraphModule, node: Node, values: dict[Node, Any]) -> Any:
     """One node on concrete values: floats are widened, and never narrowed again."""
     if node.op == "get_attr":
         return _widened(attribute(gm, node))
-    if node.target in _CASTS and node.args[1:2] and _is_narrow(node.args[1]):
+    if node.target is aten.to.dtype and node.args[1:2] and _is_narrow(node.args[1]):
         return _widened(values[node.all_input_nodes[0]])
     assert callable(node.target)
     args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)

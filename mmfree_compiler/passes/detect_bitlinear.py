@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 from mmfree_compiler.passes.constants import constant_nodes, evaluate
 from mmfree_compiler.passes.pattern import aten
 from mmfree_compiler.passes.quantizer import Factor, is_rounded, prove, regions
-from mmfree_compiler.passes.rewrite import calls, finish, insert, note, overload, replace
+from mmfree_compiler.passes.rewrite import calls, finish, insert, is_fp32, note, overload, replace
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ def _match(gm: GraphModule, node: Node, constants: set[Node]) -> Match | None:
             if proof is not None:
                 scaled, scale = _constant_scale(gm, scaled, constants)
                 whole = _with_bias(scaled, constants)
+                if not (is_fp32(whole.out) and is_fp32(region.source)):
+                    return None
                 return Match(whole, region.source, proof.eps, proof.gain * scale)
     return None
 

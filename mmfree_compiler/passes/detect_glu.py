@@ -12,6 +12,7 @@ from mmfree_compiler.passes.rewrite import (
     calls,
     finish,
     insert,
+    is_fp32,
     note,
     overload,
     replace,
@@ -31,7 +32,7 @@ class DetectGLU:
         constants = constant_nodes(gm.graph)
         for node in calls(gm, [aten.mul.Tensor]):
             bound = first(SWIGLU, node, constants)
-            if bound is None or node in constants:
+            if bound is None or node in constants or not is_fp32(node):
                 continue
             if same_shape(bound["gate"].meta["val"], bound["up"].meta["val"]):
                 new = insert(node, overload("swiglu"), bound["gate"], bound["up"])

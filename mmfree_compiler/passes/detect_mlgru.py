@@ -25,6 +25,7 @@ from mmfree_compiler.passes.rewrite import (
     calls,
     finish,
     insert,
+    is_fp32,
     item,
     note,
     overload,
@@ -65,7 +66,7 @@ class DetectMLGRU:
 
     def __call__(self, gm: GraphModule) -> GraphModule:
         constants = constant_nodes(gm.graph)
-        for node in calls(gm, [aten.mul.Tensor]):
+        for node in filter(is_fp32, calls(gm, [aten.mul.Tensor])):
             candidate = first(CANDIDATE, node, constants)
             gate = candidate and first(GATE, candidate["forget"], constants)
             if candidate and gate and _is_row(gate, node):

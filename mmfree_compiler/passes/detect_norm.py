@@ -22,7 +22,15 @@ from mmfree_compiler.passes.pattern import (
     first,
     mul,
 )
-from mmfree_compiler.passes.rewrite import constant, finish, insert, note, overload, replace
+from mmfree_compiler.passes.rewrite import (
+    constant,
+    finish,
+    insert,
+    is_fp32,
+    note,
+    overload,
+    replace,
+)
 
 X, W = Var("x"), Var("weight", constant=True)
 LAST, KEEP = Literal([-1]), Literal(True)
@@ -108,7 +116,7 @@ class DetectNorm:
 
 
 def _spelled_out(node: Node, constants: set[Node]) -> Bound | None:
-    if node.target not in _ENDS or node in constants:
+    if node.target not in _ENDS or node in constants or not is_fp32(node):
         return None
     for spelling in SPELLINGS:
         bound = first(spelling, node, constants)
@@ -124,7 +132,7 @@ def _one_op(node: Node) -> Bound | None:
     x, shape, weight, eps = (*node.args, None, None)[:4]
     assert isinstance(x, Node)
     assert isinstance(shape, list)
-    if len(shape) != 1:
+    if len(shape) != 1 or not is_fp32(node):
         return None
     eps = torch.finfo(x.meta["val"].dtype).eps if eps is None else eps
     return {"x": x, "weight": weight, "eps": eps}

@@ -17,6 +17,7 @@ from mmfree_compiler.passes.rewrite import (
     constant,
     finish,
     insert,
+    is_fp32,
     note,
     overload,
     replace,
@@ -146,5 +147,6 @@ class LowerPointwise:
 
 
 def _is_float(node: Node) -> bool:
-    values = [node.meta.get("val"), *(source.meta.get("val") for source in node.all_input_nodes)]
-    return all(isinstance(value, Tensor) and value.is_floating_point() for value in values)
+    values = [source.meta.get("val") for source in node.all_input_nodes]
+    floats = all(isinstance(value, Tensor) and value.is_floating_point() for value in values)
+    return floats and is_fp32(node)

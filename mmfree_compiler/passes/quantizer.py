@@ -44,6 +44,7 @@ QUANTIZER_OPS = {
 # Maxima of the probe rows: zero, around usual activations, and (times eps) around the eps.
 MAGNITUDES = (0.0, 1e-3, 1.0, 50.0)
 EPS_FACTORS = (0.3, 3.0)
+PROBE_WIDTH = 64
 # Stands for an absent eps: 127 over it is finite in fp32, and no row but zero is below it.
 NO_EPS = 1e-30
 # Codes agree but where x * a lies this close to a .5 edge (numerics 5); values to this many codes.
@@ -137,12 +138,14 @@ def _gain(gm: GraphModule, region: Region, known: dict[Node, Any], eps: float) -
 
 
 def _probe(like: Tensor, eps: float) -> Tensor:
-    """Rows of the source's rank and width, of several magnitudes."""
+    """Rows of the source's rank, of several magnitudes; quantizers know no width, so few columns
+    do."""
     generator = torch.Generator().manual_seed(0)
     magnitudes = torch.tensor([*MAGNITUDES, *(factor * eps for factor in EPS_FACTORS)])
-    rows = torch.randn(len(magnitudes), like.shape[-1], generator=generator)
+    width = min(like.shape[-1], PROBE_WIDTH)
+    rows = torch.randn(len(magnitudes), width, generator=generator)
     rows = rows / rows.abs().amax(-1, keepdim=True) * magnitudes[:, None]
-    shape = [1] * (like.dim() - 1) + [like.shape[-1]]
+    shape = [1] * (like.dim() - 1) + [width]
     shape[-2:-1] = [len(magnitudes)] if like.dim() < 3 else [3]
     if like.dim() >= 3:
         shape[-3] = len(magnitudes) // 3

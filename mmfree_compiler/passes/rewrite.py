@@ -105,6 +105,12 @@ def same_shape(x: Any, y: Any) -> bool:
     return x.dim() == y.dim() and all(known(a == b) for a, b in zip(x.shape, y.shape, strict=True))
 
 
+def is_fp32(node: Node) -> bool:
+    """Whether a node makes fp32 rows: every op of the table does, so nothing else becomes one."""
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.dtype == torch.float32
+
+
 def calls(gm: GraphModule, targets: Iterable[Any]) -> list[Node]:
     """The graph's calls of any of `targets`, in order."""
     wanted = set(targets)

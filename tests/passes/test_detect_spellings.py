@@ -119,6 +119,14 @@ def test_packed_by_others(multiply: bool, bias: bool, x: Tensor) -> None:
     torch.testing.assert_close(gm.get_buffer("codes_scale"), scale, rtol=1e-6, atol=0)
 
 
+def test_packed_bits(x: Tensor) -> None:
+    module = zoo.PackedBits(32, 16)
+    gm = check(module, x, WITHOUT_NORM)
+    assert torch.equal(gm.get_buffer("packed_codes"), module.codes)
+    # The scale is measured on probe rows, so it may be off by fp32 rounding.
+    assert gm.get_buffer("packed_scale").item() == pytest.approx(1 / 0.8, rel=1e-6)
+
+
 def test_ternary_weights_are_not_quantized_again(x: Tensor) -> None:
     module = zoo.DequantizedProj(32, 16)
     gm = check(module, x, WITHOUT_NORM)
@@ -194,6 +202,27 @@ def test_left_over(kind: type[zoo.Proj], reason: str, x: Tensor) -> None:
     assert "ternary_linear" not in op_names(gm)
     assert reason in [call.reason for call in left_over(gm, NAMES)]
     assert_same(gm, module, x)
+
+
+def test_narrow_computation_is_left_over_and_still_runs(x: Tensor) -> None:
+    torch.manual_seed(0)
+    module = zoo.Narrow().eval()
+    gm = lowered(module, x[..., :16])
+    assert any("call .float() on the module" in call.reason for call in left_over(gm, NAMES))
+    with torch.no_grad():
+        # The straight-through estimator's own rounding in bf16 is gone: one part in 2^8 of it.
+        torch.testing.assert_close(gm(x[..., :16]), module(x[..., :16]), rtol=0.05, atol=0.05)
+
+
+class _Drops(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, 0.5, training=True)
+
+
+def test_dropout_that_drops_in_inference_is_left_over(x: Tensor) -> None:
+    assert [str(c.node.target) for c in left_over(lowered(_Drops(), x), NAMES)] == [
+        "aten.dropout.default"
+    ]
 
 
 def test_everything_left_over_is_listed_with_its_line(x: Tensor) -> None:

@@ -313,3 +313,38 @@ class Tiny(nn.Module):
             x = x + gated(self.norms[2 * k + 1](x))
         logits: Tensor = self.head(self.norms[-1](x))
         return logits
+
+
+class PackedBits(nn.Module):
+    """Four codes a byte, unpacked by writes into slices, as Hugging Face's BitLinear does."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.codes = torch.randint(-1, 2, (out, width)).to(torch.int8)
+        fields = (self.codes + 1).to(torch.uint8).reshape(4, out // 4, width)
+        self.packed = nn.Buffer(fields[0] | fields[1] << 2 | fields[2] << 4 | fields[3] << 6)
+        self.weight_scale = nn.Buffer(torch.tensor(0.8))
+
+    def unpacked(self) -> Tensor:
+        rows, width = self.packed.shape
+        out = torch.zeros((4 * rows, width), dtype=torch.uint8)
+        for field in range(4):
+            out[field * rows : (field + 1) * rows] = (self.packed & (3 << 2 * field)) >> 2 * field
+        return out.to(torch.float32) - 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = 127 / x.abs().max(dim=-1, keepdim=True).values.clamp_(min=QUANT_EPS)
+        codes = (x * scale).round().clamp_(-128, 127).to(torch.int8)
+        return F.linear(codes.to(x.dtype), self.unpacked()) / (scale * self.weight_scale)
+
+
+class Narrow(nn.Module):
+    """A layer that computes in bf16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Gated(16, 8).bfloat16()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x.bfloat16())
+        return out.float()

@@ -1,0 +1,190 @@
+"""The rules of canonicalize: each takes a node and says what its users should use, or None."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+
+from torch.fx import Node
+
+from mmfree_compiler.passes.pattern import Literal, OneOf, Var, add, aten, call, first, mul
+from mmfree_compiler.passes.rewrite import insert, is_fp32, overload, same_shape
+
+# Their result is their first operand whenever type and shape stay as they were.
+IDENTITIES = {
+    aten.alias.default,
+    aten.clone.default,
+    aten.contiguous.default,
+    aten.detach.default,
+    aten.dropout.default,
+    aten.expand.default,
+    aten.lift_fresh_copy.default,
+    aten.reshape.default,
+    aten.slice.Tensor,
+    aten.to.device,
+    aten.to.dtype,
+    aten.view.default,
+}
+
+CASTS = {aten._to_copy.default, aten.to.dtype_layout, aten.to.other, aten.type_as.default}
+
+X, Q = Var("x"), Var("q")
+# The straight-through estimator, its detach gone: x + (q - x) computes q.
+STRAIGHT_THROUGH = OneOf(
+    (
+        add(X, call(aten.sub.Tensor, Q, X)),
+        call(aten.sub.Tensor, add(X, Q), X),
+    )
+)
+SILU = mul(X, call(aten.sigmoid.default, X))
+SQUARE = OneOf((call(aten.pow.Tensor_Scalar, X, Literal(2)), mul(X, X)))
+# x * 1, x / 1, x + 0, x - 0
+NEUTRAL = OneOf(
+    (
+        mul(X, Literal(1)),
+        call(aten.div.Tensor, X, Literal(1)),
+        add(X, Literal(0)),
+        call(aten.sub.Tensor, X, Literal(0)),
+    )
+)
+REDUCTIONS = {aten.amax.default, aten.max.dim, aten.mean.dim, aten.sum.dim_IntList}
+ZEROS = {aten.new_zeros.default, aten.zeros.default, aten.zeros_like.default}
+
+
+def _identity(node: Node, _: set[Node]) -> Node | None:
+    if node.target not in IDENTITIES or not node.args:
+        return None
+    if node.target is aten.dropout.default and node.args[2]:
+        return None  # it drops in inference too
+    source = node.args[0]
+    assert isinstance(source, Node)
+    before, after = source.meta["val"], node.meta["val"]
+    return source if before.dtype == after.dtype and same_shape(before, after) else None
+
+
+def _cast(node: Node, _: set[Node]) -> Node | None:
+    """Every cast is aten.to.dtype, or nothing."""
+    if node.target not in CASTS:
+        return None
+    source, dtype = node.args[0], node.meta["val"].dtype
+    assert isinstance(source, Node)
+    same = source.meta["val"].dtype == dtype
+    return source if same else insert(node, aten.to.dtype, source, dtype)
+
+
+def _straight_through(node: Node, constants: set[Node]) -> Node | None:
+    bound = first(STRAIGHT_THROUGH, node, constants)
+    if bound is None or not same_shape(bound["q"].meta["val"], node.meta["val"]):
+        return None
+    found: Node = bound["q"]
+    return found
+
+
+def _silu(node: Node, constants: set[Node]) -> Node | None:
+    bound = first(SILU, node, constants)
+    return insert(node, aten.silu.default, bound["x"]) if bound else None
+
+
+def _neutral(node: Node, constants: set[Node]) -> Node | None:
+    bound = first(NEUTRAL, node, constants)
+    if bound is None or bound["x"].meta["val"].dtype != node.meta["val"].dtype:
+        return None
+    found: Node = bound["x"]
+    return found
+
+
+def _last_dimension(node: Node, _: set[Node]) -> Node | None:
+    """Reductions count their dimensions from the end, so that the last one is always -1."""
+    if node.target in REDUCTIONS and len(node.args) > 1:
+        source, dims, *rest = node.args
+        assert isinstance(source, Node)
+        rank = source.meta["val"].dim()
+        listed = [dims] if isinstance(dims, int) else dims or []
+        assert isinstance(listed, list)
+        counted = [dim % rank - rank for dim in listed]
+        node.args = (source, counted[0] if isinstance(dims, int) else counted, *rest)
+    return None
+
+
+def _unsqueeze(node: Node, _: set[Node]) -> Node | None:
+    """A new last dimension is always -1."""
+    if node.target is aten.unsqueeze.default and node.args[1] == node.meta["val"].dim() - 1:
+        node.args = (node.args[0], -1)
+    return None
+
+
+def _square(node: Node, constants: set[Node]) -> Node | None:
+    bound = first(SQUARE, node, constants)
+    return insert(node, aten.square.default, bound["x"]) if bound else None
+
+
+def _part(node: Node, _: set[Node]) -> Node | None:
+    """An item of chunk or split along the last dimension is a slice."""
+    if node.target is not operator.getitem:
+        return None
+    split, index = node.args
+    if not isinstance(split, Node) or split.target not in _SPLITS:
+        return None
+    source = split.args[0]
+    dim = split.args[2] if len(split.args) > 2 else split.kwargs.get("dim", 0)
+    assert isinstance(source, Node)
+    assert isinstance(dim, int)
+    assert isinstance(index, int)
+    if dim % source.meta["val"].dim() != source.meta["val"].dim() - 1:
+        return None
+    widths = [part.shape[-1] for part in split.meta["val"]]
+    start = sum(widths[:index])
+    return insert(node, aten.slice.Tensor, source, -1, start, start + widths[index], like=node)
+
+
+def _slice(node: Node, _: set[Node]) -> Node | None:
+    """A slice of the last dimension counts from its end and names its bounds."""
+    if node.target is not aten.slice.Tensor or len(node.args) > 4 or node.kwargs:
+        return None
+    source, dim, start, end = (*node.args, 0, None, None)[: max(4, len(node.args))]
+    if not isinstance(source, Node) or dim != source.meta["val"].dim() - 1:
+        return None
+    start, end, _step = slice(start, end).indices(source.meta["val"].shape[-1])
+    return insert(node, aten.slice.Tensor, source, -1, start, end)
+
+
+def _embedding(node: Node, _: set[Node]) -> Node | None:
+    """An embedding whose result is fp32; a narrow table is widened by the op itself."""
+    widened = node.target is aten.to.dtype or node.target in CASTS
+    source = node.args[0] if widened else node
+    if not isinstance(source, Node) or source.target is not aten.embedding.default:
+        return None
+    if not is_fp32(node):
+        return None
+    return insert(node, overload("embedding"), source.args[1], source.args[0])
+
+
+def _zero_state(node: Node, _: set[Node]) -> Node | None:
+    """A scan that begins from explicit zeros begins from none."""
+    position = _STATE_ARGUMENT.get(node.target)
+    if position is None or len(node.args) <= position:
+        return None
+    state = node.args[position]
+    if isinstance(state, Node) and state.target in ZEROS:
+        node.args = (*node.args[:position], None)
+    return None
+
+
+_SPLITS = {aten.chunk.default, aten.split.Tensor, aten.split.sizes, aten.split_with_sizes.default}
+_STATE_ARGUMENT = {overload("mlgru_scan"): 2, overload("short_conv"): 3}
+
+# Rules in order, each with what to note; those without a note only drop or rename.
+RULES: dict[Callable[[Node, set[Node]], Node | None], str] = {
+    _embedding: "embedding",
+    _cast: "",
+    _identity: "",
+    _straight_through: "straight-through estimator removed",
+    _neutral: "",
+    _last_dimension: "",
+    _unsqueeze: "",
+    _silu: "x * sigmoid(x)",
+    _square: "",
+    _part: "part of a split",
+    _slice: "",
+    _zero_state: "",
+}
