@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor, fx, nn
@@ -22,6 +22,8 @@ from mmfree_compiler.program import Program
 from mmfree_compiler.runtime import Session
 from mmfree_compiler.target import Target
 from mmfree_compiler.trace import trace
+
+Model = str | os.PathLike[str] | nn.Module
 
 QUANTIZATION = {
     "weights": "ternary, one scale a tensor: s = 1 / max(mean|w|, 1e-5), round half to even",
@@ -64,12 +66,37 @@ class CompiledModel:
         return explain.text(explain.Note(*note) for note in self.artifact.manifest.notes)
 
 
+class Options(TypedDict, total=False):
+    """Keyword arguments of `compile` that do not change what it returns."""
+
+    example_inputs: tuple[Tensor, ...] | None
+    threads: int | None
+    check: bool
+    observers: Iterable[passes.Observer]
+
+
+@overload
 def compile(  # noqa: A001 - the name the users know
-    model: str | os.PathLike[str] | nn.Module,
+    model: Model,
+    target: str | Target = "cpu",
+    *,
+    fallback: Literal["error"] = "error",
+    **options: Unpack[Options],
+) -> CompiledModel: ...
+@overload
+def compile(  # noqa: A001
+    model: Model,
+    target: str | Target = "cpu",
+    *,
+    fallback: Literal["eager"],
+    **options: Unpack[Options],
+) -> EagerModel: ...
+def compile(  # noqa: A001
+    model: Model,
     target: str | Target = "cpu",
     *,
     example_inputs: tuple[Tensor, ...] | None = None,
-    fallback: str = "error",
+    fallback: Literal["error", "eager"] = "error",
     threads: int | None = None,
     check: bool = False,
     observers: Iterable[passes.Observer] = (),
@@ -91,7 +118,7 @@ def compile(  # noqa: A001 - the name the users know
     backend = backends.get(goal.kind)
     if fallback not in ("error", "eager"):
         raise InputError(f"fallback {fallback!r}", "unknown", 'Known: "error", "eager"')
-    module = model if isinstance(model, nn.Module) else load_checkpoint(Path(model))
+    module = model if isinstance(model, nn.Module) else load_checkpoint(_folder(model))
     if fallback == "eager":
         graph = _graph(module, example_inputs, check, watching)
         return eager_model(
@@ -101,6 +128,12 @@ def compile(  # noqa: A001 - the name the users know
     return compile_graph(
         _graph(module, example_inputs, check, watching), backend, goal, threads, module, watching
     )
+
+
+def _folder(model: object) -> Path:
+    if not isinstance(model, (str, os.PathLike)):
+        raise InputError(f"model {model!r}", "neither a folder nor an nn.Module", "Pass one")
+    return Path(model)
 
 
 def _graph(

@@ -32,14 +32,14 @@ class Target:
         """
         if isinstance(text, Target):
             return text
-        kind, _, rest = text.partition(":")
+        kind, separator, rest = text.partition(":")
         if kind not in KINDS:
             raise TargetError(f"target {text!r}", "unknown", f"Known: {', '.join(KINDS)}")
-        variants = tuple(rest.split(",")) if rest else KINDS[kind]
+        variants = tuple(dict.fromkeys(rest.split(","))) if separator else KINDS[kind]
         unknown = [variant for variant in variants if variant not in KINDS[kind]]
         if unknown:
             known = ", ".join(KINDS[kind]) or "none"
             raise TargetError(
-                f"target {text!r}", f"unknown variant {', '.join(unknown)}", f"Known: {known}"
+                f"target {text!r}", f"unknown variant {', '.join(unknown)!r}", f"Known: {known}"
             )
         return cls(kind, variants)

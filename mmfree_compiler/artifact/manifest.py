@@ -36,13 +36,15 @@ class Member(_Record):
 class Variant(_Record):
     """One instruction-set variant: `member` runs on `arch` machines whose CPU has `features`.
 
-    `arch` is as platform.machine() spells it: "x86_64", "aarch64".
+    `arch` is as platform.machine() spells it: "x86_64", "aarch64". `abi` is the number of the
+    calling convention that its functions follow; a launcher knows one.
     """
 
     name: str
     arch: str
     features: tuple[str, ...] = ()
     member: str
+    abi: Size = 1
 
 
 class Port(_Record):

@@ -30,6 +30,8 @@ from mmfree_compiler.runtime.ffi import tvm_ffi
 
 Array = NDArray[np.generic]
 
+ABI = 1  # the number of the convention above; a change of it is a new number
+
 
 class CpuLauncher:
     """Runs an artifact's kernels. Calls from several threads follow each other."""
@@ -41,6 +43,12 @@ class CpuLauncher:
         """
         manifest = artifact.manifest
         self.variant: Variant = choose(manifest.variants)
+        if self.variant.abi != ABI:
+            raise ArtifactError(
+                self.variant.member,
+                f"follows calling convention {self.variant.abi}, this runtime knows {ABI}",
+                "Compile the model with this version",
+            )
         self._threads = threads
         self._chunk = manifest.memory.chunk
         self._library = _load_library(artifact.members[self.variant.member])

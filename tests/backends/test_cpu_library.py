@@ -18,9 +18,7 @@ def shallow() -> CompiledModel:
 
 def compiled(layers: int) -> CompiledModel:
     ids = torch.zeros(2, 3, dtype=torch.int64)
-    model = mmf.compile(TinyLM(V=64, D=64, inner=64, F=128, L=layers), example_inputs=(ids,))
-    assert isinstance(model, CompiledModel)
-    return model
+    return mmf.compile(TinyLM(V=64, D=64, inner=64, F=128, L=layers), example_inputs=(ids,))
 
 
 @pytest.mark.parametrize("variant", KINDS["cpu"])

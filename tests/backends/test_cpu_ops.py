@@ -30,9 +30,7 @@ widths = pytest.mark.parametrize("width", WIDTHS)
 
 
 def compiled(variant: str, module: nn.Module, *inputs: Tensor, threads: int = 2) -> CompiledModel:
-    model = mmf.compile(module, target=f"cpu:{variant}", example_inputs=inputs, threads=threads)
-    assert isinstance(model, CompiledModel)
-    return model
+    return mmf.compile(module, target=f"cpu:{variant}", example_inputs=inputs, threads=threads)
 
 
 def rows(*shape: int, seed: int = 0) -> Tensor:

@@ -26,9 +26,7 @@ targets = pytest.mark.parametrize("target", TARGETS)
 
 @cache
 def compiled(case: GoldenCase, kind: str) -> CompiledModel:
-    model = mmf.compile(case.folder, target=kind)
-    assert isinstance(model, CompiledModel)
-    return model
+    return mmf.compile(case.folder, target=kind)
 
 
 def session(case: GoldenCase, target: str, monkeypatch: pytest.MonkeyPatch) -> Session:
@@ -144,8 +142,6 @@ def probed(case: GoldenCase, kind: str) -> tuple[tuple[str, ...], CompiledModel,
         mmf.compile(probe(modules), target=kind, example_inputs=inputs)
         for modules in ([seen_through_identity(m) for m in layers.values()], [*layers.values()])
     ]
-    assert isinstance(models[0], CompiledModel)
-    assert isinstance(models[1], CompiledModel)
     return tuple(layers), models[0], models[1]
 
 

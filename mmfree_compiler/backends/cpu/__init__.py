@@ -13,6 +13,7 @@ from mmfree_compiler.backends.cpu.tiles import TILES
 from mmfree_compiler.backends.describe import describe
 from mmfree_compiler.layouts import TILE16_2BIT, Bytes
 from mmfree_compiler.program import Program
+from mmfree_compiler.runtime.cpu import ABI
 from mmfree_compiler.runtime.cpu_features import VARIANTS
 from mmfree_compiler.target import Target
 
@@ -42,7 +43,11 @@ def _library(program: Program, tensors: dict[str, TensorEntry], name: str) -> by
 def _variant(name: str) -> Variant:
     arch, features = VARIANTS[name]
     return Variant(
-        name=name, arch=arch, features=tuple(sorted(features)), member=f"kernels/{name}.so"
+        name=name,
+        arch=arch,
+        features=tuple(sorted(features)),
+        member=f"kernels/{name}.so",
+        abi=ABI,
     )
 
 

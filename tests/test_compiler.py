@@ -1,0 +1,193 @@
+"""`compile` as a user meets it: modules that are no language model, the fallback, bad arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import mmfree_compiler as mmf
+from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.errors import InputError, StateError, TargetError, UnsupportedError
+from mmfree_compiler.fallback import EagerModel
+from mmfree_compiler.models import GLU, MLGRU, BitLinear, MatMulFreeLM, ModelConfig
+from mmfree_compiler.models.initial import initialize
+from mmfree_compiler.runtime import load
+
+TARGET = "cpu:x86-64-v3"
+
+
+def compiled(module: nn.Module, *inputs: Tensor, target: str = TARGET) -> CompiledModel:
+    return mmf.compile(module.eval(), target=target, example_inputs=inputs)
+
+
+def rows(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_close(a: Tensor, b: Tensor) -> None:
+    """Equal to 1e-4 of the largest value, but for rows where a code sat on a rounding edge."""
+    error = (a - b).abs().amax(-1) / b.abs().max()
+    assert error.max() < 0.1
+    assert (error > 1e-4).float().mean() < 0.1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("target", [TARGET, "reference"])
+def test_layers_of_bit_linears(target: str) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(BitLinear(24, 40), nn.SiLU(), BitLinear(40, 12))
+    model = compiled(module, rows(2, 24), target=target)
+    for leading in ((1,), (7,), (2, 5), (2, 3, 4)):  # leading dimensions are free
+        x = rows(*leading, 24, seed=1)
+        assert_close(model(x), module(x))
+    assert_close(torch.from_numpy(model(x.numpy())), module(x))  # NumPy in, NumPy out
+
+
+@torch.no_grad()
+def test_a_glu() -> None:
+    torch.manual_seed(1)
+    module = GLU(24, 40)
+    x = rows(3, 5, 24)
+    assert_close(compiled(module, x)(x), module(x))
+
+
+class MixerLayer(nn.Module):
+    """One MLGRU layer as a module of rows: no state goes in or out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        config = ModelConfig(
+            model_type="hgrn_bit",
+            vocab_size=16,
+            hidden_size=32,
+            num_hidden_layers=1,
+            use_short_conv=True,
+        )
+        self.mixer = MLGRU(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.mixer(x, None, None, None)[0]
+        return out
+
+
+@torch.no_grad()
+def test_an_mlgru_layer() -> None:
+    torch.manual_seed(2)
+    module = MixerLayer()
+    x = rows(2, 40, 32)
+    model = compiled(module, x)
+    assert_close(model(x), module(x))
+    assert torch.equal(model(x), model(x))  # sequences start anew at every call
+
+
+@torch.no_grad()
+def test_a_saved_module_runs(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    module, x = nn.Sequential(BitLinear(24, 40), nn.SiLU()), rows(4, 24)
+    model = compiled(module, x)
+    model.save(tmp_path / "module.mmfree")
+    loaded: Any = load(tmp_path / "module.mmfree")
+    assert torch.equal(loaded(x), model(x))
+
+
+class Unusual(nn.Module):
+    """A BitLinear between operations that no target lowers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = BitLinear(16, 16), BitLinear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x.cumsum(-1))
+        out: Tensor = self.second(torch.sin(x)) + x
+        return out
+
+
+@torch.no_grad()
+def test_what_cannot_be_lowered_is_reported_all_at_once() -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        compiled(Unusual(), rows(2, 16))
+    message = str(caught.value)
+    assert "cumsum" in message
+    assert "sin" in message
+    assert message.count(f"{Path(__file__).name}:") == 2  # each with its line
+    assert 'fallback="eager"' in message
+
+
+@torch.no_grad()
+def test_the_eager_fallback_runs_the_rest_in_torch(tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    module, x = Unusual().eval(), rows(3, 16)
+    model = mmf.compile(module, TARGET, example_inputs=(x,), fallback="eager")
+    assert isinstance(model, EagerModel)
+    assert_close(model(x), module(x))
+    assert_close(model(rows(9, 16, seed=1)), module(rows(9, 16, seed=1)))
+    assert any("sin" in name for name in model.eager)
+    with pytest.raises(TargetError, match="cannot be saved"):
+        model.save(tmp_path / "model.mmfree")
+    assert not list(tmp_path.iterdir())
+
+
+def tiny_lm(hidden: int = 32, seed: int = 0) -> MatMulFreeLM:
+    config = ModelConfig(
+        model_type="hgrn_bit", vocab_size=20, hidden_size=hidden, num_hidden_layers=2
+    )
+    model = MatMulFreeLM(config).eval()
+    initialize(model, seed)
+    return model
+
+
+@torch.no_grad()
+def test_a_model_in_memory_and_its_check() -> None:
+    module = tiny_lm()
+    model = mmf.compile(module, TARGET, check=True)
+    ids = torch.randint(0, 20, (2, 9), generator=torch.Generator().manual_seed(0))
+    logits, _ = model(ids)
+    assert_close(logits, module(ids)[0])
+    assert "detect_bitlinear" in model.explain()
+
+
+def test_a_reference_model_is_not_saved(tmp_path: Path) -> None:
+    model = mmf.compile(tiny_lm(), "reference")
+    with pytest.raises(TargetError, match="cannot be saved"):
+        model.save(tmp_path / "model.mmfree")
+
+
+def test_states_belong_to_their_model() -> None:
+    one, other = (mmf.compile(tiny_lm(seed=seed), TARGET) for seed in (0, 1))
+    _, state = one([[1, 2]])
+    with pytest.raises(StateError):
+        other([[3]], state)
+    with pytest.raises(StateError):
+        one([[3], [4]], state)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"target": "gpu"}, TargetError),
+        ({"target": "cpu:z80"}, TargetError),
+        ({"target": "cpu:"}, TargetError),
+        ({"fallback": "maybe"}, InputError),
+        ({"threads": 0}, InputError),
+        ({"threads": -3}, InputError),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, object], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        mmf.compile(tiny_lm(), **arguments)  # type: ignore[call-overload]  # on purpose
+
+
+def test_a_module_needs_example_inputs() -> None:
+    with pytest.raises(InputError, match="example_inputs"):
+        mmf.compile(nn.Sequential(BitLinear(4, 4)))
+
+
+@pytest.mark.parametrize("model", [3, None, object()])
+def test_what_is_no_model(model: object) -> None:
+    with pytest.raises(InputError):
+        mmf.compile(model)  # type: ignore[call-overload]  # on purpose
