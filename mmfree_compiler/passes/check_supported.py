@@ -6,7 +6,9 @@ import operator
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
+import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
@@ -24,25 +26,28 @@ VIEWS = {
 }
 # A compound op that is still there was not taken apart: no target has it.
 _NAMES = {op.overload: op.name for op in OPS.values() if op.kind != "compound"}
+_TORCH = Path(torch.__file__).parent
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in \S+\n\s*(?P<code>.*)')
 
 
 @dataclass(frozen=True)
 class LeftOver:
-    """A node that no lowering takes: why, and the user's line that made it."""
+    """A node that no lowering takes: why, the module it is in, and the line that made it."""
 
     node: Node
     reason: str
+    module: str
     source: str
 
     def __str__(self) -> str:
-        return f"{self.node.target} ({self.reason}) at {self.source or 'an unknown line'}"
+        where = f" in {self.module}" if self.module else ""
+        return f"{self.node.target} ({self.reason}){where} at {self.source or 'an unknown line'}"
 
 
 def left_over(gm: GraphModule, names: Collection[str]) -> list[LeftOver]:
     """The calls that are no op of `names` (rows of the op table), no item, no size and no view."""
     return [
-        LeftOver(node, _reason(node), source_line(node))
+        LeftOver(node, _reason(node), _module(node), source_line(node))
         for node in gm.graph.nodes
         if node.op in ("call_function", "call_module") and not _is_lowered(node, names)
     ]
@@ -53,16 +58,25 @@ def check_supported(gm: GraphModule, names: Collection[str]) -> None:
     found = left_over(gm, names)
     if found:
         raise UnsupportedError(
-            f"{len(found)} operation{'s' if len(found) > 1 else ''} that the target cannot run",
-            "".join(f"\n  {call}" for call in found),
-            '\nWrite them with supported ops, or pass fallback="eager" to run them in torch',
+            f"{len(found)} operation{'s' if len(found) > 1 else ''}",
+            "the target cannot run",
+            'Write with supported ops, or pass fallback="eager" to run in torch:\n'
+            + "\n".join(f"  {call}" for call in found),
         )
 
 
 def source_line(node: Node) -> str:
-    """`file:line: code` of the innermost frame that the trace recorded, or nothing."""
-    frames = list(_FRAME.finditer(node.stack_trace or ""))
-    return "{file}:{line}: {code}".format(**frames[-1].groupdict()) if frames else ""
+    """`file:line: code` of the innermost recorded frame outside of torch, or nothing."""
+    frames = [frame.groupdict() for frame in _FRAME.finditer(node.stack_trace or "")]
+    own = [frame for frame in frames if not Path(frame["file"]).is_relative_to(_TORCH)]
+    return "{file}:{line}: {code}".format(**(own or frames)[-1]) if frames else ""
+
+
+def _module(node: Node) -> str:
+    """The path and class of the module whose forward made a node, "layers.0 (GELU)"."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    path, kind = stack[-1] if stack else ("", "")
+    return f"{path} ({str(kind).rpartition('.')[2]})" if path else ""
 
 
 def _is_lowered(node: Node, names: Collection[str]) -> bool:
