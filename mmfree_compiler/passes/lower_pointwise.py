@@ -77,7 +77,8 @@ class Builder:
         value = y.meta["val"]
         if y not in self.constants:
             return y if same_shape(value, like.meta["val"]) else None
-        if value.numel() not in (1, value.shape[-1]):
+        is_row = value.shape[-1:] == (value.numel(),) == like.meta["val"].shape[-1:]
+        if value.numel() != 1 and not is_row:
             return None
         if value.dim() == 1 and value.dtype == torch.float32:
             return y
