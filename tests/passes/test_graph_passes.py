@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 from torch.fx import GraphModule
-from zoo import Gated, Mixer, Proj, Tiny
+from zoo import Proj
+from zoo_parts import Gated, Mixer, Tiny
 
 from mmfree_compiler.explain import dot, listing, notes, table, text
 from mmfree_compiler.ops import OPS
