@@ -25,12 +25,16 @@ from numpy.typing import NDArray
 
 from mmfree_compiler.artifact import Artifact, Variant, aligned_empty
 from mmfree_compiler.errors import ArtifactError
+from mmfree_compiler.layouts import LAYOUTS
 from mmfree_compiler.runtime.cpu_features import choose
 from mmfree_compiler.runtime.ffi import tvm_ffi
 
 Array = NDArray[np.generic]
 
 ABI = 1  # the number of the convention above; a change of it is a new number
+# Packed weights that a thread of a decode step should at least read (0.2 ms from DRAM): with less,
+# the step gains little from another thread, and waits for it when the machine is busy.
+BYTES_PER_THREAD = 4 << 20
 
 
 class CpuLauncher:
@@ -49,7 +53,9 @@ class CpuLauncher:
                 f"follows calling convention {self.variant.abi}, this runtime knows {ABI}",
                 "Compile the model with this version",
             )
+        weights = sum(t.nbytes for t in manifest.tensors.values() if t.layout in LAYOUTS)
         self._threads = threads
+        self._decode_threads = min(threads, 1 + weights // BYTES_PER_THREAD)
         self._chunk = manifest.memory.chunk
         self._library = _load_library(artifact.members[self.variant.member])
         self._decode, self._prefill = (self._function(name) for name in ("decode", "prefill"))
@@ -104,7 +110,8 @@ class CpuLauncher:
         outputs: list[Array],
     ) -> None:
         count = len(slots)
-        function = self._decode if count == 1 and first == 0 else self._prefill
+        alone = count == 1 and first == 0
+        function = self._decode if alone else self._prefill
         arrays = [*inputs, *outputs, slots, state]
         with self._lock:
             function(
@@ -113,7 +120,7 @@ class CpuLauncher:
                 *self._scratch,
                 count,
                 first,
-                self._threads,
+                self._decode_threads if alone else self._threads,
             )
 
 
