@@ -17,7 +17,7 @@ from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.backends import Backend, Details
 from mmfree_compiler.errors import InputError, TargetError
 from mmfree_compiler.fallback import EagerModel, eager_model
-from mmfree_compiler.models import MatMulFreeLM, load_checkpoint
+from mmfree_compiler.models import MLGRU, MatMulFreeLM, load_checkpoint
 from mmfree_compiler.program import Program
 from mmfree_compiler.runtime import Session
 from mmfree_compiler.target import Target
@@ -144,7 +144,9 @@ def _graph(
 ) -> fx.GraphModule:
     """Trace and rewrite to mmfree ops."""
     if isinstance(module, MatMulFreeLM):
-        module, example_inputs = _Logits(module), (torch.zeros(2, 3, dtype=torch.int64),)
+        example_inputs = (torch.zeros(2, 3, dtype=torch.int64),)
+    if isinstance(module, _STATEFUL):
+        module = _Stateless(module)
     if not example_inputs:
         raise InputError(
             f"module {type(module).__name__}",
@@ -156,16 +158,20 @@ def _graph(
     return passes.run(passes.GRAPH, graph, (*checks, *observers))
 
 
-class _Logits(nn.Module):
-    """A language model as a function of tokens alone: states come in when it is lowered."""
+# Modules that return (rows, state).
+_STATEFUL = (MatMulFreeLM, MLGRU)
 
-    def __init__(self, model: MatMulFreeLM) -> None:
+
+class _Stateless(nn.Module):
+    """A stateful module as a function of its rows alone: states come in when it is lowered."""
+
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.module = module
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        logits: Tensor = self.model(tokens)[0]
-        return logits
+    def forward(self, x: Tensor) -> Tensor:
+        rows: Tensor = self.module(x)[0]
+        return rows
 
 
 def compile_graph(

@@ -1,15 +1,15 @@
 """The one tree of errors. Every message names the thing, the cause and the mend.
 
-    MmfreeError
-    ├── CheckpointError     a checkpoint folder: its config, its tensors, its tokenizer
-    ├── TraceError          a module that torch.export or an adapter cannot take
-    ├── UnsupportedError    operations that the target has no lowering for, all at once
-    ├── TargetError         an unknown target, or one that this machine cannot run
-    ├── ToolchainError      a missing or failing compiler, linker or optional package
-    ├── ArtifactError       a damaged, truncated, hostile or newer model.mmfree
-    ├── CorpusError         training text that cannot be read or is too short
-    └── InputError          arguments of a call: tokens, masks, sampling settings, threads
-        └── StateError      a state of another model, another batch or another build
+MmfreeError
+├── CheckpointError     a checkpoint folder: its config, its tensors, its tokenizer
+├── TraceError          a module that torch.export or an adapter cannot take
+├── UnsupportedError    operations that the target has no lowering for, all at once
+├── TargetError         an unknown target, or one that this machine cannot run
+├── ToolchainError      a missing or failing compiler, linker or optional package
+├── ArtifactError       a damaged, truncated, hostile or newer model.mmfree
+├── CorpusError         training text that cannot be read or is too short
+└── InputError          arguments of a call: tokens, masks, sampling settings, threads
+    └── StateError      a state of another model, another batch or another build
 """
 
 

@@ -55,33 +55,23 @@ def test_a_glu() -> None:
     assert_close(compiled(module, x)(x), module(x))
 
 
-class MixerLayer(nn.Module):
-    """One MLGRU layer as a module of rows: no state goes in or out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        config = ModelConfig(
-            model_type="hgrn_bit",
-            vocab_size=16,
-            hidden_size=32,
-            num_hidden_layers=1,
-            use_short_conv=True,
-        )
-        self.mixer = MLGRU(config)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.mixer(x, None, None, None)[0]
-        return out
-
-
 @torch.no_grad()
-def test_an_mlgru_layer() -> None:
+@pytest.mark.parametrize("shared", [True, False])
+def test_an_mlgru_layer(shared: bool) -> None:
+    """Rows in, rows out: sequences start anew at every call."""
     torch.manual_seed(2)
-    module = MixerLayer()
-    x = rows(2, 40, 32)
+    config = ModelConfig(
+        model_type="hgrn_bit",
+        vocab_size=16,
+        hidden_size=32,
+        num_hidden_layers=1,
+        use_short_conv=True,
+        share_conv_kernel=shared,
+    )
+    module, x = MLGRU(config), rows(2, 40, 32)
     model = compiled(module, x)
-    assert_close(model(x), module(x))
-    assert torch.equal(model(x), model(x))  # sequences start anew at every call
+    assert_close(model(x), module(x)[0])
+    assert torch.equal(model(x), model(x))
 
 
 @torch.no_grad()
