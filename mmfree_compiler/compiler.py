@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
 
@@ -20,6 +21,8 @@ from mmfree_compiler.fallback import EagerModel, eager_model
 from mmfree_compiler.models import MLGRU, MatMulFreeLM, load_checkpoint
 from mmfree_compiler.program import Program
 from mmfree_compiler.runtime import Session
+from mmfree_compiler.runtime.launcher import Launcher
+from mmfree_compiler.runtime.threads import resolve_threads
 from mmfree_compiler.target import Target
 from mmfree_compiler.trace import trace
 
@@ -41,8 +44,13 @@ class CompiledModel:
 
     artifact: Artifact
     program: Program
-    session: Session
-    saveable: bool = True
+    threads: int
+    launcher: Launcher | None = None  # of a target that runs in this process only
+
+    @cached_property
+    def session(self) -> Session:
+        """Made when first used: a model may be compiled for another machine."""
+        return Session(self.artifact, self.threads, launcher=self.launcher)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.session(*args, **kwargs)
@@ -53,7 +61,7 @@ class CompiledModel:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write model.mmfree. Raises TargetError when the target exists in this process only."""
-        if not self.saveable:
+        if self.launcher is not None:
             raise TargetError(
                 f"target {self.artifact.manifest.target}",
                 "runs in the process that compiled it and cannot be saved",
@@ -113,7 +121,7 @@ def compile(  # noqa: A001
     CheckpointError, TraceError, UnsupportedError (all unsupported operations at once), TargetError,
     ToolchainError.
     """
-    watching = tuple(observers)
+    watching, count = tuple(observers), resolve_threads(threads)
     goal = Target.parse(target)
     backend = backends.get(goal.kind)
     if fallback not in ("error", "eager"):
@@ -122,11 +130,11 @@ def compile(  # noqa: A001
     if fallback == "eager":
         graph = _graph(module, example_inputs, check, watching)
         return eager_model(
-            graph, backend.lowered, lambda part: compile_graph(part, backend, goal, threads).session
+            graph, backend.lowered, lambda part: compile_graph(part, backend, goal, count).session
         )
     # No name holds the graph here: its weights go as soon as they are packed.
     return compile_graph(
-        _graph(module, example_inputs, check, watching), backend, goal, threads, module, watching
+        _graph(module, example_inputs, check, watching), backend, goal, count, module, watching
     )
 
 
@@ -178,7 +186,7 @@ def compile_graph(
     graph: fx.GraphModule,
     backend: Backend,
     target: Target,
-    threads: int | None,
+    threads: int,
     module: nn.Module | None = None,
     observers: tuple[passes.Observer, ...] = (),
 ) -> CompiledModel:
@@ -192,8 +200,7 @@ def compile_graph(
     program = passes.run(pipeline, program, observers)
     artifact = backend.emit(program, target, details)
     launcher = backend.launcher(program) if backend.launcher else None
-    session = Session(artifact, threads, launcher=launcher)
-    return CompiledModel(artifact, program, session, saveable=launcher is None)
+    return CompiledModel(artifact, program, threads, launcher)
 
 
 def _details(graph: fx.GraphModule, names: tuple[str, ...], module: nn.Module | None) -> Details:

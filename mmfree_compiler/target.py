@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 
 from mmfree_compiler.errors import TargetError
 
-# kind -> the variants that may follow the colon. The first line of docs/targets says what each is.
-KINDS: dict[str, tuple[str, ...]] = {
-    "cpu": ("x86-64-avx512vnni", "x86-64-v3", "portable"),
-    "reference": (),
+# kind -> the variants that may follow the colon, best first, and the architecture of each as
+# platform.machine() spells it. docs/targets says what each is.
+KINDS: dict[str, dict[str, str]] = {
+    "cpu": {
+        "x86-64-avx512vnni": "x86_64",
+        "x86-64-v3": "x86_64",
+        "portable": "x86_64",
+        "aarch64": "aarch64",
+    },
+    "reference": {},
 }
+
+
+def default_variants(kind: str) -> tuple[str, ...]:
+    """The variants for this machine's architecture; all of them where none is."""
+    here = tuple(name for name, arch in KINDS[kind].items() if arch == platform.machine())
+    return here or tuple(KINDS[kind])
 
 
 @dataclass(frozen=True)
@@ -21,12 +34,12 @@ class Target:
     variants: tuple[str, ...]
 
     def __str__(self) -> str:
-        chosen = "" if self.variants == KINDS[self.kind] else ":" + ",".join(self.variants)
-        return self.kind + chosen
+        default = self.variants == default_variants(self.kind)
+        return self.kind if default else f"{self.kind}:{','.join(self.variants)}"
 
     @classmethod
     def parse(cls, text: str | Target) -> Target:
-        """Read "kind" or "kind:variant,variant"; without variants, all of the kind's.
+        """Read "kind" or "kind:variant,variant"; without variants, those for this machine.
 
         Raises TargetError on an unknown kind or variant, listing those there are.
         """
@@ -35,7 +48,7 @@ class Target:
         kind, separator, rest = text.partition(":")
         if kind not in KINDS:
             raise TargetError(f"target {text!r}", "unknown", f"Known: {', '.join(KINDS)}")
-        variants = tuple(dict.fromkeys(rest.split(","))) if separator else KINDS[kind]
+        variants = tuple(dict.fromkeys(rest.split(","))) if separator else default_variants(kind)
         unknown = [variant for variant in variants if variant not in KINDS[kind]]
         if unknown:
             known = ", ".join(KINDS[kind]) or "none"

@@ -25,6 +25,7 @@ VARIANTS: dict[str, tuple[str, frozenset[str]]] = {
     "x86-64-avx512vnni": ("x86_64", _V4 | {"avx512_vnni"}),
     "x86-64-v3": ("x86_64", _V3),
     "portable": ("x86_64", frozenset()),
+    "aarch64": ("aarch64", frozenset()),
 }
 
 

@@ -8,7 +8,7 @@ from op_modules import TinyLM
 
 import mmfree_compiler as mmf
 from mmfree_compiler.compiler import CompiledModel
-from mmfree_compiler.target import KINDS
+from mmfree_compiler.target import default_variants
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def compiled(layers: int) -> CompiledModel:
     return mmf.compile(TinyLM(V=64, D=64, inner=64, F=128, L=layers), example_inputs=(ids,))
 
 
-@pytest.mark.parametrize("variant", KINDS["cpu"])
+@pytest.mark.parametrize("variant", default_variants("cpu"))
 def test_nothing_comes_from_the_heap_of_tvm(shallow: CompiledModel, variant: str) -> None:
     """Its allocator is in TVM's runtime, which a deployment does not have; nor would a step that
     allocates be wanted."""
@@ -36,3 +36,15 @@ def test_code_does_not_grow_with_depth(shallow: CompiledModel) -> None:
         if name.startswith("kernels/"):
             # Offsets into a larger weights.bin take longer encodings here and there.
             assert len(deep.artifact.members[name]) < 1.1 * len(code)
+
+
+def test_a_library_for_another_architecture() -> None:
+    """Compiled and linked; not run here."""
+    ids = torch.zeros(2, 3, dtype=torch.int64)
+    model = mmf.compile(TinyLM(), "cpu:aarch64,portable", example_inputs=(ids,))
+    machines = {
+        name: int.from_bytes(code[18:20].tobytes(), "little")  # e_machine of the ELF header
+        for name, code in model.artifact.members.items()
+        if name.startswith("kernels/")
+    }
+    assert machines == {"kernels/aarch64.so": 183, "kernels/portable.so": 62}

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from op_modules import TinyLM, mm, ternary
+from op_modules import TinyLM, mm, runnable_variants, ternary
 from torch import Tensor, nn
 
 import mmfree_compiler as mmf
@@ -16,10 +16,8 @@ from mmfree_compiler import backends
 from mmfree_compiler.compiler import CompiledModel
 from mmfree_compiler.ops import OPS, POINTWISE_BINARY, POINTWISE_UNARY
 from mmfree_compiler.runtime import Session
-from mmfree_compiler.runtime.cpu_features import VARIANTS, cpu_features
-from mmfree_compiler.target import KINDS
 
-RUNNABLE = [name for name in KINDS["cpu"] if VARIANTS[name][1] <= cpu_features()]
+RUNNABLE = runnable_variants()
 WIDTHS = [16, 48, 37, 5]  # whole vectors, several, and two that end in padding
 # fp32 outputs agree to 1e-5 relative (numerics, promise b): sums are taken in another order, and
 # exp is a polynomial within 2e-7 of the true value.

@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 import torch
 from golden_cases import TOLERANCE, GoldenCase, golden_cases, steady_positions
+from op_modules import runnable_variants
 from torch import Tensor, nn
 
 import mmfree_compiler as mmf
 from mmfree_compiler.compiler import CompiledModel
 from mmfree_compiler.models import BitLinear
 from mmfree_compiler.runtime import Session
-from mmfree_compiler.runtime.cpu_features import VARIANTS, cpu_features
-from mmfree_compiler.target import KINDS
 
-RUNNABLE = [name for name in KINDS["cpu"] if VARIANTS[name][1] <= cpu_features()]
+RUNNABLE = runnable_variants()
 TARGETS = ["reference", *RUNNABLE]
 
 cases = pytest.mark.parametrize("case", golden_cases(), ids=str)

@@ -160,6 +160,7 @@ _X86 = {"kind": "llvm", "mtriple": "x86_64-linux-gnu"}
 _AVX512 = _X86 | {"mcpu": "x86-64-v4", "mattr": ["+avx512vnni", "-prefer-256-bit"]}
 _AVX2 = _X86 | {"mcpu": "x86-64-v3"}
 _PORTABLE = _X86 | {"mcpu": "x86-64"}
+_AARCH64 = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "generic"}
 
 ISAS: dict[str, Isa] = {
     isa.name: isa
@@ -167,5 +168,6 @@ ISAS: dict[str, Isa] = {
         Isa("x86-64-avx512vnni", _AVX512, (12, 4, 1), _vnni_accumulate, _vnni_sums, _vnni_total),
         Isa("x86-64-v3", _AVX2, (4, 1), _avx2_accumulate, _sums, _total),
         Isa("portable", _PORTABLE, (4, 1), _portable_accumulate, _sums, _total),
+        Isa("aarch64", _AARCH64, (4, 1), _portable_accumulate, _sums, _total),
     )
 }
