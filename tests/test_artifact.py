@@ -124,6 +124,16 @@ def test_saving_into_no_folder_is_an_artifact_error(tmp_path: Path) -> None:
         sample_artifact().save(tmp_path / "absent" / "model.mmfree")
 
 
+@pytest.mark.parametrize("name", [".", "", "folder", "pipe", "a\0b", "a" * 5000])
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")  # as a device is
+    with pytest.raises(ArtifactError, match="cannot be written"):
+        sample_artifact().save(tmp_path / name)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder", "pipe"]
+    assert (tmp_path / "pipe").is_fifo()
+
+
 TOKENS = Port(name="tokens", dtype="int64", width=1, stride=1, limit=10)
 LOGITS = Port(name="logits", dtype="float32", width=10, stride=16)
 

@@ -77,6 +77,9 @@ def write_archive(path: Path, members: Mapping[str, Bytes]) -> None:
     Raises ArtifactError when the file cannot be written; `path` is then as it was.
     """
     try:
+        if (path.exists() and not path.is_file()) or "\0" in str(path):
+            mend = "Name a new or a regular file"  # renaming over a device would remove it
+            raise ArtifactError(repr(str(path)), "cannot be written: is no file", mend)
         with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
             for name, data in members.items():
                 large = data.nbytes >= _ZIP64_FROM
