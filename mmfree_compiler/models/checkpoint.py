@@ -63,6 +63,8 @@ def _stored(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of the folder's weight files, memory-mapped."""
     for file in _weight_files(folder):
         try:
+            if file.exists() and not file.is_file():  # opening a pipe would wait for ever
+                raise CheckpointError(str(file), "is no file", "Fetch the checkpoint again")
             with safe_open(file, framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 - not a mapping
                     yield name, opened.get_tensor(name)

@@ -99,6 +99,8 @@ class ModelConfig(BaseModel):
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises CheckpointError when there is none at `path`."""
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise CheckpointError(str(path), "is no file", "Write the file again")
         value = json.loads(path.read_bytes())
     except OSError as error:
         mend = "Name a folder that holds config.json and model.safetensors"

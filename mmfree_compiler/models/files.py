@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from mmfree_compiler.errors import CheckpointError
 
 
@@ -24,9 +26,10 @@ def staged(folder: Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         yield temporary
         _publish(temporary, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors wraps a full disk's error
         mend = "Name a folder on a disk with room that you may write to"
-        raise CheckpointError(str(folder), error.strerror or str(error), mend) from error
+        cause = getattr(error, "strerror", None) or str(error)
+        raise CheckpointError(str(folder), cause, mend) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)

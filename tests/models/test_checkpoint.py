@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mmfree_compiler.errors import CheckpointError
@@ -195,6 +197,26 @@ HEADER = json.dumps({"lm_head.weight": {"dtype": "F32", "shape": [4], "data_offs
 def test_hostile_weight_file(folder: Path, content: bytes) -> None:
     (folder / WEIGHTS).write_bytes(content)
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        load_checkpoint(folder)
+
+
+def test_a_full_disk_under_the_weights(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr("mmfree_compiler.models.checkpoint.save_file", no_space)
+    with pytest.raises(CheckpointError, match="No space left"):
+        save_checkpoint(load_checkpoint(folder), tmp_path / "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.parametrize("name", ["config.json", WEIGHTS])
+def test_pipes_are_not_waited_for(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(CheckpointError, match="is no file"):
         load_checkpoint(folder)
 
 
