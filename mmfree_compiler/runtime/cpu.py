@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfree_compiler.artifact import Artifact, Variant, aligned_empty
+from mmfree_compiler.artifact import Artifact, MemoryPlan, Variant, aligned_empty
 from mmfree_compiler.errors import ArtifactError
 from mmfree_compiler.layouts import LAYOUTS
 from mmfree_compiler.runtime.cpu_features import choose
@@ -60,15 +60,7 @@ class CpuLauncher:
         self._library = _load_library(artifact.members[self.variant.member])
         self._decode, self._prefill = (self._function(name) for name in ("decode", "prefill"))
         self._weights = tvm_ffi.from_dlpack(_readable(artifact.members["weights.bin"]))
-        plan, rows = manifest.memory, max(self._chunk, threads)
-        self._scratch = [
-            tvm_ffi.from_dlpack(aligned_empty(size, dtype))
-            for size, dtype in (
-                (plan.shared * self._chunk, np.float32),
-                (plan.private * rows, np.float32),
-                (plan.codes * rows, np.int8),
-            )
-        ]
+        self._scratch = _scratch(manifest.memory, threads)
         self._lock = threading.Lock()
 
     def _function(self, name: str) -> Any:
@@ -122,6 +114,21 @@ class CpuLauncher:
                 first,
                 self._decode_threads if alone else self._threads,
             )
+
+
+def _scratch(plan: MemoryPlan, threads: int) -> list[Any]:
+    """The planned arenas. Raises ArtifactError when they are more than the system gives."""
+    rows = max(plan.chunk, threads)
+    sizes = (
+        (plan.shared * plan.chunk, np.float32),
+        (plan.private * rows, np.float32),
+        (plan.codes * rows, np.int8),
+    )
+    try:
+        return [tvm_ffi.from_dlpack(aligned_empty(size, dtype)) for size, dtype in sizes]
+    except (MemoryError, ValueError) as error:  # ValueError: more than an address can name
+        cause = f"needs too much memory: {error}"
+        raise ArtifactError("memory plan", cause, "Get or compile the file again") from error
 
 
 def _load_library(code: NDArray[np.uint8]) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfree_compiler.errors import InputError
+from mmfree_compiler.errors import InputError, StateError
 from mmfree_compiler.runtime.arrays import like, to_numpy
 from mmfree_compiler.runtime.launcher import Floats, Runner, Slots
 from mmfree_compiler.runtime.state import State
@@ -56,6 +56,8 @@ class LanguageModel:
         """A copy of `state`, or the zero state. Raises StateError when it does not fit."""
         if state is None:
             return State.stack([self._zero] * batch)
+        if not isinstance(state, State):
+            raise StateError("state", f"is a {type(state).__name__}", "Pass a State, or None")
         state.check(self._zero, batch)
         return state.fork()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from functools import cached_property
 from numbers import Integral
 from os import PathLike
@@ -113,6 +113,8 @@ class Session:
         """
         if not isinstance(prompt, str):
             return self.language_model.ids(prompt, "prompt", 1)
+        if not prompt:
+            raise InputError("prompt", "empty", "Pass at least one character")
         if self.tokenizer is None:
             raise InputError("prompt", "text, but the artifact has no tokenizer", "Pass token ids")
         return self.language_model.ids(self.tokenizer.encode(prompt, special), "prompt", 1)
@@ -172,7 +174,7 @@ class Session:
         `seed` may be one a prompt; a single one gives prompt i the seed `seed + i`. The other
         arguments are `generate`'s. Prompts run one by one, then all decode side by side.
         """
-        if isinstance(prompts, str) or len(prompts) == 0:
+        if isinstance(prompts, str) or not isinstance(prompts, Sized) or len(prompts) == 0:
             raise InputError("prompts", "no list of prompts", "Pass at least one in a list")
         pairs = zip(prompts, _seeds(seed, len(prompts)), strict=True)
         generations = [self.generate(prompt, seed=one, **options) for prompt, one in pairs]
@@ -187,7 +189,8 @@ class Session:
     ) -> Limits:
         if not isinstance(max_new_tokens, Integral) or max_new_tokens < 1:
             raise InputError("max_new_tokens", f"{max_new_tokens!r}", "Choose an integer from 1")
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        listed_texts = isinstance(stop, Sequence) and not isinstance(stop, str)
+        stops = tuple(stop) if listed_texts else (stop,)
         if not all(isinstance(text, str) and text for text in stops):
             raise InputError("stop", f"{stops!r} has what is no text, or is empty", "Pass strings")
         if stop_tokens is None:
@@ -222,6 +225,8 @@ def _seeds(seed: int | Sequence[int] | None, count: int) -> Sequence[int | None]
         return [None] * count
     if isinstance(seed, int | np.integer):
         return range(seed, seed + count)
+    if not isinstance(seed, Sized):
+        raise InputError("seed", f"{seed!r} is no whole number", "Pass one, or one a prompt")
     if len(seed) != count:
         raise InputError("seed", f"{len(seed)} for {count} prompts", "Pass one, or one a prompt")
     return seed

@@ -11,13 +11,19 @@ from pathlib import Path
 
 from mmfree_compiler.errors import InputError
 
+MAX_THREADS = 256  # what the pool of a compiled library holds (backends/cpu/threads.c)
+
 
 def resolve_threads(threads: int | None) -> int:
-    """`threads`, or as many as the process has CPUs when None. Raises InputError below 1."""
+    """`threads`, or as many as the process has CPUs when None. Raises InputError.
+
+    Numbers from 1 to MAX_THREADS are taken.
+    """
     if threads is None:
-        return available_cpus()
-    if not isinstance(threads, Integral) or threads < 1:
-        raise InputError("threads", f"{threads!r} is below 1 or no number", "Leave it out for all")
+        return min(available_cpus(), MAX_THREADS)
+    if not isinstance(threads, Integral) or not 1 <= threads <= MAX_THREADS:
+        cause = f"{threads!r} is no whole number from 1 to {MAX_THREADS}"
+        raise InputError("threads", cause, "Leave it out for all")
     return threads
 
 

@@ -221,10 +221,16 @@ def test_seeds_of_a_batch() -> None:
     assert len(SESSION.generate_batch(["x", "x"])) == 2
 
 
-@pytest.mark.parametrize("prompts", [[], "text", ["a", ""], [[1], [VOCAB]]], ids=str)
+@pytest.mark.parametrize("prompts", [[], None, (), "text", ["a", ""], [[1], [VOCAB]]], ids=str)
 def test_bad_batches(prompts: Any) -> None:
     with pytest.raises(InputError, match="prompt"):
         SESSION.generate_batch(prompts)
+
+
+@pytest.mark.parametrize("seed", [1.5, -1, "x", [1, 2]], ids=str)
+def test_bad_seeds_of_a_batch(seed: Any) -> None:
+    with pytest.raises(InputError, match="seed"):
+        SESSION.generate_batch(["a"], seed=seed)
 
 
 # --- bad input, found before the first token --------------------------------------------------
@@ -233,7 +239,7 @@ def test_bad_batches(prompts: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompt": ""}, "prompt"),
+        ({"prompt": ""}, "prompt: empty"),
         ({"prompt": []}, "prompt"),
         ({"prompt": [[1, 2]]}, "prompt"),
         ({"prompt": [1, VOCAB]}, r"id 257 at \(1,\)"),
@@ -248,6 +254,9 @@ def test_bad_batches(prompts: Any) -> None:
         ({"seed": "x"}, "seed"),
         ({"stop": ""}, "stop"),
         ({"stop": ["a", 1]}, "stop"),
+        ({"stop": 3}, "stop"),
+        ({"stop": None}, "stop"),
+        ({"state": "state"}, "is a str"),
         ({"stop_tokens": [VOCAB]}, "stop_tokens"),
         ({"stop_tokens": ["a"]}, "stop_tokens"),
     ],

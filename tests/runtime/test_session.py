@@ -158,6 +158,8 @@ def test_states_of_others() -> None:
         lm_session(seed=1)(TOKENS, state)
     with pytest.raises(StateError, match="another model"):
         lm_session(states=(), state_width=32)(TOKENS, state)
+    with pytest.raises(StateError, match="is a ndarray"):
+        session(TOKENS, state.array)
 
 
 def test_several_threads_share_a_session() -> None:
@@ -201,7 +203,7 @@ def test_sessions_over_one_artifact_share_its_weights(
     assert not first.artifact.tensor("head").flags.owndata
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1.5, "2"])
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", 257, 10**9, 10**30])
 def test_bad_threads(threads: Any) -> None:
     with pytest.raises(InputError, match="threads"):
         Session(lm_artifact(), threads)

@@ -1,0 +1,26 @@
+"""Scratch memory that an artifact asks for."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmfree_compiler.artifact import MemoryPlan
+from mmfree_compiler.errors import ArtifactError
+from mmfree_compiler.runtime.cpu import _scratch
+
+
+def test_arenas_are_as_planned() -> None:
+    plan = MemoryPlan(shared=3, private=5, codes=7, chunk=2)
+    assert [tuple(arena.shape) for arena in _scratch(plan, threads=4)] == [(6,), (20,), (28,)]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        MemoryPlan(shared=1 << 48, chunk=1),  # more than an address space
+        MemoryPlan(codes=1 << 48, chunk=1 << 31),  # more than an address can name
+    ],
+)
+def test_a_hostile_plan_is_an_artifact_error(plan: MemoryPlan) -> None:
+    with pytest.raises(ArtifactError, match="memory plan: needs too much"):
+        _scratch(plan, threads=1)
