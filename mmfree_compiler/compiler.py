@@ -155,6 +155,8 @@ def _graph(
         example_inputs = (torch.zeros(2, 3, dtype=torch.int64),)
     if isinstance(module, _STATEFUL):
         module = _Stateless(module)
+    if not isinstance(example_inputs, tuple | list | None):
+        raise InputError("example_inputs", "no tuple of tensors", "Pass example_inputs=(x,)")
     if not example_inputs:
         raise InputError(
             f"module {type(module).__name__}",

@@ -45,6 +45,8 @@ class Target:
         """
         if isinstance(text, Target):
             return text
+        if not isinstance(text, str):
+            raise TargetError(f"target {text!r}", "no text", f"Known: {', '.join(KINDS)}")
         kind, separator, rest = text.partition(":")
         if kind not in KINDS:
             raise TargetError(f"target {text!r}", "unknown", f"Known: {', '.join(KINDS)}")

@@ -162,6 +162,8 @@ def test_states_belong_to_their_model() -> None:
         ({"target": "gpu"}, TargetError),
         ({"target": "cpu:z80"}, TargetError),
         ({"target": "cpu:"}, TargetError),
+        ({"target": None}, TargetError),
+        ({"target": 3}, TargetError),
         ({"fallback": "maybe"}, InputError),
         ({"threads": 0}, InputError),
         ({"threads": -3}, InputError),
@@ -175,6 +177,8 @@ def test_bad_arguments(arguments: dict[str, object], error: type[Exception]) -> 
 def test_a_module_needs_example_inputs() -> None:
     with pytest.raises(InputError, match="example_inputs"):
         mmf.compile(nn.Sequential(BitLinear(4, 4)))
+    with pytest.raises(InputError, match="no tuple"):
+        mmf.compile(BitLinear(4, 4), example_inputs=torch.ones(2, 4))  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("model", [3, None, object()])
