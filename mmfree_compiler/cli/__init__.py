@@ -21,6 +21,10 @@ def main() -> None:
         sys.exit(f"mmfree needs {missing}: pip install 'mmfree-compiler[cli]'")
     try:
         app(prog_name="mmfree")
+    except OSError as error:  # the commands turn those of their own files into MmfreeErrors
+        if os.environ.get("MMFREE_DEBUG"):
+            raise
+        sys.exit(f"mmfree: {error}")
     except Exception as error:
         if os.environ.get("MMFREE_DEBUG"):
             raise

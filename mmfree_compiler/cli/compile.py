@@ -32,6 +32,8 @@ def compile_checkpoint(
 ) -> None:
     """Compile a checkpoint folder to one file that runs without torch and without a compiler."""
     goal = Target.parse(target)
+    if output.is_dir():
+        raise ArtifactError(str(output), "is a folder", "Name a file in it")
     if not output.parent.is_dir():  # better now than after a minute of work
         raise ArtifactError(str(output), "its folder does not exist", "Make it first")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -42,7 +44,7 @@ def compile_checkpoint(
         "artifact": str(output),
         "target": str(goal),
         "variants": [variant.name for variant in manifest.variants],
-        "checkpoint_bytes": sum(f.stat().st_size for f in checkpoint.glob("*.safetensors")),
+        "checkpoint_bytes": sum(f.stat().st_size for f in checkpoint.glob("model*.safetensors")),
         "artifact_bytes": output.stat().st_size,
         "seconds": stages.seconds,
         "peak_rss_bytes": peak_rss(),

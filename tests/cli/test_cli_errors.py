@@ -93,6 +93,7 @@ def test_compile_of_no_checkpoint(tmp_path: Path) -> None:
 def test_compile_into_no_folder(tiny_checkpoint: Path, tmp_path: Path) -> None:
     said = invoke("compile", tiny_checkpoint, "-o", tmp_path / "nowhere" / "m")
     assert_one_line(said, "its folder does not exist")
+    assert_one_line(invoke("compile", tiny_checkpoint, "-o", tmp_path), "is a folder")
 
 
 def test_the_reference_target_cannot_be_saved(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -161,6 +162,14 @@ def test_a_bug_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["mmfree", "doctor"])
     with pytest.raises(SystemExit, match="RuntimeError: odd"):
         cli.main()
+
+
+def test_a_full_disk_behind_stdout_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    raising(monkeypatch, OSError(28, "No space left on device"))
+    monkeypatch.setattr(sys, "argv", ["mmfree", "doctor"])
+    with pytest.raises(SystemExit, match="No space left") as left:
+        cli.main()
+    assert "bug" not in str(left.value)
 
 
 def run_python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
