@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_launcher import lm_session
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -140,3 +141,9 @@ def test_damaged_logits(bad: float, temperature: float) -> None:
 def test_settings_out_of_range(name: str, value: Any) -> None:
     with pytest.raises(InputError, match=name):
         Sampler(**{name: value})
+
+
+@pytest.mark.parametrize("seed", [1.5, -1, "x", [1, 2]], ids=str)
+def test_bad_seeds_of_a_batch(seed: Any) -> None:
+    with pytest.raises(InputError, match="seed"):
+        lm_session().generate_batch([[1]], seed=seed)
