@@ -20,6 +20,7 @@ MAX_LINES = 300
 # not listed (compiler, cli, ...) know all.
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
+    "interrupts": (set(), set()),
     "target": ({"errors"}, set()),
     "program": ({"errors", "program_text"}, {"numpy"}),
     "program_text": ({"program"}, set()),
@@ -30,7 +31,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"numpy", "pydantic", "tokenizers", "tvm_ffi"},
     ),
     "ops": ({"errors"}, {"torch"}),
-    "models": ({"errors", "ops"}, {"numpy", "pydantic", "safetensors", "tokenizers", "torch"}),
+    "models": (
+        {"errors", "interrupts", "ops"},
+        {"numpy", "pydantic", "safetensors", "tokenizers", "torch"},
+    ),
     "trace": ({"errors", "ops"}, {"torch"}),
     "explain": (set(), {"torch"}),
     "passes": (
@@ -39,7 +43,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     # `runtime`: the launcher that runs what a backend emits, and the table of CPU variants.
     "backends": (
-        {"artifact", "errors", "layouts", "ops", "program", "runtime", "target"},
+        {"artifact", "errors", "interrupts", "layouts", "ops", "program", "runtime", "target"},
         {"numpy", "torch"},
     ),
 }

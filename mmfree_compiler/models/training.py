@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmfree_compiler.errors import CheckpointError, CorpusError, InputError
+from mmfree_compiler.interrupts import uninterrupted
 from mmfree_compiler.models.checkpoint import TOKENIZER, WEIGHTS, write_checkpoint
 from mmfree_compiler.models.config import ModelConfig
 from mmfree_compiler.models.corpus import Corpus
@@ -141,22 +139,6 @@ def _save(run: Run, settings: str, output: Path) -> None:
         save_byte_tokenizer(folder / TOKENIZER)
         (folder / "history.json").write_text(json.dumps(run.history) + "\n")
         run.save(folder / RESUME_FILE, settings)
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block ends, so that a step is taken whole or not at all."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread receives signals
-        return
-    pending: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, _: pending.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if pending:
-        raise KeyboardInterrupt
 
 
 def _step(run: Run, config: TrainConfig, corpus: Corpus) -> Step:

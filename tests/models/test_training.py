@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mmfree_compiler.errors import CheckpointError, CorpusError, InputError
+from mmfree_compiler.interrupts import uninterrupted
 from mmfree_compiler.models import MatMulFreeLM, load_checkpoint, training
 from mmfree_compiler.models.corpus import Corpus
 from mmfree_compiler.models.tokenizer import END_OF_TEXT_ID
@@ -22,7 +23,6 @@ from mmfree_compiler.models.training import (
     bits_per_byte,
     learning_rate,
     train,
-    uninterrupted,
 )
 
 TINY = TrainConfig(

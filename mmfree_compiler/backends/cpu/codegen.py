@@ -12,6 +12,7 @@ import tvm
 from mmfree_compiler.backends.cpu.isa import Isa
 from mmfree_compiler.backends.cpu.kernel import Kernel, emit
 from mmfree_compiler.backends.cpu.toolchain import link
+from mmfree_compiler.interrupts import uninterrupted
 from mmfree_compiler.program import Program
 
 CHUNK = 64  # tokens a prefill call takes: enough to hide reading the weights behind the products
@@ -28,7 +29,8 @@ def library(program: Program, isa: Isa, offsets: dict[str, int]) -> bytes:
     if int(os.environ.get("MMFREE_DEBUG") or 0) >= 3:
         for function in functions.values():
             print(function.script(), file=sys.stderr)
-    executable = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(isa.llvm))
+    with uninterrupted():  # Ctrl-C inside a callback of TVM's would come out as a RuntimeError
+        executable = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(isa.llvm))
     with tempfile.TemporaryDirectory(prefix="mmfree-") as folder:
         code, output = Path(folder, "kernels.o"), Path(folder, "kernels.so")
         executable.mod.write_to_file(str(code))
