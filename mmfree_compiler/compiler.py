@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
@@ -42,8 +42,8 @@ class CompiledModel:
     or tensors in, tensors out for a module that is no language model.
     """
 
-    artifact: Artifact
-    program: Program
+    artifact: Artifact = field(repr=False)
+    program: Program = field(repr=False)
     threads: int
     launcher: Launcher | None = None  # of a target that runs in this process only
 

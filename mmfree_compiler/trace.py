@@ -196,7 +196,7 @@ def _check_free(module: nn.Module, program: ExportedProgram) -> None:
             raise TraceError(
                 f"{type(module).__name__}, input {node.name}",
                 f"its forward works only with size {value.shape[fixed[0]]} in dimension {fixed[0]}",
-                "Take sizes from the input's shape, or trace with dynamic=False",
+                "Take sizes from the input's shape",
             )
 
 

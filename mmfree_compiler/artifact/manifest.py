@@ -176,9 +176,9 @@ class Manifest(_Record):
         for variant in self.variants:
             if variant.member not in self.members:
                 yield f"variant {variant.name}: no member {variant.member}"
-        for part in self.states:
-            if part.offset + part.width * part.count > self.state_width:
-                yield f"state {part.name} exceeds the state's width {self.state_width}"
+        ends = [part.offset + part.width * part.count for part in self.states]
+        if max(ends, default=0) != self.state_width:
+            yield f"states end at {max(ends, default=0)}, not at the width {self.state_width}"
         for name, tensor in self.tensors.items():
             if tensor.offset + tensor.nbytes > self.members[WEIGHTS].size:
                 yield f"tensor {name} exceeds {WEIGHTS}"

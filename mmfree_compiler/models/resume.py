@@ -43,7 +43,7 @@ class Run:
                 metadata = opened.metadata() or {}
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             if metadata.get("settings") != settings:
-                cause = "holds a run of other settings or another corpus"
+                cause = "holds a run of other settings (steps, batch, ...) or another corpus"
                 raise CheckpointError(str(path), cause, MEND)
             self._restore(tensors)
             progress = json.loads(metadata["progress"])

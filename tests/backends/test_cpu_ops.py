@@ -94,6 +94,26 @@ def test_rows(variant: str, width: int) -> None:
 
 
 @variants
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_nan_and_infinity_are_not_hidden(variant: str, bad: float) -> None:
+    """A row that holds one comes out as NaN; the other rows are as they were."""
+    eye, one, w = torch.eye(24, dtype=torch.int8), torch.ones(1), torch.ones(24)
+
+    def quantized(x: Tensor) -> list[Tensor]:
+        plain, normed = mm.quantize(x, 1e-5), mm.norm_quant(x, w, 1e-6, [w], 1e-6, 1e-5)
+        return [mm.ternary_linear(q, scale, eye, one, None) for q, scale in (plain, normed)]
+
+    x = rows(20, 24)
+    model = compiled(variant, Apply(quantized), x)
+    before = model(x)
+    x[3, 7], x[5, 20] = bad, bad  # in a whole vector, and in one that ends in padding
+    for found, fine in zip(model(x), before, strict=True):
+        assert found[[3, 5]].isnan().all()
+        others = [k for k in range(20) if k not in (3, 5)]
+        assert torch.equal(found[others], fine[others])
+
+
+@variants
 @pytest.mark.parametrize("shape", [(16, 16), (40, 96), (7, 5), (33, 130), (256, 512)])
 def test_integer_sums_are_exact(variant: str, shape: tuple[int, int]) -> None:
     """Rows of integers with absmax 127 are their own codes, of scale 1: outputs are the sums."""

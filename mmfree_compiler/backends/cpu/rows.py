@@ -6,6 +6,7 @@ and its absmax, a second writes the codes. 1/rms enters the scale only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from tvm.script import tirx as T
@@ -19,6 +20,7 @@ from mmfree_compiler.program import Node
 Row = Callable[[Expr], Expr]  # column -> 16 floats of a row
 
 CODE_MAX = 127.0
+FLOAT_MAX = 3.4028234e38
 
 
 def _columns(width: int, body: Callable[[Expr, int], None]) -> None:
@@ -100,13 +102,17 @@ def _write_norm(
 def _quantize(memory: Memory, place: Place, node: Node) -> None:
     row = _input(memory, node.inputs[0], place)
     codes, scale = node.outputs
-    cell = v.accumulator(0.0)
+    peak, total = v.accumulator(0.0), v.accumulator(0.0)
 
     def body(column: Expr, lanes: int) -> None:
-        _accumulate(cell, v.maximum, v.absolute(_valid(row(column), lanes)))
+        size = I.bind(v.absolute(_valid(row(column), lanes)))
+        _accumulate(peak, v.maximum, size)
+        _accumulate(total, _add, size)
 
     _columns(memory.width(codes), body)
-    absmax = v.fold(cell, v.maximum)
+    # A maximum passes over NaN; a sum does not.
+    finite = v.fold(total, _add) <= T.float32(FLOAT_MAX)
+    absmax = I.bind(T.Select(finite, v.fold(peak, v.maximum), T.float32(math.nan)))
     _write_codes(memory, place, (codes, scale), row, absmax, T.float32(1), node)
 
 
@@ -166,7 +172,9 @@ def _write_codes(
 ) -> None:
     """codes = round(row * inverse * 127 / absmax), absmax = max(peak * inverse, quant_eps)."""
     codes, scale = outputs
-    absmax = I.bind(T.max(peak * inverse, T.float32(_float(node, "quant_eps"))))
+    # A comparison that keeps NaN, as max does not; the scale then takes it to the outputs.
+    smallest, found = T.float32(_float(node, "quant_eps")), I.bind(peak * inverse)
+    absmax = I.bind(T.Select(found < smallest, smallest, found))
     factor = v.splat(I.bind(T.float32(CODE_MAX) / absmax * inverse))
     total = v.register("int32")
     v.store(total, 0, v.splat_int(0))
