@@ -124,7 +124,7 @@ def test_rewriting_changes_nothing_by_itself() -> None:
         ({"surprise": 1}, "surprise"),
         ({"kind": "poem"}, "kind"),
         ({"state_width": 1 << 60}, "state_width"),
-        ({"state_width": 3}, "exceeds the state"),
+        ({"state_width": 3}, "states end at"),
         ({"inputs": []}, "inputs"),
         ({"members": {}}, "members"),
         ({"members": {"weights.bin": {"size": -1, "sha256": "0" * 64}}}, "size"),

@@ -152,12 +152,13 @@ def test_bad_tokens(tokens: Any, message: str) -> None:
 def test_states_of_others() -> None:
     session = lm_session()
     _, state = session(TOKENS)
+    other = session.artifact.manifest.states[0].model_copy(update={"name": "other"})
     with pytest.raises(StateError, match="3 sequences, the call has 2"):
         session(TOKENS[:2], state)
     with pytest.raises(StateError, match="another model"):
         lm_session(seed=1)(TOKENS, state)
     with pytest.raises(StateError, match="another model"):
-        lm_session(states=(), state_width=32)(TOKENS, state)
+        lm_session(states=(other,))(TOKENS, state)
     with pytest.raises(StateError, match="is a ndarray"):
         session(TOKENS, state.array)
 
