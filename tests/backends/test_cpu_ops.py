@@ -156,6 +156,27 @@ def test_scans_follow_sequences(variant: str) -> None:
 
 
 @variants
+def test_a_convolution_of_one_channel(variant: str) -> None:
+    weight, bias = rows(1, 4, seed=7), rows(1, seed=8)
+    x = rows(2, 9, 1)
+    got = compiled(variant, Apply(lambda x: mm.short_conv(x, weight, bias)), x)(x)
+    close(got, mm.short_conv(x, weight, bias))
+
+
+@pytest.mark.parametrize("name", ["silu", "tanh", "exp"])
+def test_long_chains_compile(name: str) -> None:
+    """In a time that grows with their length; once it doubled with every op."""
+
+    def chain(x: Tensor) -> Tensor:
+        for _ in range(12):
+            x = getattr(mm, name)(mm.neg(x))
+        return x
+
+    x = rows(2, 3, 16)
+    close(compiled(RUNNABLE[-1], Apply(chain), x)(x), chain(x))
+
+
+@variants
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_embedding_widens_exactly(variant: str, dtype: torch.dtype) -> None:
     table = rows(50, 20).to(dtype)

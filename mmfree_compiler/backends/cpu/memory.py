@@ -96,10 +96,13 @@ class Memory:
 
     def floats(self, name: str, layer: Expr | None, column: Expr) -> Expr:
         """16 fp32 of a constant row, or its only one in every lane."""
-        at = self.constant(name, layer)
         if self.program.constants[name].shape[-1] == 1:
             return T.broadcast(self.scalar_constant(name, layer), LANES)
-        at = at + T.Cast("int64", column) * T.int64(4)
+        return self.elements(name, layer, column)
+
+    def elements(self, name: str, layer: Expr | None, first: Expr) -> Expr:
+        """16 fp32 of a constant, as it lies in memory."""
+        at = self.constant(name, layer) + T.Cast("int64", first) * T.int64(4)
         return T.reinterpret(FLOATS, load(self.buffers["weights"], at, "uint8x64"))
 
     def scalar_constant(self, name: str, layer: Expr | None) -> Expr:

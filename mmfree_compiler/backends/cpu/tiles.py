@@ -106,7 +106,7 @@ def _epilogue(
     for node in nodes:
         made = TILES[node.op](tile, node)
         for name, vector in zip(node.outputs, made, strict=True):
-            tile.vectors[name] = I.bind(vector)
+            tile.vectors[name] = v.cut(vector)
             _keep(memory, place, name, tile.vectors[name])
 
 
@@ -209,7 +209,7 @@ def _short_conv(tile: _Tile, node: Node) -> tuple[Expr, ...]:
         buffer, at = memory.state(node.state, place, tap)
         v.store(buffer, at, vector)
         row = memory.program.constants[weight].parts[0].shape[1] * tap
-        out = out + memory.floats(weight, place.layer, place.column + row) * vector
+        out = out + memory.elements(weight, place.layer, place.column + row) * vector
     return (out,)
 
 

@@ -51,6 +51,17 @@ def register(dtype: str = "float32", lanes_: int = LANES) -> Buffer:
     return I.alloc_buffer((lanes_,), dtype, scope="global")
 
 
+def cut(vector: Expr) -> Expr:
+    """The same vector, read back from a register.
+
+    TVM's simplifier looks through let bindings: it takes exponential time over a chain of ops with
+    clamps in them, and not over loads.
+    """
+    cell = register()
+    store(cell, 0, vector)
+    return load(cell, 0)
+
+
 def accumulator(initial: float) -> Buffer:
     """A register that holds a running reduction."""
     cell = register()
