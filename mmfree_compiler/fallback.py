@@ -47,7 +47,9 @@ def eager_model(
     graph: fx.GraphModule, lowered: frozenset[str], compile_part: CompilePart
 ) -> EagerModel:
     """Cut `graph` into the largest parts of `lowered` ops, and compile each with `compile_part`."""
-    support = _Lowered(frozenset(OPS[name].overload for name in lowered))
+    # Token ids stay in torch: a part takes and gives rows.
+    rows = frozenset(OPS[name].overload for name in lowered if OPS[name].kind != "gather")
+    support = _Lowered(rows)
     partitioner = CapabilityBasedPartitioner(graph, support, allows_single_node_partition=True)
     parted = partitioner.partition_and_fuse()
     for node in list(parted.graph.nodes):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from op_modules import mm
 from torch import Tensor, nn
 
 import mmfree_compiler as mmf
+from mmfree_compiler.artifact import aligned_empty
 from mmfree_compiler.compiler import CompiledModel
 from mmfree_compiler.errors import InputError, StateError, TargetError, UnsupportedError
 from mmfree_compiler.fallback import EagerModel
@@ -185,3 +188,92 @@ def test_a_module_needs_example_inputs() -> None:
 def test_what_is_no_model(model: object) -> None:
     with pytest.raises(InputError):
         mmf.compile(model)  # type: ignore[call-overload]  # on purpose
+
+
+W = torch.arange(20.0)
+
+
+class Graph(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda _: {},
+        lambda _: W * 2,
+        lambda x: (mm.silu(x), None),
+        lambda x: mm.silu(x).reshape(-1, 20),
+        lambda x: mm.quantize(x, 1e-5)[0],
+        lambda x: mm.mul(x, mm.quantize(x, 1e-5)[1]),
+        lambda x: mm.mlgru_scan(x, x, W[None]),
+        lambda x: mm.mlgru_scan(x.reshape(1, -1, 20), x.reshape(1, -1, 20)).reshape(x.shape),
+    ],
+)
+def test_what_rows_cannot_say_is_refused(function: Any) -> None:
+    """Nothing is computed wrongly or crashes: each is an error of the project's tree."""
+    with pytest.raises(UnsupportedError):
+        compiled(Graph(function), rows(2, 3, 20))
+
+
+class Names(nn.Module):
+    """Inputs called like a buffer, like the copy of an output, and like kernels' arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("w", torch.full((20,), 3.0))
+
+    def forward(self, w: Tensor, output0: Tensor, state: Tensor, weights: Tensor) -> list[Tensor]:
+        return [w, mm.add(w, self.w), output0, mm.add(state, weights)]
+
+
+@torch.no_grad()
+def test_names_do_not_matter() -> None:
+    inputs = [rows(2, 3, 20, seed=seed) for seed in range(4)]
+    for found, expected in zip(compiled(Names(), *inputs)(*inputs), Names()(*inputs), strict=True):
+        assert torch.equal(found, expected)
+
+
+class ScanLast(nn.Module):
+    """A language model whose output is made beside its scan."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.randn(20, 20))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = mm.embedding(ids, self.table)
+        out: Tensor = mm.add(mm.mlgru_scan(mm.mul(x, x), mm.sigmoid(x)), x)
+        return out
+
+
+def test_outputs_beside_a_scan_stay_in_their_rows() -> None:
+    """Tokens that no output is wanted of write none: they would land before the buffer."""
+    ids = torch.randint(0, 20, (1, 60), generator=torch.Generator().manual_seed(0))
+    model = compiled(ScanLast(), ids)
+    expected, _ = model(ids)
+    language_model = model.session.language_model
+    guarded = aligned_empty((62, 32), np.float32)
+    guarded[:] = -7
+    state = aligned_empty((1, model.artifact.manifest.state_width), np.float32)
+    state[:] = 0
+    launcher = language_model._runner.launcher
+    launcher.run((ids[0].numpy(),), np.zeros(60, np.int32), state, 59, (guarded[60:61],))
+    assert (guarded[:60] == -7).all()
+    assert np.array_equal(guarded[60, :20], expected[0, 59].numpy())
+
+
+@torch.no_grad()
+def test_the_eager_fallback_embeds_in_torch() -> None:
+    table = rows(20, 16)
+    module = Graph(lambda ids: mm.silu(torch.erf(mm.embedding(ids, table))))
+    ids = torch.tensor([[1, 2, 3]])
+    model = mmf.compile(module, TARGET, example_inputs=(ids,), fallback="eager")
+    torch.testing.assert_close(model(ids), module(ids))

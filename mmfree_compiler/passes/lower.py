@@ -14,6 +14,13 @@ from torch import fx
 from mmfree_compiler.errors import UnsupportedError
 from mmfree_compiler.ops import OPS, Op
 from mmfree_compiler.passes.check_supported import VIEWS, source_line
+from mmfree_compiler.passes.row_rules import (
+    check_initial_state,
+    check_leading,
+    check_operands,
+    check_output,
+    check_signature,
+)
 from mmfree_compiler.program import (
     Array,
     Attr,
@@ -44,7 +51,7 @@ def lower(gm: fx.GraphModule) -> Program:
     for node in gm.graph.nodes:
         builder.add(node)
     ids = any(value.dtype == "int64" for value in builder.inputs.values())
-    return Program(
+    program = Program(
         kind="lm" if ids else "module",
         inputs=tuple(builder.inputs),
         outputs=tuple(builder.outputs),
@@ -53,6 +60,10 @@ def lower(gm: fx.GraphModule) -> Program:
         states=tuple(builder.states),
         body=tuple(_alone(node) for node in builder.nodes),
     )
+    check_signature(program)
+    for made in builder.nodes:
+        check_operands(program, made)
+    return program
 
 
 def _alone(node: Node) -> Stage:
@@ -66,6 +77,8 @@ class _Builder:
     gm: fx.GraphModule
     names: dict[fx.Node, str | tuple[str, ...]] = field(default_factory=dict)
     inputs: dict[str, Value] = field(default_factory=dict)
+    examples: list[torch.Tensor] = field(default_factory=list)  # the inputs' fake tensors
+    targets: dict[str, str] = field(default_factory=dict)  # attribute -> constant name
     outputs: list[str] = field(default_factory=list)
     values: dict[str, Value] = field(default_factory=dict)
     constants: dict[str, Constant] = field(default_factory=dict)
@@ -85,27 +98,34 @@ class _Builder:
         if val.dtype not in _INPUTS:
             raise UnsupportedError(f"input {node.name}", f"{val.dtype} rows", "Pass fp32 or int64")
         value = self._value(node.name, val)
-        self.inputs[node.name] = value
-        self.names[node] = node.name
+        self.inputs[value.name] = value
+        self.examples.append(val)
+        self.names[node] = value.name
 
     def _constant(self, node: fx.Node) -> None:
-        name = str(node.target)
-        if name not in self.constants:
-            tensor = operator.attrgetter(name)(self.gm).detach()
+        target = str(node.target)
+        if target not in self.targets:
+            self.targets[target] = name = self._fresh(target)
+            tensor = operator.attrgetter(target)(self.gm).detach()
             self.constants[name] = _constant(name, tensor)
-        self.names[node] = name
+        self.names[node] = self.targets[target]
 
     def _output(self, node: fx.Node) -> None:
         """Tiles write outputs: what is an input or made by a row op is copied by one."""
         results = node.args[0] if isinstance(node.args[0], (tuple, list)) else (node.args[0],)
         tiles = {n for made in self.nodes if OPS[made.op].kind != "row" for n in made.outputs}
-        for result in results:
+        for k, result in enumerate(results):
+            found = self.names.get(result) if isinstance(result, fx.Node) else None
+            value = self.values.get(found) if isinstance(found, str) else None
+            check_output(f"output {k}", value)
+            check_leading(f"output {k}", result.meta["val"], self.examples)
             name = self._name(result)
             if name not in tiles or name in self.outputs:
                 name = self._copy(name, f"output{len(self.outputs)}")
             self.outputs.append(name)
 
     def _copy(self, name: str, new: str) -> str:
+        new = self._fresh(new)
         self.values[new] = Value(new, self.values[name].width)
         self.nodes.append(Node("identity", (name,), (new,)))
         return new
@@ -138,7 +158,11 @@ class _Builder:
             parts = [self._value(f"{node.name}.{i}", part) for i, part in enumerate(val)]
             outputs = tuple(part.name for part in parts)
             self.names[node] = outputs
-        state = self._state(node, inputs) if op.kind == "scan" else None
+        state = None
+        if op.kind == "scan":
+            check_initial_state(node, inputs[-1])
+            check_leading(str(node), node.meta["val"], self.examples)
+            state = self._state(node, inputs)
         self.nodes.append(Node(op.name, inputs, outputs, attrs, state, source_line(node)))
 
     def _arguments(self, node: fx.Node, op: Op) -> tuple[tuple[str | None, ...], dict[str, Attr]]:
@@ -160,17 +184,25 @@ class _Builder:
         assert isinstance(name, str)
         return name
 
+    def _fresh(self, name: str) -> str:
+        """The name, or one like it: values and constants share a namespace."""
+        while name in self.values or name in self.constants:
+            name += "_"
+        return name
+
     def _value(self, name: str, val: torch.Tensor) -> Value:
         dtype = _VALUE_TYPES[val.dtype]
+        name = self._fresh(name)
         value = Value(name, 1 if dtype == "int64" else int(val.shape[-1]), dtype)
         self.values[name] = value
         return value
 
     def _state(self, node: fx.Node, inputs: tuple[str | None, ...]) -> str:
         """A scan's state row: (I,) for mlgru_scan, (k, D) for a short convolution."""
-        width = self.values[node.name].width
+        name = self._name(node)
+        width = self.values[name].width
         taps = self.constants[inputs[1]].shape[1:] if inputs[1] in self.constants else ()
-        slot = StateSlot(node.name, (*taps, width))
+        slot = StateSlot(name, (*taps, width))
         self.states.append(slot)
         return slot.name
 
@@ -185,6 +217,8 @@ def _bound(node: fx.Node, op: Op) -> Iterator[Any]:
 
 
 def _constant(name: str, tensor: torch.Tensor) -> Constant:
+    if tensor.dtype == torch.float64:
+        tensor = tensor.float()  # fp32 everywhere (numerics 1)
     shape = tuple(tensor.shape) or (1,)
     dtype = str(tensor.dtype).removeprefix("torch.")
     array: Array = (

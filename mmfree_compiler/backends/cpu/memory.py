@@ -32,7 +32,7 @@ class Place:
 
 def arguments(program: Program) -> tuple[dict[str, Buffer], tuple[Expr, Expr, Expr]]:
     """Declare the function's parameters, in the order that runtime/cpu.py passes them."""
-    rows = {name: program.values[name].dtype for name in program.inputs}
+    rows = {input_buffer(name): program.values[name].dtype for name in program.inputs}
     outputs = {output_buffer(name): "float32" for name in program.outputs}
     kinds = {"weights": "uint8"} | rows | outputs | {"slots": "int32", "state": "float32"} | ARENAS
     # Rows that the caller owns need not be aligned beyond their element.
@@ -43,6 +43,11 @@ def arguments(program: Program) -> tuple[dict[str, Buffer], tuple[Expr, Expr, Ex
     }
     count, first, threads = (I.arg(name, I.int32()) for name in ("tokens", "first", "threads"))
     return buffers, (count, first, threads)
+
+
+def input_buffer(name: str) -> str:
+    """The argument an input is read from, whatever the user called it."""
+    return f"in.{name}"
 
 
 def output_buffer(name: str) -> str:
@@ -66,7 +71,7 @@ class Memory:
         """The buffer and the element at which the token's row of a value begins."""
         stride = self.program.values[name].stride
         if name in self.program.inputs:
-            return self.buffers[name], place.token * stride
+            return self.buffers[input_buffer(name)], place.token * stride
         storage = self.program.storage[name]
         if self.tokens > 1 or storage.arena == "shared":
             at = storage.offset * self.tokens + place.token * stride

@@ -14,7 +14,7 @@ from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.backends.cpu import vector as v
 from mmfree_compiler.backends.cpu.isa import BLOCK, FIELDS, Isa
-from mmfree_compiler.backends.cpu.memory import SUM, Memory, Place, output_buffer
+from mmfree_compiler.backends.cpu.memory import SUM, Memory, Place, input_buffer, output_buffer
 from mmfree_compiler.backends.cpu.vector import LANES, Buffer, Expr
 from mmfree_compiler.layouts import LAYOUTS
 from mmfree_compiler.program import Node
@@ -117,7 +117,9 @@ def _keep(memory: Memory, place: Place, name: str, vector: Expr) -> None:
     if name in memory.program.outputs:
         stride = memory.program.values[name].stride
         row = (place.token - place.first) * stride
-        v.store(memory.buffers[output_buffer(name)], row + place.column, vector)
+        # A stage with a scan runs every token; those before `first` have no output row.
+        with I.If(place.token >= place.first), I.Then():
+            v.store(memory.buffers[output_buffer(name)], row + place.column, vector)
 
 
 # --- emitters: a node -> its output vectors -------------------------------------------------------
@@ -142,7 +144,7 @@ def _embedding(tile: _Tile, node: Node) -> tuple[Expr, ...]:
     assert table is not None
     memory, place = tile.memory, tile.place
     constant = memory.program.constants[table]
-    row = memory.buffers[ids][place.token] * T.int64(constant.parts[0].shape[1])
+    row = memory.buffers[input_buffer(ids)][place.token] * T.int64(constant.parts[0].shape[1])
     element = row + T.Cast("int64", place.column)
     return (_WIDEN[constant.dtype](memory, memory.constant(table, place.layer), element),)
 
