@@ -145,7 +145,7 @@ def _export(
     inputs = tuple(_grown(x) for x in example_inputs) if dynamic else example_inputs
     try:
         program = _export_once(module, inputs, dynamic)
-    except Exception:
+    except Exception:  # export raises anything, also what a layer's own code raises under it
         try:
             with _adapted(module) as adapted:
                 program = _export_once(adapted, inputs, dynamic)
