@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from mmfree_compiler import backends, explain, passes
 from mmfree_compiler.artifact import Artifact
-from mmfree_compiler.backends import Backend, Details
+from mmfree_compiler.backends import Backend, Density, Details
 from mmfree_compiler.errors import InputError, TargetError
 from mmfree_compiler.fallback import EagerModel, eager_model
 from mmfree_compiler.models import MLGRU, MatMulFreeLM, load_checkpoint
@@ -81,6 +81,7 @@ class Options(TypedDict, total=False):
     threads: int | None
     check: bool
     observers: Iterable[passes.Observer]
+    density: Density
 
 
 @overload
@@ -108,6 +109,7 @@ def compile(  # noqa: A001
     threads: int | None = None,
     check: bool = False,
     observers: Iterable[passes.Observer] = (),
+    density: Density = "auto",
 ) -> CompiledModel | EagerModel:
     """Compile a checkpoint folder, a MatMulFreeLM, or any module of BitLinears for `target`.
 
@@ -115,7 +117,8 @@ def compile(  # noqa: A001
     dynamic. `fallback="eager"` runs what the target cannot lower in torch; the result then cannot
     be saved. `threads` is for running here (default: the CPUs this process may use). `check`
     compares every pass's graph with the one before, numerically. `observers` see what each pass
-    made.
+    made. `density` is how many bits a ternary weight takes, 1.6 or 2: "auto" chooses by where the
+    weights will live, cache or DRAM; `explain()` says which and why.
 
     Returns a CompiledModel (or, for the eager fallback, a fallback.EagerModel). Raises
     CheckpointError, TraceError, UnsupportedError (all unsupported operations at once), TargetError,
@@ -130,11 +133,19 @@ def compile(  # noqa: A001
     if fallback == "eager":
         graph = _graph(module, example_inputs, check, watching)
         return eager_model(
-            graph, backend.lowered, lambda part: compile_graph(part, backend, goal, count).session
+            graph,
+            backend.lowered,
+            lambda part: compile_graph(part, backend, goal, count, density=density).session,
         )
     # No name holds the graph here: its weights go as soon as they are packed.
     return compile_graph(
-        _graph(module, example_inputs, check, watching), backend, goal, count, module, watching
+        _graph(module, example_inputs, check, watching),
+        backend,
+        goal,
+        count,
+        module,
+        watching,
+        density,
     )
 
 
@@ -191,12 +202,16 @@ def compile_graph(
     threads: int,
     module: nn.Module | None = None,
     observers: tuple[passes.Observer, ...] = (),
+    density: Density = "auto",
 ) -> CompiledModel:
     """Lower a graph of mmfree ops, optimize the Program, emit and load it."""
     passes.check_supported(graph, backend.lowered)
-    pipeline = passes.program_passes(backend.layout)
+    program = passes.lower(graph)
+    choice = backend.layout(program, target, density)
+    explain.notes(graph).append(explain.Note("pack_weights", "weights", choice.reason))
+    pipeline = passes.program_passes(choice.layout)
     names = (*(p.name for p in passes.GRAPH), "lower", *(p.name for p in pipeline))
-    details, program = _details(graph, names, module), passes.lower(graph)
+    details = _details(graph, names, module)
     del graph
     gc.collect()  # an fx graph is full of cycles
     program = passes.run(pipeline, program, observers)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mmfree_compiler.errors import MmfreeError
-from mmfree_compiler.runtime.cpu_features import VARIANTS, cpu_features, machine_arch
+from mmfree_compiler.runtime.cpu_features import VARIANTS, cpu_features, lacks, machine_arch
 from mmfree_compiler.runtime.threads import available_cpus
 
 # "missing" takes a command away, "failed" is something that ought to work here and does not.
@@ -78,17 +78,10 @@ def _features() -> Check:
 
 def _variants() -> Iterator[Check]:
     """One check a variant, and a failure when none of them runs here."""
-    runs = False
-    for name, (arch, features) in VARIANTS.items():
-        missing = sorted(features - cpu_features())
-        if arch != machine_arch():
-            yield Check(f"variant {name}", "missing", f"is for {arch}")
-        elif missing:
-            yield Check(f"variant {name}", "missing", f"this CPU lacks {', '.join(missing)}")
-        else:
-            runs = True
-            yield Check(f"variant {name}", "ok", "runs here")
-    if not runs:
+    missing = {name: lacks(variant) for name, variant in VARIANTS.items()}
+    for name, what in missing.items():
+        yield Check(f"variant {name}", "missing" if what else "ok", what or "runs here")
+    if all(missing.values()):
         yield Check("cpu target", "failed", "no variant runs here", "Use an x86-64 Linux machine")
 
 

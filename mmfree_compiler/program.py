@@ -22,6 +22,9 @@ ValueType = Literal["float32", "int8", "int64"]
 
 VECTOR = 16  # rows of floats are padded to whole vectors of this many elements
 LINE = 64  # rows of codes are padded to cache lines
+# Zeros that follow every row of codes, at least: a weight layout's last block of columns may reach
+# past the row (layouts.py: a block has at most 20).
+CODES_SLACK = 19
 
 
 def round_up(n: int, multiple: int) -> int:
@@ -40,10 +43,16 @@ class Value:
     @property
     def stride(self) -> int:
         """Elements from one token's row to the next."""
-        return round_up(self.width, _ROW_MULTIPLES[self.dtype])
+        slack, multiple = _ROWS[self.dtype]
+        return round_up(self.width + slack, multiple)
 
 
-_ROW_MULTIPLES: dict[ValueType, int] = {"float32": VECTOR, "int8": LINE, "int64": 1}
+# dtype -> elements that must follow a row, and what a row's length is a multiple of
+_ROWS: dict[ValueType, tuple[int, int]] = {
+    "float32": (0, VECTOR),
+    "int8": (CODES_SLACK, LINE),
+    "int64": (0, 1),
+}
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,13 @@ from mmfree_compiler.errors import TargetError
 # platform.machine() spells it. docs/targets says what each is.
 KINDS: dict[str, dict[str, str]] = {
     "cpu": {
+        "x86-64-avx512vbmi": "x86_64",
         "x86-64-avx512vnni": "x86_64",
+        "x86-64-avxvnni": "x86_64",
         "x86-64-v3": "x86_64",
         "portable": "x86_64",
+        "aarch64-i8mm": "aarch64",
+        "aarch64-dotprod": "aarch64",
         "aarch64": "aarch64",
     },
     "reference": {},

@@ -5,18 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmfree_compiler.runtime.cpu_features import VARIANTS, cpu_features, machine_arch
+from mmfree_compiler.runtime.cpu_features import VARIANTS, lacks
 
 mm = torch.ops.mmfree
 
 
 def runnable_variants() -> list[str]:
     """The CPU variants that this machine can run."""
-    return [
-        name
-        for name, (arch, features) in VARIANTS.items()
-        if arch == machine_arch() and features <= cpu_features()
-    ]
+    return [name for name, variant in VARIANTS.items() if not lacks(variant)]
 
 
 def ternary(n: int, k: int, generator: torch.Generator) -> Tensor:

@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from mmfree_compiler import layouts
 from mmfree_compiler.errors import ArtifactError, InputError
-from mmfree_compiler.layouts import LAYOUTS, TILE16_2BIT, Codes, Layout
+from mmfree_compiler.layouts import LAYOUTS, TILE16_2BIT, TILE16_TRITS, TRIT_DIGITS, Codes, Layout
+from mmfree_compiler.program import CODES_SLACK
 
 SHAPES = st.tuples(st.integers(0, 70), st.integers(0, 70))
 CODES = SHAPES.flatmap(lambda shape: hnp.arrays(np.int8, shape, elements=st.integers(-1, 1)))
@@ -62,7 +63,29 @@ def test_tile16_2bit_is_as_documented(codes: Codes) -> None:
     np.testing.assert_array_equal(packed, expected)
 
 
+@given(codes=hnp.arrays(np.int8, (16, 40), elements=st.integers(-1, 1)))
+def test_tile16_trits_is_as_documented(codes: Codes) -> None:
+    packed = TILE16_TRITS.pack(codes)
+    assert packed.shape == (1, 2, 64)
+    for i, k in np.ndindex(codes.shape):
+        block, (s, j) = k // 20, divmod(k % 20, 4)
+        assert TRIT_DIGITS[packed[0, block, 4 * i + j], s] == codes[i, k] + 1
+
+
+def test_every_byte_below_192_names_its_fifth_digit() -> None:
+    np.testing.assert_array_equal(TRIT_DIGITS[:192, 4], np.arange(192) // 64)
+    assert (TRIT_DIGITS[:243] < 3).all()
+    assert (TRIT_DIGITS[243:] == 3).all()
+
+
+@every_layout
+def test_rows_of_codes_hold_the_last_block(layout: Layout) -> None:
+    assert layout.block <= CODES_SLACK + 1
+
+
 def test_sizes() -> None:
+    assert TILE16_TRITS.bits == 1.6
+    assert TILE16_TRITS.padded((17, 21)) == (32, 40)
     assert TILE16_2BIT.bits == 2
     assert TILE16_2BIT.padded((17, 1)) == (32, 16)
     assert TILE16_2BIT.nbytes((17, 1)) == 128
@@ -86,6 +109,14 @@ def test_pack_refuses_other_arrays(layout: Layout, codes: Codes) -> None:
         layout.pack(codes)
 
 
+@given(byte=st.integers(0, 63), value=st.integers(243, 255))
+def test_unpack_refuses_bytes_that_no_five_trits_make(byte: int, value: int) -> None:
+    packed = TILE16_TRITS.pack(np.zeros((20, 16), np.int8))
+    packed[1, 0, byte] = value
+    with pytest.raises(ArtifactError, match="not ternary"):
+        TILE16_TRITS.unpack(packed, (20, 16))
+
+
 @every_layout
 @given(size=st.integers(0, 300).filter(lambda size: size != 128))
 def test_unpack_refuses_other_sizes(layout: Layout, size: int) -> None:
@@ -94,7 +125,7 @@ def test_unpack_refuses_other_sizes(layout: Layout, size: int) -> None:
 
 
 @given(byte=st.integers(0, 63), field=st.integers(0, 3))
-def test_unpack_refuses_the_fourth_code(byte: int, field: int) -> None:
+def test_unpack_refuses_the_fourth_code_of_two_bits(byte: int, field: int) -> None:
     packed = TILE16_2BIT.pack(np.zeros((20, 16), np.int8))
     packed[1, 0, byte] |= np.uint8(3 << (2 * field))
     with pytest.raises(ArtifactError, match="not ternary"):

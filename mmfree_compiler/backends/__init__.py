@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Literal
 
 from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.errors import ToolchainError
 from mmfree_compiler.program import Program
 from mmfree_compiler.runtime.launcher import Launcher
 from mmfree_compiler.target import Target
+
+Density = float | Literal["auto"]  # bits a packed weight
 
 
 @dataclass(frozen=True)
@@ -25,17 +28,25 @@ class Details:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A name of `layouts.LAYOUTS` (None: weights stay codes), and why it was chosen."""
+
+    layout: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
 class Backend:
     """One way to run a Program.
 
-    `lowered` are the ops it has a lowering for; `layout` is how it wants ternary weights packed
-    (None: as they are). `emit` makes the artifact. `launcher` is set when a program can only run in
-    the process that compiled it: such an artifact is not saved.
+    `lowered` are the ops it has a lowering for; `layout` chooses how ternary weights are packed,
+    and raises InputError when it cannot have the density. `emit` makes the artifact. `launcher` is
+    set when a program can only run in the process that compiled it: such an artifact is not saved.
     """
 
     name: str
     lowered: frozenset[str]
-    layout: str | None
+    layout: Callable[[Program, Target, Density], Choice]
     emit: Callable[[Program, Target, Details], Artifact]
     launcher: Callable[[Program], Launcher] | None = None
 

@@ -12,11 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mmfree_compiler.cli.measure import peak_rss
 from mmfree_compiler.cli.options import Json
 from mmfree_compiler.cli.output import emit, facts, progress, size
-from mmfree_compiler.errors import ArtifactError
+from mmfree_compiler.errors import ArtifactError, InputError
 from mmfree_compiler.target import Target
 
 if TYPE_CHECKING:
     from mmfree_compiler.artifact import Manifest
+    from mmfree_compiler.backends import Density
 
 STAGES = ("load", "trace", "passes", "codegen", "save")
 
@@ -28,10 +29,11 @@ def compile_checkpoint(
     check: Annotated[
         bool, typer.Option("--check", help="Compare every pass's graph with the one before.")
     ] = False,
+    density: Annotated[str, typer.Option(help="Bits a ternary weight: 1.6, 2, or auto.")] = "auto",
     json: Json = False,
 ) -> None:
     """Compile a checkpoint folder to one file that runs without torch and without a compiler."""
-    goal = Target.parse(target)
+    goal, bits = Target.parse(target), _density(density)
     if output.is_dir():
         raise ArtifactError(str(output), "is a folder", "Name a file in it")
     if not output.parent.is_dir():  # better now than after a minute of work
@@ -39,7 +41,7 @@ def compile_checkpoint(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with progress(*columns, TimeElapsedColumn(), quiet=json) as bar:
         stages = _Stages(bar)
-        manifest = _compile(checkpoint, output, goal, check, stages)
+        manifest = _compile(checkpoint, output, goal, check, bits, stages)
     document = {
         "artifact": str(output),
         "target": str(goal),
@@ -52,14 +54,30 @@ def compile_checkpoint(
     emit(json, document, facts(_rows(document)))
 
 
+def _density(text: str) -> Density:
+    if text == "auto":
+        return "auto"
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"density {text!r}", "no number", "Known: auto, 1.6, 2") from None
+
+
 def _compile(
-    checkpoint: Path, output: Path, target: Target, check: bool, stages: _Stages
+    checkpoint: Path,
+    output: Path,
+    target: Target,
+    check: bool,
+    density: Density,
+    stages: _Stages,
 ) -> Manifest:
     from mmfree_compiler import compiler, models
 
     model = models.load_checkpoint(checkpoint)
     stages.enter("trace")
-    compiled = compiler.compile(model, target, check=check, observers=(stages.observe,))
+    compiled = compiler.compile(
+        model, target, check=check, observers=(stages.observe,), density=density
+    )
     stages.enter("save")
     compiled.save(output)
     stages.enter(None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -20,12 +21,29 @@ _V2 = frozenset({"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"})
 _V3 = _V2 | {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave"}
 _V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
-# name -> (architecture, required features), in order of preference.
-VARIANTS: dict[str, tuple[str, frozenset[str]]] = {
-    "x86-64-avx512vnni": ("x86_64", _V4 | {"avx512_vnni"}),
-    "x86-64-v3": ("x86_64", _V3),
-    "portable": ("x86_64", frozenset()),
-    "aarch64": ("aarch64", frozenset()),
+
+@dataclass(frozen=True)
+class CpuVariant:
+    """A variant's name, the architecture it is for and the features it needs."""
+
+    name: str
+    arch: str
+    features: frozenset[str]
+
+
+# By name, in order of preference.
+VARIANTS: dict[str, CpuVariant] = {
+    variant.name: variant
+    for variant in (
+        CpuVariant("x86-64-avx512vbmi", "x86_64", _V4 | {"avx512_vnni", "avx512_vbmi"}),
+        CpuVariant("x86-64-avx512vnni", "x86_64", _V4 | {"avx512_vnni"}),
+        CpuVariant("x86-64-avxvnni", "x86_64", _V3 | {"avx_vnni"}),
+        CpuVariant("x86-64-v3", "x86_64", _V3),
+        CpuVariant("portable", "x86_64", frozenset()),
+        CpuVariant("aarch64-i8mm", "aarch64", frozenset({"asimddp", "i8mm"})),
+        CpuVariant("aarch64-dotprod", "aarch64", frozenset({"asimddp"})),
+        CpuVariant("aarch64", "aarch64", frozenset()),
+    )
 }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import mmfree_compiler as mmf
 from mmfree_compiler import backends
+from mmfree_compiler.backends import Density
 from mmfree_compiler.compiler import CompiledModel
 from mmfree_compiler.ops import OPS, POINTWISE_BINARY, POINTWISE_UNARY
 from mmfree_compiler.runtime import Session
@@ -25,10 +26,14 @@ close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-6)
 
 variants = pytest.mark.parametrize("variant", RUNNABLE)
 widths = pytest.mark.parametrize("width", WIDTHS)
+densities = pytest.mark.parametrize("density", [1.6, 2])
 
 
-def compiled(variant: str, module: nn.Module, *inputs: Tensor, threads: int = 2) -> CompiledModel:
-    return mmf.compile(module, target=f"cpu:{variant}", example_inputs=inputs, threads=threads)
+def compiled(
+    variant: str, module: nn.Module, *inputs: Tensor, density: Density = "auto"
+) -> CompiledModel:
+    target = f"cpu:{variant}"
+    return mmf.compile(module, target, example_inputs=inputs, threads=2, density=density)
 
 
 def rows(*shape: int, seed: int = 0) -> Tensor:
@@ -114,8 +119,9 @@ def test_nan_and_infinity_are_not_hidden(variant: str, bad: float) -> None:
 
 
 @variants
+@densities
 @pytest.mark.parametrize("shape", [(16, 16), (40, 96), (7, 5), (33, 130), (256, 512)])
-def test_integer_sums_are_exact(variant: str, shape: tuple[int, int]) -> None:
+def test_integer_sums_are_exact(variant: str, shape: tuple[int, int], density: float) -> None:
     """Rows of integers with absmax 127 are their own codes, of scale 1: outputs are the sums."""
     n, k = shape
     generator = torch.Generator().manual_seed(n)
@@ -129,9 +135,9 @@ def test_integer_sums_are_exact(variant: str, shape: tuple[int, int]) -> None:
     x = torch.randint(-127, 128, (70, k), generator=generator).float()
     x[:, 0] = 127
     x[1], x[2] = 127, -127
-    model = compiled(variant, Apply(linear), x)
+    model = compiled(variant, Apply(linear), x, density=density)
     exact = x.long() @ weight.long().T
-    for count in (1, 3, 21, 70):  # each size of a block of tokens, and more than a chunk
+    for count in (1, 3, 25, 70):  # each size of a block of tokens, and more than a chunk
         plain, biased = model(x[:count])
         assert torch.equal(plain.long(), exact[:count])
         assert torch.equal(biased.long(), exact[:count] + bias.long())
@@ -187,9 +193,11 @@ def test_embedding_widens_exactly(variant: str, dtype: torch.dtype) -> None:
     assert torch.equal(logits, table.float()[ids])
 
 
-@pytest.fixture(scope="module", params=RUNNABLE)
+@pytest.fixture(scope="module", params=[(name, bits) for name in RUNNABLE for bits in (1.6, 2)])
 def tiny(request: pytest.FixtureRequest) -> CompiledModel:
-    return compiled(request.param, TinyLM(), torch.zeros(2, 3, dtype=torch.int64))
+    variant, density = request.param
+    ids = torch.zeros(2, 3, dtype=torch.int64)
+    return compiled(variant, TinyLM(), ids, density=density)
 
 
 def assert_close_but_for_flips(a: Tensor, b: Tensor) -> None:

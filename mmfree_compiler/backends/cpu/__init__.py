@@ -7,11 +7,12 @@ from functools import partial
 from mmfree_compiler.artifact import Artifact, MemoryPlan, TensorEntry, Variant, pack_constants
 from mmfree_compiler.backends import Backend, Details
 from mmfree_compiler.backends.cpu.codegen import CHUNK, library
+from mmfree_compiler.backends.cpu.density import choose_layout
 from mmfree_compiler.backends.cpu.isa import ISAS
 from mmfree_compiler.backends.cpu.rows import ROWS
 from mmfree_compiler.backends.cpu.tiles import TILES
 from mmfree_compiler.backends.describe import describe
-from mmfree_compiler.layouts import TILE16_2BIT, Bytes
+from mmfree_compiler.layouts import Bytes
 from mmfree_compiler.program import Program
 from mmfree_compiler.runtime.cpu import ABI
 from mmfree_compiler.runtime.cpu_features import VARIANTS
@@ -41,14 +42,13 @@ def _library(program: Program, tensors: dict[str, TensorEntry], name: str) -> by
 
 
 def _variant(name: str) -> Variant:
-    arch, features = VARIANTS[name]
     return Variant(
         name=name,
-        arch=arch,
-        features=tuple(sorted(features)),
+        arch=VARIANTS[name].arch,
+        features=tuple(sorted(VARIANTS[name].features)),
         member=f"kernels/{name}.so",
         abi=ABI,
     )
 
 
-BACKEND = Backend("cpu", frozenset(ROWS) | frozenset(TILES), TILE16_2BIT.name, emit)
+BACKEND = Backend("cpu", frozenset(ROWS) | frozenset(TILES), choose_layout, emit)

@@ -67,9 +67,12 @@ class Memory:
     def width(self, name: str) -> int:
         return self.program.values[name].width
 
+    def stride(self, name: str) -> int:
+        return self.program.values[name].stride
+
     def row(self, name: str, place: Place) -> tuple[Buffer, Expr]:
         """The buffer and the element at which the token's row of a value begins."""
-        stride = self.program.values[name].stride
+        stride = self.stride(name)
         if name in self.program.inputs:
             return self.buffers[input_buffer(name)], place.token * stride
         storage = self.program.storage[name]

@@ -15,7 +15,7 @@ from tvm.tirx.script.builder import ir as I
 from mmfree_compiler.backends.cpu import vector as v
 from mmfree_compiler.backends.cpu.memory import SUM, Memory, Place
 from mmfree_compiler.backends.cpu.vector import LANES, Buffer, Expr
-from mmfree_compiler.program import Node
+from mmfree_compiler.program import Node, round_up
 
 Row = Callable[[Expr], Expr]  # column -> 16 floats of a row
 
@@ -188,6 +188,8 @@ def _write_codes(
         v.store(total, 0, v.load(total, 0, v.INTS) + code)
 
     _columns(memory.width(codes), body)
+    for column in range(round_up(memory.width(codes), LANES), memory.stride(codes), LANES):
+        v.store(buffer, at + column, T.broadcast(T.int8(0), LANES))  # see program.CODES_SLACK
     floats, start = memory.row(scale, place)
     I.buffer_store(floats, absmax / T.float32(CODE_MAX), [start])
     summed = T.reinterpret("float32", v.fold(total, _add, "int32"))

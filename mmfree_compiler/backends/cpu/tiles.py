@@ -13,7 +13,7 @@ from tvm.script import tirx as T
 from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.backends.cpu import vector as v
-from mmfree_compiler.backends.cpu.isa import BLOCK, FIELDS, Isa
+from mmfree_compiler.backends.cpu.isa import BLOCK, Isa
 from mmfree_compiler.backends.cpu.memory import SUM, Memory, Place, input_buffer, output_buffer
 from mmfree_compiler.backends.cpu.vector import LANES, Buffer, Expr
 from mmfree_compiler.layouts import LAYOUTS
@@ -59,7 +59,8 @@ def _products(isa: Isa, memory: Memory, place: Place, node: Node, tokens: int) -
     assert codes is not None
     assert weight is not None
     constant = memory.program.constants[weight]
-    blocks = LAYOUTS[constant.layout].packed_shape(constant.matrix_shape)[1]
+    layout = LAYOUTS[constant.layout]
+    blocks = layout.packed_shape(constant.matrix_shape)[1]
     sums = v.register("int32", isa.sums(tokens))
     for lane in range(0, isa.sums(tokens), LANES):
         v.store(sums, lane, v.splat_int(0))
@@ -75,12 +76,11 @@ def _products(isa: Isa, memory: Memory, place: Place, node: Node, tokens: int) -
             return I.bind(v.load(buffer, at + T.int64(first), f"uint8x{size}"))
 
         def four_codes(token: int, field: int) -> Expr:
-            row, column = memory.row(codes, replace(place, token=place.token + token))
-            return T.reinterpret(
-                "int32", v.load(row, column + k * LANES + FIELDS * field, "int8x4")
-            )
+            row, start = memory.row(codes, replace(place, token=place.token + token))
+            column = start + k * layout.block + 4 * field
+            return T.reinterpret("int32", v.load(row, column, "int8x4"))
 
-        isa.accumulate(part, four_codes, sums, tokens)
+        isa.accumulate(layout.name, part, four_codes, sums, tokens)
     return sums
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmfree_compiler.artifact import Artifact
-from mmfree_compiler.backends import Backend, Details
+from mmfree_compiler.backends import Backend, Choice, Density, Details
 from mmfree_compiler.backends.describe import describe
 from mmfree_compiler.backends.reference.launcher import ReferenceLauncher
 from mmfree_compiler.ops import OPS
@@ -19,5 +19,9 @@ def emit(program: Program, target: Target, details: Details) -> Artifact:
     return Artifact.build(members, **describe(program, target, details))
 
 
+def _unpacked(program: Program, target: Target, density: Density) -> Choice:  # noqa: ARG001
+    return Choice(None, "codes stay as they are")
+
+
 _LOWERED = frozenset(name for name, op in OPS.items() if op.kind != "compound")
-BACKEND = Backend("reference", _LOWERED, None, emit, ReferenceLauncher)
+BACKEND = Backend("reference", _LOWERED, _unpacked, emit, ReferenceLauncher)
