@@ -11,6 +11,7 @@ from mmfree_compiler.errors import TargetError
 # platform.machine() spells it. docs/targets says what each is.
 KINDS: dict[str, dict[str, str]] = {
     "cpu": {
+        "x86-64-amx": "x86_64",
         "x86-64-avx512vbmi": "x86_64",
         "x86-64-avx512vnni": "x86_64",
         "x86-64-avxvnni": "x86_64",

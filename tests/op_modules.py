@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from amx_emulation import emulate_amx
 from torch import Tensor, nn
 
 from mmfree_compiler.runtime.cpu_features import VARIANTS, lacks
@@ -11,7 +12,8 @@ mm = torch.ops.mmfree
 
 
 def runnable_variants() -> list[str]:
-    """The CPU variants that this machine can run."""
+    """The CPU variants that this machine can run, AMX in emulation."""
+    emulate_amx()
     return [name for name, variant in VARIANTS.items() if not lacks(variant)]
 
 

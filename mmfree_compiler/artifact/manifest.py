@@ -122,12 +122,13 @@ class MemoryPlan(_Record):
     """Scratch that a launcher allocates, in elements a token: floats, floats, int8.
 
     A call takes at most `chunk` tokens. `private` and `codes` are needed a thread as well, when
-    there are more threads than tokens.
+    there are more threads than tokens. `scratch` are bytes a thread, for matrix units.
     """
 
     shared: Count = 0
     private: Count = 0
     codes: Count = 0
+    scratch: Count = 0
     chunk: Size = 1
 
 

@@ -8,7 +8,8 @@ flat tensors and integers, in this order:
     each output            float32 rows of the port's stride, for tokens `first` and later
     slots                  int32, the state row of each token
     state                  float32, rows of `state_width`
-    shared, private, codes scratch of float32, float32, int8
+    shared, private, codes rows of float32, float32, int8 between the stages
+    scratch                uint8, what the threads' matrix units work in
     tokens, first, threads how many tokens; the first that has output rows; how many threads
 """
 
@@ -31,7 +32,8 @@ from mmfree_compiler.runtime.ffi import tvm_ffi
 
 Array = NDArray[np.generic]
 
-ABI = 1  # the number of the convention above; a change of it is a new number
+ABI = 2  # the number of the convention above; a change of it is a new number
+MATRIX_TOKENS = 32  # rows of codes past a chunk's last that matrix units may read, and do not use
 # Packed weights that a thread of a decode step should at least read (0.2 ms from DRAM): with less,
 # the step gains little from another thread, and waits for it when the machine is busy.
 BYTES_PER_THREAD = 4 << 20
@@ -122,7 +124,8 @@ def _scratch(plan: MemoryPlan, threads: int) -> list[Any]:
     sizes = (
         (plan.shared * plan.chunk, np.float32),
         (plan.private * rows, np.float32),
-        (plan.codes * rows, np.int8),
+        (plan.codes * (rows + MATRIX_TOKENS), np.int8),
+        (plan.scratch * threads, np.uint8),
     )
     try:
         return [tvm_ffi.from_dlpack(aligned_empty(size, dtype)) for size, dtype in sizes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from collections.abc import Collection, Sequence
@@ -20,6 +21,8 @@ _ALIASES = {"abm": "lzcnt", "avx512ifma": "avx512_ifma", "avx512vbmi": "avx512_v
 _V2 = frozenset({"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"})
 _V3 = _V2 | {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave"}
 _V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_VBMI = _V4 | {"avx512_vnni", "avx512_vbmi"}
+AMX = frozenset({"amx_tile", "amx_int8", "amx_bf16"})
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class CpuVariant:
 VARIANTS: dict[str, CpuVariant] = {
     variant.name: variant
     for variant in (
-        CpuVariant("x86-64-avx512vbmi", "x86_64", _V4 | {"avx512_vnni", "avx512_vbmi"}),
+        CpuVariant("x86-64-amx", "x86_64", _VBMI | {"amx_tile", "amx_int8"}),
+        CpuVariant("x86-64-avx512vbmi", "x86_64", _VBMI),
         CpuVariant("x86-64-avx512vnni", "x86_64", _V4 | {"avx512_vnni"}),
         CpuVariant("x86-64-avxvnni", "x86_64", _V3 | {"avx_vnni"}),
         CpuVariant("x86-64-v3", "x86_64", _V3),
@@ -81,7 +85,14 @@ def cpu_features() -> frozenset[str]:
     if not cores:
         return frozenset()
     common = frozenset.intersection(*(frozenset(flags.split()) for flags in cores))
-    return frozenset(_ALIASES.get(flag, flag) for flag in common)
+    found = frozenset(_ALIASES.get(flag, flag) for flag in common)
+    return found if "amx_tile" not in found or _may_use_amx() else found - AMX
+
+
+def _may_use_amx() -> bool:
+    """Ask Linux for the tile registers, once a process: it gives their state space on demand."""
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    return bool(ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0)
 
 
 def lacks(variant: RequiresCpu) -> str:

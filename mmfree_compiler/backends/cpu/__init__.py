@@ -9,6 +9,7 @@ from mmfree_compiler.backends import Backend, Details
 from mmfree_compiler.backends.cpu.codegen import CHUNK, library
 from mmfree_compiler.backends.cpu.density import choose_layout
 from mmfree_compiler.backends.cpu.isa import ISAS
+from mmfree_compiler.backends.cpu.kernel import Kernel
 from mmfree_compiler.backends.cpu.rows import ROWS
 from mmfree_compiler.backends.cpu.tiles import TILES
 from mmfree_compiler.backends.describe import describe
@@ -31,7 +32,7 @@ def emit(program: Program, target: Target, details: Details) -> Artifact:
         members,
         variants=tuple(_variant(name) for name in target.variants),
         tensors=tensors,
-        memory=MemoryPlan(**program.arenas, chunk=CHUNK),
+        memory=MemoryPlan(**program.arenas, scratch=_scratch(program, target), chunk=CHUNK),
         **describe(program, target, details),
     )
 
@@ -39,6 +40,12 @@ def emit(program: Program, target: Target, details: Details) -> Artifact:
 def _library(program: Program, tensors: dict[str, TensorEntry], name: str) -> bytes:
     offsets = {constant: entry.offset for constant, entry in tensors.items()}
     return library(program, ISAS[name], offsets)
+
+
+def _scratch(program: Program, target: Target) -> int:
+    """Bytes a thread that the hungriest variant needs."""
+    kernels = (Kernel("prefill", program, ISAS[name], CHUNK) for name in target.variants)
+    return max(kernel.scratch_bytes for kernel in kernels)
 
 
 def _variant(name: str) -> Variant:

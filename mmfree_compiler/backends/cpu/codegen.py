@@ -15,7 +15,7 @@ from mmfree_compiler.backends.cpu.toolchain import link
 from mmfree_compiler.interrupts import uninterrupted
 from mmfree_compiler.program import Program
 
-CHUNK = 64  # tokens a prefill call takes: enough to hide reading the weights behind the products
+CHUNK = 128  # tokens a prefill call takes: unpacking the weights hides behind the products
 
 
 def library(program: Program, isa: Isa, offsets: dict[str, int]) -> bytes:

@@ -38,6 +38,8 @@ class Isa:
     largest first, ending in 1: below 16, since TVM takes 1024 bytes of accumulators and more from a
     workspace of its runtime, which is not there. `in_place`: one token's products take fields where
     they lie in their bytes; sums of bits 2g then carry the factor 4^g and have their own lanes.
+    `wide_lookup`: one instruction reads a table of 64 bytes, so that unpacking five trits a byte
+    keeps up with memory. `matrices`: chunks of tokens go to AMX (amx.py), single tokens do not.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Isa:
     accumulate: Accumulate = field(repr=False)
     in_place: bool = False
     wide_lookup: bool = False
+    matrices: bool = False
 
     @property
     def triple(self) -> str:
@@ -197,9 +200,20 @@ _AARCH64 = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "generic"}
 _VNNI = "llvm.x86.avx512.vpdpbusd"
 _SDOT, _USDOT = "llvm.aarch64.neon.sdot", "llvm.aarch64.neon.usdot"
 
+_AMX = [*_AVX512, "+avx512vbmi", "+amx-tile", "+amx-int8"]
+
 ISAS: dict[str, Isa] = {
     isa.name: isa
     for isa in (
+        Isa(
+            "x86-64-amx",
+            _X86 | {"mcpu": "x86-64-v4", "mattr": _AMX},
+            (1,),
+            _Dot(f"{_VNNI}.512", 64, True, vbmi_lookup),
+            in_place=True,
+            wide_lookup=True,
+            matrices=True,
+        ),
         Isa(
             "x86-64-avx512vbmi",
             _X86 | {"mcpu": "x86-64-v4", "mattr": [*_AVX512, "+avx512vbmi"]},

@@ -18,7 +18,7 @@ from tvm.script import tirx as T
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as I
 
-from mmfree_compiler.backends.cpu import rows, tiles
+from mmfree_compiler.backends.cpu import amx, rows, tiles
 from mmfree_compiler.backends.cpu.isa import Isa
 from mmfree_compiler.backends.cpu.memory import Memory, Place, arguments
 from mmfree_compiler.backends.cpu.vector import LANES, Expr
@@ -38,6 +38,16 @@ class Kernel:
     def decode(self) -> bool:
         return self.tokens == 1
 
+    @property
+    def matrices(self) -> bool:
+        """Whether products go to matrix units."""
+        return self.isa.matrices and not self.decode
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Scratch a thread, in bytes."""
+        return amx.scratch_bytes(self.program, self.tokens) if self.matrices else 0
+
 
 def emit(kernel: Kernel, offsets: dict[str, int]) -> tvm.tirx.PrimFunc:
     """The kernel as a TIR function; `offsets` are the constants' places in weights.bin, bytes."""
@@ -45,7 +55,7 @@ def emit(kernel: Kernel, offsets: dict[str, int]) -> tvm.tirx.PrimFunc:
         I.func_name(kernel.name)
         I.func_attr({"global_symbol": kernel.name, "tirx.noalias": True})
         buffers, (count, first, threads) = arguments(kernel.program)
-        memory = Memory(kernel.program, buffers, offsets, kernel.tokens)
+        memory = Memory(kernel.program, buffers, offsets, kernel.tokens, kernel.scratch_bytes)
         I.evaluate(T.call_extern("int32", "mmfree_set_threads", threads))
         emitter = _Emitter(kernel, memory, count, first, threads)
         with I.attr(0, "pragma_parallel_launch_point", 1):
@@ -120,12 +130,31 @@ class _Emitter:
 
     def _tiles(self, stage: Stage, place: Place, start: Expr) -> None:
         for width, nodes in _by_width(self.kernel.program, stage.tiles).items():
+            if self.kernel.matrices and any(node.op == "ternary_linear" for node in nodes):
+                self._panels(width // LANES, nodes, place, start)
+                continue
             thread = place.thread
             with self._share(thread, T.int32(0), T.int32(width // LANES)) as tile:
                 column = I.bind(tile * LANES)
                 # Only decode keeps a copy of the rows per thread; prefill's are shared.
                 owner = place if self.kernel.decode else replace(place, thread=T.int32(0))
                 self._tokens(nodes, replace(owner, column=column), start)
+
+    def _panels(self, tiles: int, nodes: tuple[Node, ...], place: Place, start: Expr) -> None:
+        """Whole panels are shared out; the last thread takes the tile that is left."""
+        panels, rest = divmod(tiles, amx.COLUMNS)
+
+        def emit(first: Expr, columns: int) -> None:
+            at = replace(place, column=I.bind(first * LANES))
+            amx.emit_panel(self.memory, at, nodes, columns, start, self.count)
+
+        with amx.configured(self.memory, place.thread, self.count - start):
+            if panels:
+                with self._share(place.thread, T.int32(0), T.int32(panels)) as panel:
+                    emit(panel * amx.COLUMNS, amx.COLUMNS)
+            if rest:
+                with I.If(place.thread == self.threads - 1), I.Then():
+                    emit(T.int32(panels * amx.COLUMNS), rest)
 
     def _tokens(self, nodes: tuple[Node, ...], place: Place, start: Expr) -> None:
         """A tile for all tokens, in blocks as large as the instruction set's registers allow."""

@@ -2,7 +2,8 @@
 
 Arenas (planned by passes/plan_memory.py, per token): "shared" holds what tiles write and rows read;
 "private" and "codes" hold what rows make. In decode each thread makes its rows for itself, so the
-last two are per thread; in prefill tokens are shared out and all three are per token.
+last two are per thread; in prefill tokens are shared out and all three are per token. "scratch" is
+what a thread's matrix units work in.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tvm.tirx.script.builder import ir as I
 from mmfree_compiler.backends.cpu.vector import FLOATS, LANES, Buffer, Expr, load, store
 from mmfree_compiler.program import Program
 
-ARENAS = {"shared": "float32", "private": "float32", "codes": "int8"}
+ARENAS = {"shared": "float32", "private": "float32", "codes": "int8", "scratch": "uint8"}
 SUM = 1  # a scale's row holds the scale at 0 and the sum of its codes, as int32 bits, here
 
 
@@ -57,12 +58,18 @@ def output_buffer(name: str) -> str:
 
 @dataclass(frozen=True)
 class Memory:
-    """Addresses. `offsets`: the constants' first bytes in weights.bin; `tokens`: the largest M."""
+    """Addresses. `offsets`: the constants' first bytes in weights.bin; `tokens`: the largest M;
+    `scratch_bytes`: of one thread's scratch."""
 
     program: Program
     buffers: dict[str, Buffer]
     offsets: dict[str, int]
     tokens: int
+    scratch_bytes: int = 0
+
+    def scratch(self, thread: Expr) -> tuple[Buffer, Expr]:
+        """The buffer and the byte at which the thread's scratch begins."""
+        return self.buffers["scratch"], thread * self.scratch_bytes
 
     def width(self, name: str) -> int:
         return self.program.values[name].width

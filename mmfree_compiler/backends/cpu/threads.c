@@ -129,7 +129,9 @@ static void grow(int wanted) {
     if (pool.worker_count >= wanted) return;
     pool.cpus = available_cpus(); /* now: the new workers inherit this thread's affinity */
     sigset_t all, before; /* signals are for the program's own threads */
+    const int faults[] = {SIGBUS, SIGFPE, SIGILL, SIGSEGV}; /* but for those of a thread's own */
     sigfillset(&all);
+    for (int i = 0; i < 4; i++) sigdelset(&all, faults[i]);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     while (pool.worker_count < wanted) {
         Worker *worker = &pool.workers[pool.worker_count];

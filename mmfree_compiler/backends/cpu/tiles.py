@@ -45,11 +45,15 @@ def emit(isa: Isa, memory: Memory, place: Place, nodes: tuple[Node, ...], tokens
     """A tile at `place.column` for `tokens` tokens from `place.token` on."""
     linears = [node for node in nodes if node.op == "ternary_linear"]
     sums = {node.outputs[0]: _products(isa, memory, place, node, tokens) for node in linears}
+
+    def one(token: Expr) -> None:
+        totals = {name: isa.total(cell, token, tokens) for name, cell in sums.items()}
+        epilogue(memory, replace(place, token=place.token + token), nodes, totals)
+
     if tokens == 1:
-        return _epilogue(isa, memory, place, nodes, sums, T.int32(0), 1)
-    with I.serial(0, tokens) as i:
-        at = replace(place, token=place.token + i)
-        _epilogue(isa, memory, at, nodes, sums, i, tokens)
+        return one(T.int32(0))
+    with I.serial(0, tokens) as token:
+        one(token)
     return None
 
 
@@ -70,7 +74,7 @@ def _products(isa: Isa, memory: Memory, place: Place, node: Node, tokens: int) -
     buffer = memory.buffers["weights"]
     with I.serial(0, blocks) as k:
         at = I.bind(start + T.Cast("int64", k) * T.int64(BLOCK))
-        _prefetch(buffer, at + T.int64(PREFETCH * BLOCK))
+        prefetch(buffer, at)
 
         def part(first: int, size: int) -> Expr:
             return I.bind(v.load(buffer, at + T.int64(first), f"uint8x{size}"))
@@ -84,24 +88,18 @@ def _products(isa: Isa, memory: Memory, place: Place, node: Node, tokens: int) -
     return sums
 
 
-def _prefetch(buffer: Buffer, at: Expr) -> None:
-    """Ask for the line of a byte that this thread reads soon: read, keep in all caches, data."""
-    address = T.address_of(buffer[at])
+def prefetch(buffer: Buffer, at: Expr) -> None:
+    """Ask for the line PREFETCH blocks behind `at`: for reading, in all caches, data."""
+    address = T.address_of(buffer[at + T.int64(PREFETCH * BLOCK)])
     I.evaluate(
         T.call_llvm_intrin("void", "llvm.prefetch", address, T.int32(0), T.int32(3), T.int32(1))
     )
 
 
-def _epilogue(
-    isa: Isa,
-    memory: Memory,
-    place: Place,
-    nodes: tuple[Node, ...],
-    sums: dict[str, Buffer],
-    token: Expr,
-    tokens: int,
+def epilogue(
+    memory: Memory, place: Place, nodes: tuple[Node, ...], totals: dict[str, Expr]
 ) -> None:
-    totals = {name: isa.total(cell, token, tokens) for name, cell in sums.items()}
+    """A token's 16 columns: everything of the tile that follows the integer sums, `totals`."""
     tile = _Tile(memory, place, {}, totals)
     for node in nodes:
         made = TILES[node.op](tile, node)

@@ -1,0 +1,208 @@
+"""Prefill on AMX: int8 matrix tiles, 16 tokens x 16 columns of sums an instruction.
+
+A panel is two tiles of columns, 32. For each product of a stage the packed weights of a panel are
+unpacked a few KiB at a time into the thread's scratch, once for all tokens; the matrix units then
+sweep the tokens, 32 at a time, over what lies there. A row of a B tile is four columns of k for 16
+columns of the panel: exactly one field of a packed block. Codes are signed, digits unsigned; the
+epilogue subtracts the sum of the codes, as everywhere.
+
+Intel's manual, volume 1, chapter 18, has the tiles; volume 2 the instructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+from tvm.script import tirx as T
+from tvm.tirx.script.builder import ir as I
+
+from mmfree_compiler.backends.cpu import vector as v
+from mmfree_compiler.backends.cpu.isa import BLOCK, vbmi_lookup
+from mmfree_compiler.backends.cpu.memory import Memory, Place
+from mmfree_compiler.backends.cpu.tiles import epilogue, prefetch
+from mmfree_compiler.backends.cpu.unpack import FIELDS, table
+from mmfree_compiler.backends.cpu.vector import LANES, Buffer, Expr
+from mmfree_compiler.layouts import LAYOUTS, Layout
+from mmfree_compiler.program import Node, Program
+
+ROWS = 16  # of a tile register
+ROW = 64  # bytes of a tile register's row
+GROUP = 4  # columns of k in a row of a B tile
+COLUMNS = 2  # tiles of columns in a panel
+TOKENS = 2 * ROWS  # that a sweep takes at once; rows past the last token are read, and not used
+# Packed blocks unpacked at once: with two tiles 16 or 20 KiB, which stay in L1 during a sweep.
+BLOCKS = 32
+_A, _B = 4, 6  # tile registers: sums are 0 to 3, two rows of tiles; codes 4, 5; digits 6, 7
+
+
+def scratch_bytes(program: Program, tokens: int) -> int:
+    """Bytes that a thread needs: the configuration, unpacked digits, and a panel's sums."""
+    products = max((len(_products(stage.tiles)) for stage in program.stages()), default=0)
+    return _Scratch(tokens).end(products)
+
+
+@dataclass(frozen=True)
+class _Scratch:
+    """Byte offsets in a thread's scratch; `tokens` is the largest chunk."""
+
+    tokens: int
+
+    def digits(self, column: int) -> int:
+        most = max(BLOCKS * layout.block // GROUP for layout in LAYOUTS.values())
+        return BLOCK + column * most * ROW
+
+    def sums(self, product: int, column: int, token: Expr) -> Expr:
+        return self.end(product) + (column * (self.tokens + TOKENS) + token) * ROW
+
+    def end(self, products: int) -> int:
+        """Where so many products' sums end."""
+        return self.digits(COLUMNS) + products * COLUMNS * (self.tokens + TOKENS) * ROW
+
+
+@contextmanager
+def configured(memory: Memory, thread: Expr, count: Expr) -> Iterator[None]:
+    """Tile registers of 16 rows, or of as many as there are tokens when they are fewer."""
+    buffer, at = memory.scratch(thread)
+    setting = np.zeros(BLOCK, np.uint8)
+    setting[0] = 1  # the palette
+    setting[16:32:2] = ROW  # bytes a row, as uint16, of eight tiles
+    setting[48:56] = ROWS
+    v.store(buffer, at, table(setting), BLOCK)
+    rows = T.max(T.int32(1), T.min(count, T.int32(ROWS)))  # none is no valid configuration
+    with I.serial(48, 48 + _B) as tile:
+        I.buffer_store(buffer, T.Cast("uint8", rows), [at + tile])
+    _amx("ldtilecfg", T.address_of(buffer[at]))
+    yield
+    _amx("tilerelease")
+
+
+def emit_panel(
+    memory: Memory, place: Place, nodes: tuple[Node, ...], columns: int, start: Expr, count: Expr
+) -> None:
+    """`columns` tiles from `place.column` on, for tokens `start` to `count`."""
+    panel = _Panel(memory, place, columns, start, count)
+    products = _products(nodes)
+    for i, node in enumerate(products):
+        panel.product(i, node)
+    for column in range(columns):
+        with I.serial(0, count - start) as token:
+            totals = {n.outputs[0]: panel.total(i, column, token) for i, n in enumerate(products)}
+            at = replace(place, token=start + token, column=place.column + column * LANES)
+            epilogue(memory, at, nodes, totals)
+
+
+def _products(nodes: tuple[Node, ...]) -> list[Node]:
+    return [node for node in nodes if node.op == "ternary_linear"]
+
+
+@dataclass(frozen=True)
+class _Panel:
+    memory: Memory
+    place: Place
+    columns: int
+    start: Expr
+    count: Expr
+
+    def total(self, product: int, column: int, token: Expr) -> Expr:
+        buffer, at = self._scratch(_Scratch(self.memory.tokens).sums(product, column, token))
+        return T.reinterpret(v.INTS, v.load(buffer, at, f"uint8x{ROW}"))
+
+    def product(self, index: int, node: Node) -> None:
+        """The sums of all tokens: a stretch of k after the other, unpacked and swept."""
+        weight = node.inputs[2]
+        assert weight is not None
+        constant = self.memory.program.constants[weight]
+        layout = LAYOUTS[constant.layout]
+        rows, width = constant.matrix_shape
+        blocks = layout.packed_shape((rows, width))[1]
+        depth = BLOCKS * layout.block // BLOCK  # tiles of 64 columns of k in a stretch
+        tiles = -(-width // BLOCK)
+        with I.serial(0, -(-blocks // BLOCKS)) as stretch:
+            first = stretch * BLOCKS
+            self._unpack(weight, layout, blocks, first, T.min(T.int32(BLOCKS), blocks - first))
+            sweep = _Sweep(self, index, node, stretch, stretch * depth)
+            sweep.tokens(T.min(T.int32(depth), tiles - stretch * depth))
+
+    def _unpack(self, weight: str, layout: Layout, blocks: int, first: Expr, count: Expr) -> None:
+        weights, groups = self.memory.buffers["weights"], layout.block // GROUP
+        for column in range(self.columns):
+            tile = T.Cast("int64", self.place.column // LANES + column) * T.int64(blocks)
+            at = self.memory.constant(weight, self.place.layer) + tile * T.int64(BLOCK)
+            at = I.bind(at + T.Cast("int64", first) * T.int64(BLOCK))
+            digits, base = self._scratch(_Scratch(self.memory.tokens).digits(column))
+            with I.serial(0, count) as block:
+                byte = I.bind(at + T.Cast("int64", block) * T.int64(BLOCK))
+                prefetch(weights, byte)
+                packed = I.bind(v.load(weights, byte, f"uint8x{BLOCK}"))
+                for s, field in enumerate(FIELDS[layout.name](packed, BLOCK, vbmi_lookup)):
+                    v.store(digits, base + (block * groups + s) * ROW, field.digits(), ROW)
+
+    def _scratch(self, offset: Expr) -> tuple[Buffer, Expr]:
+        buffer, at = self.memory.scratch(self.place.thread)
+        return buffer, at + offset
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """All tokens over one stretch of k of one product; `tile` is the stretch's first tile of k."""
+
+    panel: _Panel
+    index: int
+    node: Node
+    stretch: Expr
+    tile: Expr
+
+    def tokens(self, depth: Expr) -> None:
+        total = self.panel.count - self.panel.start
+        pairs = I.bind((total + ROWS - 1) // TOKENS)
+        with I.serial(0, pairs) as pair:
+            self._block(pair * TOKENS, 2, depth)
+        with I.If(total > pairs * TOKENS), I.Then():
+            self._block(pairs * TOKENS, 1, depth)
+
+    def _block(self, token: Expr, halves: int, depth: Expr) -> None:
+        """16 or 32 tokens x the panel's columns: sums stay in tile registers over `depth`."""
+        cells = [(h, c) for h in range(halves) for c in range(self.panel.columns)]
+        with I.If(self.stretch == 0):
+            with I.Then():
+                for h, c in cells:
+                    _amx("tilezero", T.int8(2 * h + c))
+            with I.Else():
+                self._move("tileloadd64", cells, token)
+        with I.serial(0, depth) as k:
+            for h in range(halves):
+                self._load_codes(h, token + h * ROWS, k)
+            for c in range(self.panel.columns):
+                self._load_digits(c, k)
+            for h, c in cells:
+                _amx("tdpbsud", T.int8(2 * h + c), T.int8(_A + h), T.int8(_B + c))
+        self._move("tilestored64", cells, token)
+
+    def _move(self, instruction: str, cells: list[tuple[int, int]], token: Expr) -> None:
+        scratch = _Scratch(self.panel.memory.tokens)
+        for h, c in cells:
+            offset = scratch.sums(self.index, c, token + h * ROWS)
+            self._tile(instruction, 2 * h + c, *self.panel._scratch(offset), ROW)
+
+    def _load_codes(self, half: int, token: Expr, k: Expr) -> None:
+        codes, memory = self.node.inputs[0], self.panel.memory
+        assert codes is not None
+        place = replace(self.panel.place, token=self.panel.start + token)
+        buffer, at = memory.row(codes, place)
+        column = (self.tile + k) * BLOCK
+        self._tile("tileloadd64", _A + half, buffer, at + column, memory.stride(codes))
+
+    def _load_digits(self, column: int, k: Expr) -> None:
+        offset = _Scratch(self.panel.memory.tokens).digits(column) + k * (ROWS * ROW)
+        self._tile("tileloadd64", _B + column, *self.panel._scratch(offset), ROW)
+
+    @staticmethod
+    def _tile(instruction: str, tile: int, buffer: Buffer, at: Expr, stride: int) -> None:
+        _amx(instruction, T.int8(tile), T.address_of(buffer[at]), T.int64(stride))
+
+
+def _amx(instruction: str, *operands: Expr) -> None:
+    I.evaluate(T.call_llvm_intrin("void", f"llvm.x86.{instruction}", *operands))

@@ -1,0 +1,35 @@
+"""Lets tests run AMX kernels on a machine without AMX: see amx_emulator.c."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from mmfree_compiler.backends.cpu.toolchain import find_toolchain, host_triple
+from mmfree_compiler.runtime import cpu_features
+from mmfree_compiler.runtime.cpu_features import AMX, VARIANTS, lacks
+
+SOURCE = Path(__file__).with_name("amx_emulator.c")
+
+
+@cache
+def emulate_amx() -> ctypes.CDLL | None:
+    """The emulator, from now on in the place of AMX; None where it is not needed or cannot help.
+
+    Call it after faulthandler is set up: both want the signal of illegal instructions.
+    """
+    has, needs = cpu_features.cpu_features(), VARIANTS["x86-64-amx"].features
+    if lacks(VARIANTS["x86-64-avx512vbmi"]) or needs <= has:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder, "emulator.so")
+        command = [*find_toolchain().command(host_triple()), "-O2", "-shared", "-fPIC"]
+        subprocess.run([*command, str(SOURCE), "-o", str(library)], check=True)
+        emulator = ctypes.CDLL(str(library))
+    emulator.amx_emulated.restype = ctypes.c_uint64
+    features = has | AMX
+    cpu_features.cpu_features = lambda: features  # type: ignore[assignment]  # for the whole run
+    return emulator
