@@ -29,6 +29,7 @@ from mmfree_compiler.errors import ArtifactError
 from mmfree_compiler.layouts import LAYOUTS
 from mmfree_compiler.runtime.cpu_features import choose
 from mmfree_compiler.runtime.ffi import tvm_ffi
+from mmfree_compiler.runtime.pace import Pace
 
 Array = NDArray[np.generic]
 
@@ -56,8 +57,8 @@ class CpuLauncher:
                 "Compile the model with this version",
             )
         weights = sum(t.nbytes for t in manifest.tensors.values() if t.layout in LAYOUTS)
-        self._threads = threads
-        self._decode_threads = min(threads, 1 + weights // BYTES_PER_THREAD)
+        self._prefill_pace = Pace(threads)
+        self._decode_pace = Pace(min(threads, 1 + weights // BYTES_PER_THREAD))
         self._chunk = manifest.memory.chunk
         self._library = _load_library(artifact.members[self.variant.member])
         self._decode, self._prefill = (self._function(name) for name in ("decode", "prefill"))
@@ -106,16 +107,19 @@ class CpuLauncher:
         count = len(slots)
         alone = count == 1 and first == 0
         function = self._decode if alone else self._prefill
+        pace = self._decode_pace if alone else self._prefill_pace
         arrays = [*inputs, *outputs, slots, state]
         with self._lock:
+            pace.start()
             function(
                 self._weights,
                 *(array.reshape(-1) for array in arrays),
                 *self._scratch,
                 count,
                 first,
-                self._decode_threads if alone else self._threads,
+                pace.threads,
             )
+            pace.stop(count)
 
 
 def _scratch(plan: MemoryPlan, threads: int) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import sys
 import threading
@@ -143,6 +144,20 @@ for task in os.listdir("/proc/self/task"):
         status = open(f"/proc/self/task/{task}/status").read()
         blocked = int(status.split("SigBlk:")[1].split()[0], 16)
         assert blocked >> (signal.SIGINT - 1) & 1
+"""
+    result = _in_child(library, body)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_a_worker_leaves_the_callers_cpu(library: Path) -> None:
+    body = """
+first, second = sorted(os.sched_getaffinity(0))[:2]
+pool.worker_leaves.argtypes = ctypes.c_int, ctypes.c_uint64
+assert pool.stress(2, 1, 1) == 0  # the pool counts its CPUs when it makes its workers
+assert pool.worker_leaves(first, 1 << first | 1 << second) == 1
+assert pool.worker_leaves(first, 1 << first) == 0  # there is no other
+assert pool.stress(4, 10, 3) == 0
 """
     result = _in_child(library, body)
     assert result.returncode == 0, result.stderr

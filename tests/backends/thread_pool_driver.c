@@ -1,4 +1,6 @@
 /* Drives the thread pool from a test: launches whose tasks check each other across barriers. */
+#define _GNU_SOURCE
+#include <sched.h>
 #include <stdint.h>
 
 typedef struct {
@@ -58,4 +60,38 @@ int tasks_of_a_launch(int tasks) {
 int status_of_failure(int id) {
     mmfree_set_threads(4);
     return __TVMBackendParallelLaunch(fail_in, &id, 0);
+}
+
+static int pin_worker(int id, Group *group, void *cpus) {
+    (void)group;
+    return id == 1 ? sched_setaffinity(0, sizeof(cpu_set_t), cpus) : 0;
+}
+
+static int ask_worker(int id, Group *group, void *cpus) {
+    (void)group;
+    return id == 1 ? sched_getaffinity(0, sizeof(cpu_set_t), cpus) : 0;
+}
+
+/* 1 when a worker put on CPU `cpu`, the caller's, leaves it; the caller may use `allowed`.
+ * The caller may be moved before it launches, so try it several times. */
+int worker_leaves(int cpu, uint64_t allowed) {
+    cpu_set_t one, all, found;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    CPU_ZERO(&all);
+    for (int i = 0; i < 64; i++)
+        if (allowed >> i & 1) CPU_SET(i, &all);
+    mmfree_set_threads(2);
+    for (int i = 0; i < 100; i++) {
+        sched_setaffinity(0, sizeof one, &one);
+        __TVMBackendParallelLaunch(pin_worker, &one, 0);
+        sched_setaffinity(0, sizeof all, &all);
+        __TVMBackendParallelLaunch(ask_worker, &found, 0);
+        CPU_AND(&one, &found, &all);
+        if (!CPU_EQUAL(&one, &found)) return -1; /* it may use what the caller may not */
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        if (!CPU_EQUAL(&one, &found)) return 1;
+    }
+    return 0;
 }

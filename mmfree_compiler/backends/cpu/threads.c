@@ -7,7 +7,7 @@
  * process cannot put its own in place of it.
  *
  * Waiting means spinning for SPIN_NS, then sleeping in a futex; no spinning at all when a launch has
- * more tasks than CPUs. Linux, x86-64 and aarch64.
+ * more tasks than CPUs. Workers keep off the caller's CPU: see `keep_apart`. Linux, x86-64 and aarch64.
  */
 #define _GNU_SOURCE
 #include <linux/futex.h>
@@ -48,6 +48,8 @@ static struct {
     int worker_count;
     int cpus; /* that the workers may run on */
     int spin;
+    pthread_t caller; /* task 0's thread */
+    _Atomic int caller_cpu; /* where that ran when it last looked */
     Task task; /* of the running launch; NULL tells workers to end */
     void *closure;
     Group group;
@@ -89,17 +91,37 @@ static int spin_while(Event *event, uint32_t old) { /* 1 when the count is still
     return 1;
 }
 
-static void wait_while(Event *event, uint32_t old, int spin) {
-    if (spin && !spin_while(event, old)) return;
+static int wait_while(Event *event, uint32_t old, int spin) { /* 1 when it slept */
+    if (spin && !spin_while(event, old)) return 0;
     /* Sequentially consistent with `advance`: it sees the sleeper, or futex sees the new count. */
     atomic_fetch_add(&event->sleepers, 1);
     while (atomic_load(&event->count) == old) futex(event, FUTEX_WAIT, old);
     atomic_fetch_sub(&event->sleepers, 1);
+    return 1;
 }
 
 static void advance(Event *event) {
     atomic_fetch_add(&event->count, 1);
     if (atomic_load(&event->sleepers)) futex(event, FUTEX_WAKE, INT32_MAX);
+}
+
+/* Called by a task's thread that may have been moved: a worker on the caller's CPU leaves it.
+ *
+ * When all CPUs are busy the kernel puts a thread on the CPU of the thread that wakes it. There the
+ * two would take turns, each spinning out its time at every barrier; and as both sleep a lot, the
+ * kernel sees no reason to part them. What the caller may use is asked each time: it can change.
+ */
+static void keep_apart(int id) {
+    int cpu = sched_getcpu();
+    if (id == 0) {
+        atomic_store_explicit(&pool.caller_cpu, cpu, memory_order_relaxed);
+        return;
+    }
+    if (!pool.spin || cpu != atomic_load_explicit(&pool.caller_cpu, memory_order_relaxed)) return;
+    cpu_set_t others;
+    if (pthread_getaffinity_np(pool.caller, sizeof others, &others)) return;
+    CPU_CLR(cpu, &others);
+    if (CPU_COUNT(&others)) sched_setaffinity(0, sizeof others, &others);
 }
 
 static void run_task(int id) {
@@ -113,6 +135,7 @@ static void *work(void *argument) {
     for (uint32_t launches = 0;; launches++) {
         wait_while(&self->start, launches, spin);
         if (!pool.task) return NULL;
+        keep_apart(self->id);
         run_task(self->id);
         spin = pool.spin; /* here: after the next line the fields may be those of the next launch */
         if (atomic_fetch_sub(&pool.running, 1) == 1) advance(&pool.done);
@@ -159,6 +182,8 @@ static int launch(Task task, void *closure, int num_task) {
     pool.closure = closure;
     pool.group = (Group){NULL, tasks};
     pool.spin = tasks <= pool.cpus;
+    pool.caller = pthread_self();
+    keep_apart(0);
     atomic_store(&pool.status, 0);
     atomic_store(&pool.running, tasks - 1);
     uint32_t launches = atomic_load(&pool.done.count);
@@ -171,12 +196,11 @@ static int launch(Task task, void *closure, int num_task) {
 }
 
 static int barrier(int task_id, Group *group) {
-    (void)task_id;
     if (group->num_task == 1) return 0;
     /* Read before arriving: until this task arrives, nobody can advance it. */
     uint32_t passed = atomic_load(&pool.barrier.count);
     if (atomic_fetch_add(&pool.arrived, 1) + 1 < group->num_task) {
-        wait_while(&pool.barrier, passed, pool.spin);
+        if (wait_while(&pool.barrier, passed, pool.spin)) keep_apart(task_id);
     } else {
         atomic_store(&pool.arrived, 0);
         advance(&pool.barrier);
