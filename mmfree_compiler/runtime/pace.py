@@ -17,7 +17,7 @@ Clock = Callable[[], float]  # seconds
 WINDOW = 0.05  # seconds of calls that a number of threads is judged by: many time slices
 # Windows from one trial to the next: twice as many after each in vain.
 SHORTEST_WAIT = 4
-LONGEST_WAIT = 32
+LONGEST_WAIT = 16
 BUSY = 0.9  # CPU time of the calling thread over a window: with less it waited for others
 BETTER = 0.95  # cost of a trial over the present cost: with less it is kept
 
