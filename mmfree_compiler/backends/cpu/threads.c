@@ -7,7 +7,8 @@
  * process cannot put its own in place of it.
  *
  * Waiting means spinning for SPIN_NS, then sleeping in a futex; no spinning at all when a launch has
- * more tasks than CPUs. Workers keep off the caller's CPU: see `keep_apart`. Linux, x86-64 and aarch64.
+ * more tasks than CPUs. Workers keep off the caller's CPU: see `keep_apart`. Linux, x86-64 and
+ * aarch64.
  */
 #define _GNU_SOURCE
 #include <linux/futex.h>
