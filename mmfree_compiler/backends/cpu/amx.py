@@ -87,8 +87,9 @@ def emit_panel(
     products = _products(nodes)
     for i, node in enumerate(products):
         panel.product(i, node)
-    for column in range(columns):
-        with I.serial(0, count - start) as token:
+    # Columns inside: a token's rows lie pages apart, and each visit to one costs a TLB miss.
+    with I.serial(0, count - start) as token:
+        for column in range(columns):
             totals = {n.outputs[0]: panel.total(i, column, token) for i, n in enumerate(products)}
             at = replace(place, token=start + token, column=place.column + column * LANES)
             epilogue(memory, at, nodes, totals)
