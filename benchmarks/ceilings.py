@@ -72,11 +72,12 @@ def limit_seconds(rates: Rates, weight_bytes: int, multiply_adds: int) -> float:
 class Ceilings:
     """ceilings.c, compiled into `folder`, and the memory that it reads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, buffer_bytes: int = BUFFER_BYTES) -> None:
         self._seconds = _compile(folder)
-        self._memory = mmap.mmap(-1, BUFFER_BYTES)
+        self._bytes = buffer_bytes
+        self._memory = mmap.mmap(-1, buffer_bytes)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
-        ctypes.memset(self._address, 1, BUFFER_BYTES)  # unwritten pages are all one page of zeros
+        ctypes.memset(self._address, 1, buffer_bytes)  # unwritten pages are all one page of zeros
         self._counts = {c.name: self._count(c) for c in _TABLE if c.runs_here()}
 
     def measure(self, threads: int) -> dict[str, float]:
@@ -86,7 +87,7 @@ class Ceilings:
         """
         found = {}
         for name, count in self._counts.items():
-            work = CEILINGS[name].multiply_adds * count * threads or BUFFER_BYTES
+            work = CEILINGS[name].multiply_adds * count * threads or self._bytes
             found[name] = work / self._run(CEILINGS[name], count, threads)
         return found
 
@@ -102,7 +103,7 @@ class Ceilings:
         if len(cpus) < threads:
             cause = f"more than the {len(cpus)} CPUs that this process may use"
             raise InputError(f"threads {threads}", cause, "Choose fewer")
-        size = 0 if ceiling.multiply_adds else BUFFER_BYTES
+        size = 0 if ceiling.multiply_adds else self._bytes
         places = (ctypes.c_int * threads)(*cpus)
         return float(
             self._seconds(ceiling.kernel, self._address, size, count, threads, places),

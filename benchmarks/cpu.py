@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -61,11 +61,12 @@ def main(
         plots.draw(run.document, PICTURES)
 
 
-def _chosen(listed: str, known: dict[str, Any], what: str) -> list[str]:
+def _chosen(listed: str, known: Mapping[str, object], what: str) -> list[str]:
+    """In the order of the table: decoding comes first, and its peak of memory is its own."""
     names = listed.split(",")
     if unknown := [name for name in names if name not in known]:
         raise InputError(what, f"unknown: {', '.join(unknown)}", f"Known: {', '.join(known)}")
-    return names
+    return [name for name in known if name in names]
 
 
 class Run:
@@ -130,12 +131,10 @@ class Run:
                 self._skip(name, str(error), skipped)
 
     def _keep(self, group: dict[str, Any]) -> None:
-        """Put the group in the place of one of the same shape, threads and task."""
-        key = report.key(group)
+        """Put the group into the document."""
         versions = {name: PEERS[name].versions() for name in group["figures"]}
         group |= {"time": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions}
-        others = [other for other in self.document["groups"] if report.key(other) != key]
-        self.document["groups"] = sorted([*others, group], key=report.key)
+        report.keep(self.document, group)
 
     def _job(self, peer: str, shape: Shape, threads: int | None) -> Job:
         return Job(peer, shape, self.folder.resolve(), threads)

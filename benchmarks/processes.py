@@ -6,12 +6,14 @@ import json
 import select
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
 from benchmarks.worker import Job
 
 ANSWER_SECONDS = 600.0  # a worker that says nothing for so long hangs
+GRACE_SECONDS = 5.0
 ROOT = Path(__file__).resolve().parents[1]
 TAIL = 300  # characters of a failed worker's errors
 
@@ -66,6 +68,8 @@ class Worker:
         return answer
 
     def _failed(self, what: str) -> WorkerError:
+        with suppress(subprocess.TimeoutExpired):  # its pipes close a moment before it ends
+            self._process.wait(GRACE_SECONDS)
         self._process.kill()
         self._process.communicate()
         lines = self._log.read_text(errors="replace").strip().splitlines()

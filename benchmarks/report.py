@@ -7,6 +7,7 @@ each; its `shapes` hold what the peers said when they prepared their files.
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,9 +24,19 @@ BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
 NOTHING = "-"
 
 
-def key(group: dict[str, Any]) -> tuple[str, int, int]:
-    """What a group is of, in the order of the tables."""
-    return group["shape"], group["threads"], list(TASKS).index(group["task"])
+def keep(document: Document, new: dict[str, Any]) -> None:
+    """Put a group into the document, in the place of one of its shape, threads and task."""
+
+    def key(group: dict[str, Any]) -> tuple[int, int, int]:
+        size = _shape(document, group["shape"]).parameters
+        return size, group["threads"], list(TASKS).index(group["task"])
+
+    others = [group for group in document["groups"] if key(group) != key(new)]
+    document["groups"] = sorted([*others, new], key=key)
+
+
+def _shape(document: Document, name: str) -> Shape:
+    return Shape(**document["shapes"][name]["shape"])
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class Group:
     def _of(cls, document: Document, group: dict[str, Any]) -> Group:
         figures = group["figures"]
         return cls(
-            Shape(**document["shapes"][group["shape"]]["shape"]),
+            _shape(document, group["shape"]),
             group["threads"],
             TASKS[group["task"]],
             {name: spread["median"] for name, spread in group["ceilings"].items()},
@@ -99,8 +110,8 @@ def markdown(document: Document) -> str:
         _bandwidths(running),
         "Compiling and loading.",
         _compiling(document, groups),
-        "Memory in MB: of a decoding process, and of the same model's parameters in torch.",
-        _memory(document, groups),
+        "Memory in MB: a decoding process; the same parameters in torch; torch's own process.",
+        _memory(groups),
         *_reasons(document),
     )
     return "\n\n".join(part for part in parts if part)
@@ -117,6 +128,11 @@ def _machine(document: Document) -> str:
     cpus = machine["CPUs this process may use"]
     found = f"{machine['processor']}, {cpus} CPUs ({machine['CPU features']})"
     return f"{found}; {', '.join(days)}; {packages}."
+
+
+def _names(groups: Iterable[Group]) -> list[str]:
+    """Shapes, in the order of the groups."""
+    return list(dict.fromkeys(group.shape.name for group in groups))
 
 
 def _present(groups: Iterable[Group]) -> list[str]:
@@ -149,8 +165,6 @@ def _speed_cells(group: Group, others: Sequence[str]) -> Iterator[str]:
 
 
 def _ceilings(groups: Sequence[Group]) -> str:
-    import statistics
-
     rows = []
     for threads in sorted({group.threads for group in groups}):
         rates = [group.rates for group in groups if group.threads == threads]
@@ -179,7 +193,8 @@ def _bandwidths(groups: Sequence[Group]) -> str:
 
 def _compiling(document: Document, groups: Sequence[Group]) -> str:
     rows = []
-    for name, facts in document["shapes"].items():
+    for name in _names(groups):
+        facts = document["shapes"][name]
         loads = [g for g in groups if (g.shape.name, g.task.kind) == (name, "load")]
         load = f"{1e3 * loads[0].seconds[OURS]:,.0f} ms" if loads else NOTHING
         if compiled := facts.get(OURS):
@@ -190,12 +205,12 @@ def _compiling(document: Document, groups: Sequence[Group]) -> str:
     return table(("model", "compile", "peak MB", "over the checkpoint", "load"), rows)
 
 
-def _memory(document: Document, groups: Sequence[Group]) -> str:
+def _memory(groups: Sequence[Group]) -> str:
     header = (
         *("model", "packed weights", "decoding, peak", "over the weights"),
         *("torch fp32", "fp32 / ours", "torch fp16", "fp16 / ours", "torch fp32, peak"),
     )
-    return table(header, (row for name in document["shapes"] for row in _memory_row(name, groups)))
+    return table(header, (row for name in _names(groups) for row in _memory_row(name, groups)))
 
 
 def _memory_row(name: str, groups: Sequence[Group]) -> Iterator[tuple[str, ...]]:

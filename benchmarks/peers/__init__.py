@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 
 from benchmarks.shapes import Shape
 
-Step = Callable[[], object]
+Step = Callable[[], Any]
 MIB = 1 << 20
 
 

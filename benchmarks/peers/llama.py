@@ -15,8 +15,9 @@ from benchmarks.peers.gguf_file import write_random
 from benchmarks.shapes import Shape
 
 SEQUENCES = 8
-CONTEXT = 1024  # tokens a sequence
+CONTEXT = 1024  # tokens of all sequences together
 LONGEST = 512  # tokens of a prompt, run as one batch
+SMALLEST_VOCABULARY = 256
 
 _silent = llama_cpp.llama_log_callback(lambda *_: None)
 
@@ -49,7 +50,7 @@ class Llama:
             str(path).encode(), llama_cpp.llama_model_default_params()
         )
         options = llama_cpp.llama_context_default_params()
-        options.n_ctx, options.n_seq_max = CONTEXT * SEQUENCES, SEQUENCES
+        options.n_ctx, options.n_seq_max, options.kv_unified = CONTEXT, SEQUENCES, True
         options.n_batch = options.n_ubatch = LONGEST
         options.n_threads = options.n_threads_batch = threads
         self.context = self.model and llama_cpp.llama_init_from_model(self.model, options)
@@ -106,7 +107,7 @@ class _Batch:
 
     def add(self, sequence: int, position: int, *, logits: bool) -> None:
         at = self.batch.n_tokens
-        self.batch.token[at] = 1 + at
+        self.batch.token[at] = at % SMALLEST_VOCABULARY
         self.batch.pos[at] = position
         self.batch.n_seq_id[at] = 1
         self.batch.seq_id[at][0] = sequence

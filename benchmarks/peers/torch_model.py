@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -98,4 +98,4 @@ class TorchModel:
 
     def _prefill(self, length: int) -> Step:
         tokens = torch.arange(length)[None]
-        return lambda: cast(object, self._run(tokens, None))
+        return lambda: self._run(tokens, None)
