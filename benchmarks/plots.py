@@ -43,19 +43,23 @@ def roofline(figure: Figure, groups: Sequence[Group]) -> None:
         _roofs(axes, own)
         for peer in PEERS:
             _points(axes, [group for group in own if peer in group.seconds], peer)
-        axes.set(xscale="log", yscale="log", title=f"{threads} threads")
+        axes.set(xscale="log", yscale="log", title=f"threads: {threads}")
         axes.set(xlabel="multiply-adds a byte of weights", ylabel="GMAC/s")
         axes.legend(fontsize="x-small")
 
 
 def _roofs(axes: Axes, groups: Sequence[Group]) -> None:
-    """Each ceiling at its highest median: reads as slopes, arithmetic as level lines."""
-    for name in groups[0].rates:
-        rate = max(group.rates[name] for group in groups) / 1e9
-        heights = [rate * x for x in INTENSITIES]
+    """Each ceiling at its highest median: arithmetic as level lines, reads as slopes up to them."""
+    rates = {name: max(group.rates[name] for group in groups) / 1e9 for name in groups[0].rates}
+    left, right = INTENSITIES
+    top = max((rate for name, rate in rates.items() if CEILINGS[name].multiply_adds), default=None)
+    for name, rate in rates.items():
         if CEILINGS[name].multiply_adds:
-            heights = [rate, rate]
-        axes.plot(INTENSITIES, heights, label=CEILINGS[name].title, linewidth=1, linestyle="--")
+            ends, heights = (left, right), (rate, rate)
+        else:
+            knee = right if top is None else top / rate
+            ends, heights = (left, knee), (left * rate, knee * rate)
+        axes.plot(ends, heights, label=CEILINGS[name].title, linewidth=1, linestyle="--")
 
 
 def _points(axes: Axes, groups: Sequence[Group], peer: str) -> None:
@@ -88,7 +92,7 @@ def _bars(axes: Axes, groups: Sequence[Group]) -> None:
         here = [(at, peer) for at, peer in enumerate(peers) if peer in group.seconds]
         heights = [group.tokens_per_second(peer) for _, peer in here]
         places = [at + place * width for at, _ in here]
-        bars = axes.bar(places, heights, width, label=f"{group.threads} threads")
+        bars = axes.bar(places, heights, width, label=f"threads: {group.threads}")
         axes.bar_label(bars, fmt="{:.3g}", fontsize=5)
     titles = [PEERS[peer].title for peer in peers]
     axes.set_xticks(range(len(peers)), titles, rotation=30, ha="right", fontsize="x-small")

@@ -30,8 +30,10 @@ def prepare(shape: Shape, folder: Path, option: str) -> dict[str, Any]:  # noqa:
         [sys.executable, "-m", *map(str, command), "--json"],
         stdout=subprocess.PIPE,
         text=True,
-        check=True,
+        check=False,
     )
+    if done.returncode:
+        sys.exit(done.returncode)  # its last line of errors says why
     facts: dict[str, Any] = json.loads(done.stdout)
     return facts
 
