@@ -29,8 +29,10 @@ from benchmarks.rounds import measure
 from benchmarks.shapes import Shape
 from benchmarks.tasks import TASKS
 from benchmarks.worker import Job
+from mmfree_compiler.cli.bench import thread_counts
 from mmfree_compiler.doctor import examine
 from mmfree_compiler.errors import InputError, MmfreeError
+from mmfree_compiler.runtime.threads import resolve_threads
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 PICTURES = ROOT / "docs" / "images"
@@ -50,7 +52,7 @@ def main(
     """Measure, write cpu.json into the folder, and publish."""
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder, _chosen(peers, PEERS, "peers"), _chosen(tasks, TASKS, "tasks"), repeat)
-    counts = [int(count) for count in threads.split(",")]
+    counts = [resolve_threads(count) for count in thread_counts(threads)]
     for shape in map(Shape.of, shapes.split(",")):
         run.prepare(shape, fresh)
         for count in counts:
