@@ -96,4 +96,5 @@ def _bars(axes: Axes, groups: Sequence[Group]) -> None:
         axes.bar_label(bars, fmt="{:.3g}", fontsize=5)
     titles = [PEERS[peer].title for peer in peers]
     axes.set_xticks(range(len(peers)), titles, rotation=30, ha="right", fontsize="x-small")
-    axes.legend(fontsize="x-small")
+    if groups:
+        axes.legend(fontsize="x-small")
