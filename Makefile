@@ -1,7 +1,7 @@
 # make demo    compile the bundled model and let it write
 # make test    what CI runs: lint, types, tests, the packaging check
 # make lint    style and types alone
-# make bench   how fast the bundled model runs here; SHAPES="370M 1.3B" adds random models
+# make bench   published shapes beside this CPU's limits and other engines; BENCH="--shapes 370M"
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -22,7 +22,7 @@ lint: .venv/.installed
 	$(BIN)/mypy
 
 bench: .venv/.installed
-	$(BIN)/python benchmarks/cpu.py demo $(SHAPES)
+	$(BIN)/python -m benchmarks.cpu $(BENCH)
 
 $(DEMO): .venv/.installed $(wildcard mmfree_compiler/models/demo/*)
 	mkdir -p $(@D)

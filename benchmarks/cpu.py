@@ -1,122 +1,157 @@
-"""Compile and measure models on this machine's CPU: `python benchmarks/cpu.py demo 370M 1.3B`.
+"""Measure compiled models on this CPU, beside its limits and other engines.
 
-"demo" is the bundled model; other names are published shapes with random weights, whose speed is
-that of trained ones. Every step is a process of its own, the very commands that users have, so that
-a peak of memory is the step's. docs/benchmarks.md says what the figures mean.
+`python benchmarks/cpu.py --shapes 370M,1.3B --threads 1,2` compiles random checkpoints of the
+published shapes, runs every peer that is installed, interleaved, each in a process of its own, and
+writes JSON, the tables of docs/benchmarks.md and plots. What the JSON has of other shapes, thread
+counts and tasks stays, so a long benchmark may be run in pieces.
 """
 
 from __future__ import annotations
 
 import json
 import platform
-import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks import plots, report
+from benchmarks.ceilings import Ceilings
+from benchmarks.peers import OURS, PEERS
+from benchmarks.processes import ROOT, Worker, WorkerError, prepare
+from benchmarks.rounds import measure
+from benchmarks.shapes import Shape
+from benchmarks.tasks import TASKS
+from benchmarks.worker import Job
+from mmfree_compiler.cli.bench import thread_counts
 from mmfree_compiler.doctor import examine
+from mmfree_compiler.errors import InputError, MmfreeError
+from mmfree_compiler.runtime.threads import resolve_threads
 
-DEMO = "demo"
-RANDOM_CHECKPOINT = "import sys; from mmfree_compiler.models import random_checkpoint as make; "
-
-
-@dataclass(frozen=True)
-class Row:
-    """One model: what `mmfree compile --json` and `mmfree bench --json` said of it."""
-
-    name: str
-    compiled: dict[str, Any]
-    measured: dict[str, Any]
-
-    @property
-    def memory_ratio(self) -> float:
-        """The compiler's peak of resident memory over the checkpoint's size."""
-        return float(self.compiled["peak_rss_bytes"] / self.compiled["checkpoint_bytes"])
-
-    def cells(self, threads: dict[str, Any]) -> tuple[str, ...]:
-        """A line of the table, for one of the thread counts."""
-        return (
-            self.name,
-            f"{self.compiled['checkpoint_bytes'] / 1e6:,.0f}",
-            f"{sum(self.compiled['seconds'].values()):.1f}",
-            f"{self.compiled['peak_rss_bytes'] / 1e6:,.0f}",
-            f"{self.memory_ratio:.2f}",
-            f"{1e3 * self.measured['load_seconds']['median']:,.0f}",
-            f"{self.measured['peak_rss_bytes'] / 1e6:,.0f}",
-            str(threads["threads"]),
-            f"{threads['prefill_tokens_per_second']['median']:,.0f}",
-            f"{threads['decode_tokens_per_second']['median']:,.1f}",
-            f"{threads['gigabytes_per_second']['median']:.1f}",
-        )
-
-
-HEADER = (
-    *("model", "checkpoint MB", "compile s", "compile MB", "ratio", "load ms", "run MB"),
-    *("threads", "prefill tok/s", "decode tok/s", "GB/s"),
-)
-WIDTH = 120  # characters, where the output is no terminal
+PAGE = ROOT / "docs" / "benchmarks.md"
+PICTURES = ROOT / "docs" / "images"
+progress = Console(stderr=True, highlight=False)
 
 
 def main(
-    names: Annotated[list[str], typer.Argument(help="demo, 370M, 1.3B, 2.7B")],
-    folder: Annotated[Path, typer.Option(help="For checkpoints and models.")] = Path("build/bench"),
-    threads: Annotated[str, typer.Option()] = "1,2",
-    output: Annotated[Path | None, typer.Option(help="Default: cpu.json in the folder.")] = None,
+    shapes: Annotated[str, typer.Option(help="Of 370M, 1.3B, 2.7B.")] = "370M,1.3B",
+    threads: Annotated[str, typer.Option(help="Thread counts.")] = "1,2",
+    peers: Annotated[str, typer.Option(help=f"Of {', '.join(PEERS)}.")] = ",".join(PEERS),
+    tasks: Annotated[str, typer.Option(help=f"Of {', '.join(TASKS)}.")] = ",".join(TASKS),
+    repeat: Annotated[int, typer.Option(help="Rounds.", min=5)] = 5,
+    fresh: Annotated[bool, typer.Option(help="Compile; else take what lies there.")] = True,
+    folder: Annotated[Path, typer.Option(help="For all files.")] = ROOT / "build" / "bench",
+    publish: Annotated[bool, typer.Option(help="Write docs/benchmarks.md and plots.")] = True,
 ) -> None:
-    """Measure each of the models; print a table and write all figures as JSON."""
+    """Measure, write cpu.json into the folder, and publish."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [_measure(name, folder, threads) for name in names]
-    table = Table(*HEADER, box=None)
-    for row in rows:
-        for figures in row.measured["threads"]:
-            table.add_row(*row.cells(figures))
-    Console(width=max(WIDTH, Console().width)).print(table)
-    document = {
-        "machine": _machine(),
-        "models": {row.name: row.compiled | {"bench": row.measured} for row in rows},
-    }
-    path = output or folder / "cpu.json"
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    run = Run(folder, _chosen(peers, PEERS, "peers"), _chosen(tasks, TASKS, "tasks"), repeat)
+    counts = [resolve_threads(count) for count in thread_counts(threads)]
+    for shape in map(Shape.of, shapes.split(",")):
+        run.prepare(shape, fresh)
+        for count in counts:
+            run.measure(shape, count)
+            run.save()
+    if publish:
+        report.publish(run.document, PAGE)
+        plots.draw(run.document, PICTURES)
 
 
-def _measure(name: str, folder: Path, threads: str) -> Row:
-    model = folder / f"{name}.mmfree"
-    compiled = _mmfree("compile", _checkpoint(name, folder), "-o", model)
-    return Row(name, compiled, _mmfree("bench", model, "--threads", threads))
+def _chosen(listed: str, known: Mapping[str, object], what: str) -> list[str]:
+    """In the order of the table: decoding comes first, and its peak of memory is its own."""
+    names = listed.split(",")
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(what, f"unknown: {', '.join(unknown)}", f"Known: {', '.join(known)}")
+    return [name for name in known if name in names]
 
 
-def _checkpoint(name: str, folder: Path) -> Path:
-    """The bundled checkpoint, or a random one, which is kept for the next time."""
-    if name == DEMO:
-        from mmfree_compiler.models import demo_path
+class Run:
+    """A run of the benchmark over its document, build/bench/cpu.json."""
 
-        return demo_path()
-    path = folder / name
-    if not path.exists():
-        _python("-c", RANDOM_CHECKPOINT + "make(sys.argv[1], sys.argv[2])", path, name)
-    return path
+    def __init__(self, folder: Path, peers: list[str], tasks: list[str], repeat: int) -> None:
+        self.folder, self.peers, self.tasks, self.repeat = folder, peers, tasks, repeat
+        self.path = folder / "cpu.json"
+        before = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.document = {"shapes": {}, "groups": []} | before | {"machine": machine()}
+        self.ceilings = Ceilings(folder)
+        self.skipped: dict[str, str] = {}
+
+    def prepare(self, shape: Shape, fresh: bool) -> None:
+        """Have every peer that can run the shape make its files."""
+        facts = self.document["shapes"].setdefault(shape.name, {})
+        facts["shape"] = asdict(shape)
+        self.skipped = {}
+        for name in self.peers:
+            try:
+                if reason := PEERS[name].missing(shape, _free_bytes()):
+                    raise WorkerError(reason)
+                if name != OURS or fresh or OURS not in facts:
+                    progress.print(f"{shape.name}: prepare {name}")
+                    facts[name] = prepare(self._job(name, shape, None), self._log(name))
+            except WorkerError as error:
+                self._skip(name, str(error), self.skipped)
+
+    def measure(self, shape: Shape, threads: int) -> None:
+        """All tasks, all peers interleaved."""
+        with ExitStack() as stack:
+            skipped = dict(self.skipped)
+            workers = dict(self._open(shape, threads, stack, skipped))
+            for name in self.tasks:
+                progress.print(f"{shape.name}, {threads} threads: {name}")
+                group = measure(
+                    TASKS[name], workers, lambda: self.ceilings.measure(threads), self.repeat
+                )
+                skipped |= group["skipped"]
+                workers = {peer: w for peer, w in workers.items() if peer not in skipped}
+                place = {"shape": shape.name, "threads": threads, "skipped": dict(skipped)}
+                self._keep(group | place)
+
+    def save(self) -> None:
+        """Write the document."""
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.document, indent=1) + "\n")
+        partial.replace(self.path)
+
+    def _open(
+        self, shape: Shape, threads: int, stack: ExitStack, skipped: dict[str, str]
+    ) -> Iterator[tuple[str, Worker]]:
+        """Open the peers one after another; those that cannot be are added to `skipped`."""
+        for name in (peer for peer in self.peers if peer not in skipped):
+            progress.print(f"{shape.name}, {threads} threads: open {name}")
+            try:
+                if reason := PEERS[name].missing(shape, _free_bytes()):
+                    raise WorkerError(reason)
+                job = self._job(name, shape, threads)
+                yield name, stack.enter_context(Worker(job, self._log(name)))
+            except WorkerError as error:
+                self._skip(name, str(error), skipped)
+
+    def _keep(self, group: dict[str, Any]) -> None:
+        """Put the group into the document."""
+        versions = {name: PEERS[name].versions() for name in group["figures"]}
+        group |= {"time": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions}
+        report.keep(self.document, group)
+
+    def _job(self, peer: str, shape: Shape, threads: int | None) -> Job:
+        return Job(peer, shape, self.folder.resolve(), threads)
+
+    def _log(self, peer: str) -> Path:
+        return self.folder / f"{peer}.log"
+
+    @staticmethod
+    def _skip(peer: str, reason: str, skipped: dict[str, str]) -> None:
+        progress.print(f"  without {peer}: {reason}")
+        skipped[peer] = reason
 
 
-def _mmfree(*arguments: str | Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(_python("-m", "mmfree_compiler.cli", *arguments, "--json"))
-    return found
-
-
-def _python(*arguments: str | Path) -> str:
-    """What another Python prints; its errors go where this one's do, and end this one too."""
-    command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise typer.Exit(done.returncode)
-    return done.stdout
-
-
-def _machine() -> dict[str, str]:
+def machine() -> dict[str, str]:
+    """This machine in words, as `mmfree doctor` sees it."""
     found = {check.name: check.found for check in examine()}
     return {"system": platform.platform(), "processor": _processor(), **found}
 
@@ -127,5 +162,17 @@ def _processor() -> str:
     return next(names, platform.processor())
 
 
+def _free_bytes() -> int:
+    """Memory that a new process may take, by Linux's own estimate."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    kib = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return int(kib) * 1024
+
+
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(main)
+    try:
+        app()
+    except MmfreeError as error:
+        sys.exit(str(error))

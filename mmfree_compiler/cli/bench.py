@@ -35,7 +35,7 @@ def bench(
     from mmfree_compiler.runtime import load
     from mmfree_compiler.runtime.cpu_features import choose
 
-    counts = _counts(threads)
+    counts = thread_counts(threads)
     columns = (TextColumn("{task.description}"), BarColumn())
     with progress(*columns, quiet=json) as bar:
         task = bar.add_task("load", total=1 + len(counts) * (1 + repeat))
@@ -66,7 +66,8 @@ def bench(
     emit(json, document, _overview(document, loading), _table(title, measured))
 
 
-def _counts(threads: str) -> list[int]:
+def thread_counts(threads: str) -> list[int]:
+    """The numbers of "1,2". Raises InputError."""
     try:
         return [int(count) for count in threads.split(",")]
     except ValueError:

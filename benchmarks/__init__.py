@@ -1,0 +1,1 @@
+"""Measures compiled models beside this machine's own limits and beside other engines."""

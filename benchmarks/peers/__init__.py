@@ -1,0 +1,96 @@
+"""The table of engines that are measured side by side, ours first.
+
+A peer's module has `prepare(shape, folder, option)`, which makes the file that the peer reads and
+returns facts about it, and `open_model(shape, folder, option, threads)`, which returns a Model.
+Both run in child processes, so that only those import the peer's packages.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from benchmarks.shapes import Shape
+
+Step = Callable[[], Any]
+MIB = 1 << 20
+
+
+class Model(Protocol):
+    """An opened model. What comes before its steps, such as a prompt's state, is not measured.
+
+    `weight_bytes`: bytes of weights that a decode step reads. `steps`: by the kind of a task, a
+    function that takes its size and returns what one call of the task runs.
+    """
+
+    @property
+    def weight_bytes(self) -> int: ...
+    @property
+    def steps(self) -> dict[str, Callable[[int], Step]]: ...
+
+
+class Module(Protocol):
+    """What a peer's module has."""
+
+    def prepare(self, shape: Shape, folder: Path, option: str) -> dict[str, Any]: ...
+    def open_model(self, shape: Shape, folder: Path, option: str, threads: int) -> Model: ...
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An engine, as tables and the command line name it.
+
+    `packages` are the distributions it needs, `kinds` the tasks it can do, `bytes_a_weight` what it
+    holds in memory for each weight, about.
+    """
+
+    name: str
+    title: str
+    module: str
+    packages: tuple[str, ...]
+    bytes_a_weight: float
+    option: str = ""
+    kinds: tuple[str, ...] = ("decode", "prefill")
+
+    def missing(self, shape: Shape, free_bytes: int) -> str:
+        """Why it cannot run `shape` here; empty when it can."""
+        absent = [package for package in self.packages if _version(package) is None]
+        if absent:
+            return f"not installed: {', '.join(absent)}"
+        needed = int(self.bytes_a_weight * shape.parameters)
+        if needed > free_bytes:
+            return f"needs {needed / MIB:,.0f} MiB of memory, {free_bytes / MIB:,.0f} are free"
+        return ""
+
+    def versions(self) -> dict[str, str]:
+        """Distribution -> version, of those that are installed."""
+        found = {package: _version(package) for package in self.packages}
+        return {package: version for package, version in found.items() if version}
+
+    def load(self) -> Module:
+        """Import its module."""
+        return cast(Module, import_module(f"benchmarks.peers.{self.module}"))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+OURS = "mmfree"
+_LLAMA = ("llama-cpp-python", "gguf")
+_TABLE = (
+    Peer(OURS, "mmfree", "mmfree", ("mmfree-compiler",), 0.5, kinds=("decode", "prefill", "load")),
+    Peer("llama-tq2_0", "llama.cpp TQ2_0", "llama", _LLAMA, 0.6, "TQ2_0"),
+    Peer("llama-tq1_0", "llama.cpp TQ1_0", "llama", _LLAMA, 0.6, "TQ1_0"),
+    Peer("onnxruntime", "ONNX Runtime 2-bit", "ort", ("onnxruntime", "onnx"), 1.0),
+    Peer("torch", "torch eager fp32", "torch_model", ("torch",), 5.0, "eager"),
+    Peer("torch-compile", "torch.compile fp32", "torch_model", ("torch",), 5.0, "compile"),
+)
+PEERS = {peer.name: peer for peer in _TABLE}

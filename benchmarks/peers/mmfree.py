@@ -1,0 +1,83 @@
+"""This project: a random checkpoint, compiled by `mmfree compile`, run by `Session`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers import Step
+from benchmarks.shapes import Shape
+from mmfree_compiler.runtime import load
+
+
+def prepare(shape: Shape, folder: Path, option: str) -> dict[str, Any]:  # noqa: ARG001
+    """Write the checkpoint, kept for the next time, and compile it; returns what that said."""
+    checkpoint = folder / shape.name
+    if not checkpoint.exists():
+        from mmfree_compiler.models import random_checkpoint
+
+        random_checkpoint(checkpoint, shape.name)
+    command = ["mmfree_compiler.cli", "compile", checkpoint, "-o", _artifact(shape, folder)]
+    # A process of its own: its peak of memory is the compiler's.
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, command), "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(done.returncode)  # its last line of errors says why
+    facts: dict[str, Any] = json.loads(done.stdout)
+    return facts
+
+
+def _artifact(shape: Shape, folder: Path) -> Path:
+    return folder / f"{shape.name}.mmfree"
+
+
+def open_model(shape: Shape, folder: Path, option: str, threads: int) -> Mmfree:  # noqa: ARG001
+    """The artifact that `prepare` compiled."""
+    return Mmfree(_artifact(shape, folder), threads)
+
+
+class Mmfree:
+    """A session, called as users call it: token ids and a state in, logits and a state out."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self.path, self.threads = path, threads
+        self.session = load(path, threads)
+
+    @cached_property
+    def weight_bytes(self) -> int:
+        from mmfree_compiler.layouts import LAYOUTS
+
+        tensors = self.session.artifact.manifest.tensors.values()
+        return sum(tensor.nbytes for tensor in tensors if tensor.layout in LAYOUTS)
+
+    @property
+    def steps(self) -> dict[str, Callable[[int], Step]]:
+        return {"decode": self._decode, "prefill": self._prefill, "load": self._load}
+
+    def _decode(self, batch: int) -> Step:
+        tokens = np.arange(1, 1 + batch)[:, None]
+        state = self.session(tokens)[1]
+
+        def step() -> None:
+            nonlocal state
+            _, state = self.session(tokens, state)
+
+        return step
+
+    def _prefill(self, length: int) -> Step:
+        ids = np.random.default_rng(0).integers(self.session.language_model.vocab_size, size=length)
+        return lambda: next(self.session.generate(ids, max_new_tokens=1, temperature=0))
+
+    def _load(self, size: int) -> Step:  # noqa: ARG002
+        return lambda: load(self.path, self.threads)

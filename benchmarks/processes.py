@@ -1,0 +1,88 @@
+"""The parent's side of benchmarks/worker.py."""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Self
+
+from benchmarks.worker import Job
+
+ANSWER_SECONDS = 600.0  # a worker that says nothing for so long hangs
+GRACE_SECONDS = 5.0
+ROOT = Path(__file__).resolve().parents[1]
+TAIL = 300  # characters of a failed worker's errors
+
+
+class WorkerError(Exception):
+    """A worker ended or hung; the message is the end of what it printed."""
+
+
+class Worker:
+    """A running child process; `opened` is what it said once its model was open.
+
+    A context manager: leaving it ends the child. Raises WorkerError where the child fails.
+    """
+
+    def __init__(self, job: Job, log: Path, module: str = "benchmarks.worker") -> None:
+        self._log = log
+        with log.open("w") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module, job.text],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=ROOT,
+            )
+        self.opened = self._answer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def ask(self, task: str) -> dict[str, Any]:
+        """Have it measure a task, by name."""
+        try:
+            print(json.dumps({"task": task}), file=_pipe(self._process.stdin), flush=True)
+        except BrokenPipeError:
+            raise self._failed("ended") from None
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        answers = _pipe(self._process.stdout)
+        ready, _, _ = select.select([answers], [], [], ANSWER_SECONDS)
+        if not ready:
+            raise self._failed(f"said nothing for {ANSWER_SECONDS:.0f} s")
+        line = answers.readline()
+        if not line:
+            raise self._failed("ended")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _failed(self, what: str) -> WorkerError:
+        with suppress(subprocess.TimeoutExpired):  # its pipes close a moment before it ends
+            self._process.wait(GRACE_SECONDS)
+        self._process.kill()
+        self._process.communicate()
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        said = f": {lines[-1][-TAIL:]}" if lines else ""
+        return WorkerError(f"{what} with exit status {self._process.returncode}{said}")
+
+
+def _pipe(pipe: IO[str] | None) -> IO[str]:
+    assert pipe is not None  # Popen was told to make it
+    return pipe
+
+
+def prepare(job: Job, log: Path) -> dict[str, Any]:
+    """Have a child process prepare a peer's files. Raises WorkerError."""
+    with Worker(job, log) as worker:
+        return worker.opened
