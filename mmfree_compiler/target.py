@@ -24,11 +24,15 @@ KINDS: dict[str, dict[str, str]] = {
     "reference": {},
 }
 
+# Left out unless named: AVX512-VNNI without VBMI is on few CPUs, which AVX2 serves too.
+ON_REQUEST = frozenset({"x86-64-avx512vnni"})
+
 
 def default_variants(kind: str) -> tuple[str, ...]:
-    """The variants for this machine's architecture; all of them where none is."""
-    here = tuple(name for name, arch in KINDS[kind].items() if arch == platform.machine())
-    return here or tuple(KINDS[kind])
+    """The variants for this machine's architecture; for all where none is for it."""
+    usual = {name: arch for name, arch in KINDS[kind].items() if name not in ON_REQUEST}
+    here = tuple(name for name, arch in usual.items() if arch == platform.machine())
+    return here or tuple(usual)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import subprocess
 import tempfile
 from functools import cache
@@ -30,6 +31,15 @@ def emulate_amx() -> ctypes.CDLL | None:
         subprocess.run([*command, str(SOURCE), "-o", str(library)], check=True)
         emulator = ctypes.CDLL(str(library))
     emulator.amx_emulated.restype = ctypes.c_uint64
-    features = has | AMX
-    cpu_features.cpu_features = lambda: features  # type: ignore[assignment]  # for the whole run
+    _claim(AMX)
     return emulator
+
+
+def _claim(features: frozenset[str]) -> None:
+    """From now on the runtime reads of these features too, for the whole run."""
+    told = Path(tempfile.mkdtemp(), "cpuinfo")
+    flags = re.compile("^(flags.*)$", re.MULTILINE)
+    told.write_text(flags.sub(rf"\1 {' '.join(features)}", cpu_features.CPUINFO.read_text()))
+    cpu_features.CPUINFO = told
+    cpu_features._may_use_amx = lambda: True
+    cpu_features.cpu_features.cache_clear()

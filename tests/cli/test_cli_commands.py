@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from mmfree_compiler import doctor
 from mmfree_compiler.cli.app import app
 from mmfree_compiler.cli.measure import Spread, peak_rss
-from mmfree_compiler.runtime import load
+from mmfree_compiler.runtime import cpu_features, load
 
 
 def invoke(*arguments: str | Path, code: int = 0) -> str:
@@ -210,7 +210,7 @@ def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_doctor_on_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "machine_arch", lambda: "riscv64")
+    monkeypatch.setattr(cpu_features, "machine_arch", lambda: "riscv64")
     found = invoke_json("doctor", code=1)
     assert {"cpu target"} == {c["name"] for c in found["checks"] if c["status"] == "failed"}
 

@@ -217,7 +217,7 @@ ISAS: dict[str, Isa] = {
         Isa(
             "x86-64-avx512vbmi",
             _X86 | {"mcpu": "x86-64-v4", "mattr": [*_AVX512, "+avx512vbmi"]},
-            (12, 8, 4, 1),
+            (12, 4, 1),
             _Dot(f"{_VNNI}.512", 64, True, vbmi_lookup),
             in_place=True,
             wide_lookup=True,
@@ -225,7 +225,7 @@ ISAS: dict[str, Isa] = {
         Isa(
             "x86-64-avx512vnni",
             _X86 | {"mcpu": "x86-64-v4", "mattr": _AVX512},
-            (12, 8, 4, 1),
+            (12, 4, 1),
             _Dot(f"{_VNNI}.512", 64, True, avx512_lookup),
             in_place=True,
         ),

@@ -72,6 +72,13 @@ def _products(isa: Isa, memory: Memory, place: Place, node: Node, tokens: int) -
     start = memory.constant(weight, place.layer)
     start = I.bind(start + T.Cast("int64", place.column // LANES) * T.int64(blocks * BLOCK))
     buffer = memory.buffers["weights"]
+    # Bound outside: what is left inside is small, and TVM's passes walk it many times.
+    rows = [
+        (row, I.bind(first))
+        for row, first in (
+            memory.row(codes, replace(place, token=place.token + token)) for token in range(tokens)
+        )
+    ]
     with I.serial(0, blocks) as k:
         at = I.bind(start + T.Cast("int64", k) * T.int64(BLOCK))
         prefetch(buffer, at)
@@ -80,8 +87,8 @@ def _products(isa: Isa, memory: Memory, place: Place, node: Node, tokens: int) -
             return I.bind(v.load(buffer, at + T.int64(first), f"uint8x{size}"))
 
         def four_codes(token: int, field: int) -> Expr:
-            row, start = memory.row(codes, replace(place, token=place.token + token))
-            column = start + k * layout.block + 4 * field
+            row, first = rows[token]
+            column = first + k * layout.block + 4 * field
             return T.reinterpret("int32", v.load(row, column, "int8x4"))
 
         isa.accumulate(layout.name, part, four_codes, sums, tokens)
