@@ -12,28 +12,32 @@ from op_modules import runnable_variants
 from torch import Tensor, nn
 
 import mmfree_compiler as mmf
+from mmfree_compiler.backends import Density
 from mmfree_compiler.compiler import CompiledModel
 from mmfree_compiler.models import BitLinear
 from mmfree_compiler.runtime import Session
 
 RUNNABLE = runnable_variants()
 TARGETS = ["reference", *RUNNABLE]
+# One density a variant, for time's sake: the tests of ops take both for each.
+DENSITIES: dict[float, tuple[str, ...]] = {1.6: tuple(RUNNABLE[::2]), 2: tuple(RUNNABLE[1::2])}
 
 cases = pytest.mark.parametrize("case", golden_cases(), ids=str)
 targets = pytest.mark.parametrize("target", TARGETS)
 
 
 @cache
-def compiled(case: GoldenCase, kind: str) -> CompiledModel:
-    return mmf.compile(case.folder, target=kind)
+def compiled(case: GoldenCase, target: str, density: Density) -> CompiledModel:
+    return mmf.compile(case.folder, target, density=density)
 
 
 def session(case: GoldenCase, target: str, monkeypatch: pytest.MonkeyPatch) -> Session:
-    """A CPU artifact holds all variants: one compilation serves them."""
+    """A CPU artifact holds several variants: one compilation serves them."""
     if target == "reference":
-        return compiled(case, "reference").session
+        return compiled(case, "reference", "auto").session
     monkeypatch.setenv("MMFREE_VARIANT", target)
-    return Session(compiled(case, "cpu").artifact)
+    density = next(bits for bits, names in DENSITIES.items() if target in names)
+    return Session(compiled(case, f"cpu:{','.join(DENSITIES[density])}", density).artifact)
 
 
 @cases
@@ -151,10 +155,10 @@ def test_int8_codes_and_products(
     case: GoldenCase, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the reference's own inputs, layer by layer: codes are equal, outputs agree to 1e-5."""
-    kind = "reference" if target == "reference" else "cpu"
+    kind = "reference" if target == "reference" else f"cpu:{','.join(RUNNABLE)}"
     names, identities, layers = probed(case, kind)
     inputs = [case.taps[f"{name}|in"] for name in names]
-    if kind == "cpu":
+    if target != "reference":
         monkeypatch.setenv("MMFREE_VARIANT", target)
         codes, products = Session(identities.artifact)(*inputs), Session(layers.artifact)(*inputs)
     else:
@@ -171,7 +175,7 @@ def test_int8_codes_and_products(
 @pytest.mark.parametrize("case", golden_cases("ternary"), ids=str)
 def test_ternary_codes(case: GoldenCase) -> None:
     """The compiled program holds the reference's codes, all of them and no others."""
-    constants = compiled(case, "reference").program.constants.values()
+    constants = compiled(case, "reference", "auto").program.constants.values()
     found = [part.tobytes() for c in constants if c.dtype == "int8" for part in c.parts]
     expected = []
     for name, tensor in case.ternary.items():
