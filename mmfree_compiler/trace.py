@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import operator
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from mmfree_compiler import ops
+from mmfree_compiler import ops, repeats
 from mmfree_compiler.errors import InputError, TraceError
+from mmfree_compiler.inplace import functional, writes_through
 
 # --- adapters: layers whose forward cannot be exported ------------------------------------------
 
@@ -132,17 +132,34 @@ def trace(
     modes = {part: part.training for part in module.modules()}
     try:
         module.eval()
+        inputs = tuple(_grown(x) for x in example_inputs) if dynamic else example_inputs
         with torch.no_grad():  # a third less time: nothing is recorded for a backward pass
-            return _functional(_export(module, example_inputs, dynamic))
+            shared = _trace_shared(module, inputs, dynamic)
+            return shared or functional(_export(module, inputs, dynamic))
     finally:
         for part, training in modes.items():
             part.training = training
 
 
-def _export(
-    module: nn.Module, example_inputs: tuple[Tensor, ...], dynamic: bool
-) -> ExportedProgram:
-    inputs = tuple(_grown(x) for x in example_inputs) if dynamic else example_inputs
+def _trace_shared(
+    module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool
+) -> GraphModule | None:
+    """The graph by way of `repeats`; None where nothing repeats or copies might not be exact."""
+    try:
+        with repeats.shared(module) as sharing:
+            if not sharing.signatures:
+                return None
+            program = _export_once(module, inputs, dynamic)
+        if dynamic:
+            _check_free(module, program)
+        if writes_through(program):  # perhaps from one module into another's values
+            return None
+        return repeats.inline(functional(program), sharing)
+    except Exception:  # whatever it is, tracing without sharing shows it as the user knows it
+        return None
+
+
+def _export(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool) -> ExportedProgram:
     try:
         program = _export_once(module, inputs, dynamic)
     except Exception:  # export raises anything, also what a layer's own code raises under it
@@ -207,74 +224,3 @@ def _is_fixed(size: int | torch.SymInt) -> bool:
 def _first_lines(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {' '.join(lines[:3])}"
-
-
-# --- in-place operations ------------------------------------------------------------------------
-
-
-def _functional(program: ExportedProgram) -> GraphModule:
-    """The program's graph without in-place operations.
-
-    Writes into fresh values (`x.abs().amax(-1).clamp_(min=1e-5)`) are renamed in one sweep;
-    export's own functionalization takes several times as long as the export, so that only graphs
-    that write through views or casts pay for it.
-    """
-    if any(_writes(node) and not _is_fresh(node.args[0]) for node in program.graph.nodes):
-        program = program.run_decompositions({})
-    gm = program.module(check_guards=False)
-    assert isinstance(gm, GraphModule)
-    latest: dict[Node, Node] = {}
-
-    def newest(node: Node) -> Node:
-        while node in latest:
-            node = latest[node]
-        return node
-
-    for node in gm.graph.nodes:
-        node.args, node.kwargs = fx.map_arg((node.args, node.kwargs), newest)
-        if node.target in _FUNCTIONAL:
-            latest[node.args[0]] = node
-            node.target = _FUNCTIONAL[node.target]
-    gm.recompile()
-    return gm
-
-
-def _writes(node: Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
-
-
-def _is_fresh(node: Any) -> bool:
-    """Whether nothing but `node` itself sees a write into it."""
-    return (
-        isinstance(node, Node)
-        and node.op == "call_function"
-        and not _aliases(node)
-        and not any(_aliases(user) for user in node.users if not _writes(user))
-    )
-
-
-def _aliases(node: Node) -> bool:
-    """Whether the result may share the storage of an operand that it does not write."""
-    if node.target is operator.getitem:
-        return isinstance(node.args[0], Node) and _aliases(node.args[0])
-    if not isinstance(node.target, torch._ops.OpOverload) or _writes(node):
-        return False
-    return any(result.alias_info is not None for result in node.target._schema.returns)
-
-
-def _pairs() -> dict[Any, Any]:
-    """In-place overload -> the functional one, for the names that models use."""
-    names = (
-        "abs add clamp clamp_min clamp_max detach div exp mul neg reciprocal relu round rsqrt "
-        "sigmoid silu sqrt square sub tanh"
-    )
-    pairs: dict[Any, Any] = {}
-    for name in names.split():
-        inplace, functional = getattr(torch.ops.aten, name + "_"), getattr(torch.ops.aten, name)
-        for overload in inplace.overloads():
-            if overload in functional.overloads():
-                pairs[getattr(inplace, overload)] = getattr(functional, overload)
-    return pairs
-
-
-_FUNCTIONAL = _pairs()

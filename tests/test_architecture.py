@@ -35,7 +35,9 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"errors", "interrupts", "ops"},
         {"numpy", "pydantic", "safetensors", "tokenizers", "torch"},
     ),
-    "trace": ({"errors", "ops"}, {"torch"}),
+    "repeats": (set(), {"torch"}),
+    "inplace": ({"repeats"}, {"torch"}),
+    "trace": ({"errors", "inplace", "ops", "repeats"}, {"torch"}),
     "explain": (set(), {"torch"}),
     "passes": (
         {"errors", "explain", "layouts", "ops", "program"},

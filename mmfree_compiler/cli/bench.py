@@ -76,7 +76,7 @@ def thread_counts(threads: str) -> list[int]:
 
 
 def _load_seconds(model: Path, repeat: int) -> Spread:
-    """Loading, hashes verified; after the first time the file is in the page cache."""
+    """Loading; after the first time the file is in the page cache."""
     from mmfree_compiler.runtime import load
 
     seconds = []

@@ -30,7 +30,7 @@ def inspect(
     """Show what a compiled model holds: target, variants, sizes, passes, memory."""
     from mmfree_compiler.artifact import read_artifact
 
-    artifact = read_artifact(model)
+    artifact = read_artifact(model, verify=True)
     document = describe(artifact, model.stat().st_size)
     listed = artifact.manifest.notes if notes else ()
     if notes:
@@ -48,6 +48,7 @@ def describe(artifact: Artifact, file_size: int) -> dict[str, Any]:
     by_kind = _bytes_by_kind(artifact, file_size)
     return {
         "producer": manifest.producer,
+        "verified": True,  # or read_artifact had raised
         "target": manifest.target,
         "kind": manifest.kind,
         "variants": [variant.name for variant in manifest.variants],
@@ -123,6 +124,7 @@ def _overview(found: dict[str, Any]) -> Table:
     per_weight = found["bits_per_ternary_weight"]
     rows = (
         ("producer", found["producer"]),
+        ("hashes", "every member's SHA-256 is right"),
         ("target", found["target"]),
         ("variants", ", ".join(found["variants"])),
         ("runs here with", found["variant_here"] or "none of them"),

@@ -38,7 +38,7 @@ def verify(
     from mmfree_compiler.runtime import load
     from mmfree_compiler.verify import verify as compare
 
-    session = load(model, threads)
+    session = load(model, threads, verify=True)
     reference = models.load_checkpoint(against)
     with progress(TextColumn("{task.description}"), BarColumn(), quiet=json) as bar:
         task = bar.add_task("read the text", total=None)

@@ -41,15 +41,13 @@ class Sampling(TypedDict, total=False):
     state: State | None
 
 
-def load(
-    path: str | PathLike[str], threads: int | None = None, *, verify_hashes: bool = True
-) -> Session:
+def load(path: str | PathLike[str], threads: int | None = None, *, verify: bool = False) -> Session:
     """Load a model.mmfree. Raises ArtifactError, TargetError, InputError.
 
-    A cpu artifact holds native code: loading it is running a program. `verify_hashes=False` skips
-    reading the whole file to compare its hashes.
+    A cpu artifact holds native code: loading it is running a program. Weights are read as they are
+    used; `verify=True` reads them all first and compares their SHA-256.
     """
-    return Session(read_artifact(path, verify_hashes), threads)
+    return Session(read_artifact(path, verify), threads)
 
 
 class Session:

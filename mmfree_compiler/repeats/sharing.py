@@ -1,0 +1,143 @@
+"""Modules that call a mark instead of their forward while an equal one was traced before."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import Any
+
+from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.utils import _pytree as pytree
+
+from mmfree_compiler.repeats.equal import Unshared, argument, modes, signature
+from mmfree_compiler.repeats.marks import ENTER, LEAVE, OUTPUTS, REPEAT
+
+_NUMBERS = count()  # of leaders, never used twice
+
+
+@dataclass(frozen=True)
+class Leader:
+    """A traced call: its number, how its results are made of tensors and plain values."""
+
+    number: int
+    results: tuple[Any, ...]
+    structure: Any
+
+    def rebuilt(self, tensors: Sequence[Tensor]) -> Any:
+        """The call's results with other tensors in them."""
+        return pytree.tree_unflatten(_filled(self.results, tensors), self.structure)
+
+
+class Sharing:
+    """One trace: the modules whose forward is replaced while it runs, and who led whom."""
+
+    def __init__(self, root: nn.Module) -> None:
+        self.root = root
+        self.changed = False  # whether a forward changed its module
+        self.signatures = _repeated(root)
+        self.leaders: dict[int, nn.Module] = {}  # a leader's number -> its module
+        self.repeats: list[nn.Module] = []  # REPEAT's last argument is a place in it
+        self._calls: dict[Hashable, Leader | None] = {}
+
+    def call(self, module: nn.Module, forward: Any, *args: Any, **kwargs: Any) -> Any:
+        """What takes the place of `module.forward`, which is `forward`."""
+        leaves, structure = pytree.tree_flatten((args, kwargs))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        key = self._key(module, leaves, structure) if tensors else None
+        if key is None or self._calls.get(key, _NEW) is None:
+            return forward(*args, **kwargs)
+        leader = self._calls.get(key)
+        if leader is not None:
+            self.repeats.append(module)
+            return leader.rebuilt(REPEAT(tensors, leader.number, len(self.repeats) - 1))
+        number = next(_NUMBERS)
+        inside = _filled(leaves, ENTER(tensors, number))
+        args, kwargs = pytree.tree_unflatten(inside, structure)
+        results, made_as = pytree.tree_flatten(forward(*args, **kwargs))
+        leader = self._calls[key] = _leader(number, results, made_as)
+        if leader is None:
+            return pytree.tree_unflatten(results, made_as)
+        self.leaders[number] = module
+        return leader.rebuilt(LEAVE([x for x in results if isinstance(x, Tensor)], number))
+
+    def _key(self, module: nn.Module, leaves: list[Any], structure: Any) -> Hashable:
+        """What equal calls share, None when it cannot be known."""
+        try:
+            arguments = tuple(map(argument, leaves))
+        except Unshared:
+            return None
+        return self.signatures[module], structure, arguments, modes()
+
+
+_NEW = object()
+
+
+def _filled(leaves: Sequence[Any], tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+    """`leaves` with their tensors, in order, replaced."""
+    rest = iter(tensors)
+    return tuple(next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+
+
+def _leader(number: int, results: list[Any], structure: Any) -> Leader | None:
+    """None when equal calls could not be given equal results."""
+    tensors = [x for x in results if isinstance(x, Tensor)]
+    try:
+        for leaf in results:
+            argument(leaf)
+    except Unshared:
+        return None
+    if not tensors or free_unbacked_symbols(tensors):  # sizes that depend on values
+        return None
+    OUTPUTS[number] = tensors
+    return Leader(number, tuple(results), structure)
+
+
+def _signature(module: nn.Module) -> Hashable:
+    """The signature, None where it cannot be known."""
+    with suppress(Unshared):
+        return signature(module)
+    return None
+
+
+def _repeated(root: nn.Module) -> dict[nn.Module, Hashable]:
+    """The outermost submodules of `root` that have an equal, and their signatures."""
+    signatures = {module: _signature(module) for module in root.modules()}
+    often = Counter(signatures.values())
+    found: dict[nn.Module, Hashable] = {}
+
+    def visit(parent: nn.Module) -> None:
+        for child in parent.children():
+            if signatures[child] is not None and often[signatures[child]] > 1:
+                found[child] = signatures[child]
+            else:
+                visit(child)
+
+    visit(root)
+    return found
+
+
+@contextmanager
+def shared(root: nn.Module) -> Iterator[Sharing]:
+    """Replace the forwards of `root`'s repeated submodules while it is traced."""
+    sharing = Sharing(root)
+    first = next(_NUMBERS)
+    parts = {part for module in sharing.signatures for part in module.modules()}
+    before = {part: dict(vars(part)) for part in parts}
+    for module in sharing.signatures:
+        module.forward = partial(sharing.call, module, module.forward)
+    try:
+        yield sharing
+    finally:
+        for module in sharing.signatures:
+            del module.forward
+        sharing.changed = any(_signature(m) != s for m, s in sharing.signatures.items())
+        for part, attributes in before.items():  # the next trace finds them as this one did
+            vars(part).clear()
+            vars(part).update(attributes)
+        for number in [number for number in OUTPUTS if number > first]:
+            del OUTPUTS[number]
