@@ -5,6 +5,7 @@ The runtime above them is the real one, in this process: only `dlopen` and the C
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 import tempfile
@@ -18,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mmfree_compiler.backends.cpu.toolchain import find_toolchain
-from mmfree_compiler.runtime import cpu, cpu_features
+from mmfree_compiler.runtime import cpu, cpu_features, pace
 from mmfree_compiler.runtime.cpu_features import VARIANTS
 
 SOURCE = Path(__file__).with_name("aarch64_driver.c")
@@ -40,7 +41,12 @@ def missing() -> str:
 
 
 def emulate(monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
-    """Sessions made from now on run on an aarch64 CPU for which `variant` is the best."""
+    """Sessions made from now on run on an aarch64 CPU for which `variant` is the best.
+
+    They use all their threads: small weights take fewer, and so would a caller that waits for qemu.
+    """
+    monkeypatch.setattr(cpu, "BYTES_PER_THREAD", 1)
+    monkeypatch.setattr(pace, "WINDOW", math.inf)
     features = VARIANTS[variant].features
     monkeypatch.setattr(cpu_features, "machine_arch", lambda: "aarch64")
     monkeypatch.setattr(cpu_features, "cpu_features", lambda: features)
