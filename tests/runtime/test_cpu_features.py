@@ -23,6 +23,12 @@ flags\t\t: fpu abm avx avx2 fma f16c avx512vbmi
 vmx flags\t: vnmi
 """
 ARM = "processor\t: 0\nFeatures\t: fp asimd asimddp\nCPU implementer\t: 0x41\n"
+# As Linux writes them for each generation of cores, cut to what matters and what could mislead.
+ARM_CORES = {
+    "aarch64": "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid",
+    "aarch64-dotprod": "fp asimd evtstrm atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp",
+    "aarch64-i8mm": "fp asimd evtstrm atomics fphp asimdhp asimddp sve svei8mm bf16 i8mm",
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,21 @@ def test_features_common_to_all_cores() -> None:
 def test_arm_features(machine: Path) -> None:
     machine.write_text(ARM)
     assert cpu_features() == {"fp", "asimd", "asimddp"}
+
+
+@pytest.mark.parametrize("variant", ARM_CORES)
+def test_arm_variants(machine: Path, monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    machine.write_text(f"processor\t: 0\nFeatures\t: {ARM_CORES[variant]}\n")
+    assert choose(list(VARIANTS.values())).name == variant
+
+
+def test_a_weaker_arm_core_decides(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads move between big and little cores."""
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    cores = [ARM_CORES["aarch64-i8mm"], ARM_CORES["aarch64"]]
+    machine.write_text("\n".join(f"Features\t: {features}\n" for features in cores))
+    assert choose(list(VARIANTS.values())).name == "aarch64"
 
 
 def test_no_features_without_cpuinfo(machine: Path) -> None:
