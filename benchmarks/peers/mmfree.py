@@ -17,7 +17,7 @@ from benchmarks.shapes import Shape
 from mmfree_compiler.runtime import load
 
 
-def prepare(shape: Shape, folder: Path, option: str) -> dict[str, Any]:  # noqa: ARG001
+def prepare(shape: Shape, folder: Path, option: str) -> dict[str, Any]:
     """Write the checkpoint, kept for the next time, and compile it; returns what that said."""
     checkpoint = folder / shape.name
     if not checkpoint.exists():
@@ -42,7 +42,7 @@ def _artifact(shape: Shape, folder: Path) -> Path:
     return folder / f"{shape.name}.mmfree"
 
 
-def open_model(shape: Shape, folder: Path, option: str, threads: int) -> Mmfree:  # noqa: ARG001
+def open_model(shape: Shape, folder: Path, option: str, threads: int) -> Mmfree:
     """The artifact that `prepare` compiled."""
     return Mmfree(_artifact(shape, folder), threads)
 
@@ -79,5 +79,5 @@ class Mmfree:
         ids = np.random.default_rng(0).integers(self.session.language_model.vocab_size, size=length)
         return lambda: next(self.session.generate(ids, max_new_tokens=1, temperature=0))
 
-    def _load(self, size: int) -> Step:  # noqa: ARG002
+    def _load(self, size: int) -> Step:
         return lambda: load(self.path, self.threads)

@@ -23,7 +23,7 @@ TERNARY_BYTES = np.array(
 )
 
 
-def prepare(shape: Shape, folder: Path, option: str) -> dict[str, Any]:  # noqa: ARG001
+def prepare(shape: Shape, folder: Path, option: str) -> dict[str, Any]:
     """Write the ONNX graph and its weights beside it, kept for the next time."""
     import onnx
 
@@ -113,7 +113,7 @@ class _Graph:
         self.nodes.append(helper.make_node(op, inputs, outputs, **attributes))
 
 
-def open_model(shape: Shape, folder: Path, option: str, threads: int) -> OnnxModel:  # noqa: ARG001
+def open_model(shape: Shape, folder: Path, option: str, threads: int) -> OnnxModel:
     """The graph that `prepare` wrote."""
     return OnnxModel(shape, _path(shape, folder), threads)
 

@@ -22,12 +22,12 @@ from mmfree_compiler.models.config import SHAPES
 from mmfree_compiler.models.modules import quantize_activations
 
 
-def prepare(shape: Shape, folder: Path, option: str) -> dict[str, Any]:  # noqa: ARG001
+def prepare(shape: Shape, folder: Path, option: str) -> dict[str, Any]:
     """Nothing: the weights are drawn in memory."""
     return {"parameters": shape.parameters}
 
 
-def open_model(shape: Shape, folder: Path, option: str, threads: int) -> TorchModel:  # noqa: ARG001
+def open_model(shape: Shape, folder: Path, option: str, threads: int) -> TorchModel:
     """A model of random weights; `option` "compile" compiles its layers when they first run."""
     torch.set_num_threads(threads)
     model = random_model(shape.name)

@@ -34,7 +34,8 @@ from mmfree_compiler.runtime.pace import Pace
 Array = NDArray[np.generic]
 
 ABI = 2  # the number of the convention above; a change of it is a new number
-MATRIX_TOKENS = 32  # rows of codes past a chunk's last that matrix units may read, and do not use
+# Tokens that matrix units take at once: so many rows of codes past a chunk's last may be read.
+MATRIX_TOKENS = 32
 # Packed weights that a thread of a decode step should at least read (0.2 ms from DRAM): with less,
 # the step gains little from another thread, and waits for it when the machine is busy.
 BYTES_PER_THREAD = 4 << 20

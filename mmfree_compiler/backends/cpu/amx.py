@@ -27,12 +27,13 @@ from mmfree_compiler.backends.cpu.unpack import FIELDS, table
 from mmfree_compiler.backends.cpu.vector import LANES, Buffer, Expr
 from mmfree_compiler.layouts import LAYOUTS, Layout
 from mmfree_compiler.program import Node, Program
+from mmfree_compiler.runtime.cpu import MATRIX_TOKENS
 
 ROWS = 16  # of a tile register
 ROW = 64  # bytes of a tile register's row
 GROUP = 4  # columns of k in a row of a B tile
 COLUMNS = 2  # tiles of columns in a panel
-TOKENS = 2 * ROWS  # that a sweep takes at once; rows past the last token are read, and not used
+TOKENS = MATRIX_TOKENS  # that a sweep takes at once, two tiles; the launcher leaves room for them
 # Packed blocks unpacked at once: with two tiles 16 or 20 KiB, which stay in L1 during a sweep.
 BLOCKS = 32
 _A, _B = 4, 6  # tile registers: sums are 0 to 3, two rows of tiles; codes 4, 5; digits 6, 7
@@ -108,7 +109,7 @@ class _Panel:
     count: Expr
 
     def total(self, product: int, column: int, token: Expr) -> Expr:
-        buffer, at = self._scratch(_Scratch(self.memory.tokens).sums(product, column, token))
+        buffer, at = self.scratch(_Scratch(self.memory.tokens).sums(product, column, token))
         return T.reinterpret(v.INTS, v.load(buffer, at, f"uint8x{ROW}"))
 
     def product(self, index: int, node: Node) -> None:
@@ -133,7 +134,7 @@ class _Panel:
             tile = T.Cast("int64", self.place.column // LANES + column) * T.int64(blocks)
             at = self.memory.constant(weight, self.place.layer) + tile * T.int64(BLOCK)
             at = I.bind(at + T.Cast("int64", first) * T.int64(BLOCK))
-            digits, base = self._scratch(_Scratch(self.memory.tokens).digits(column))
+            digits, base = self.scratch(_Scratch(self.memory.tokens).digits(column))
             with I.serial(0, count) as block:
                 byte = I.bind(at + T.Cast("int64", block) * T.int64(BLOCK))
                 prefetch(weights, byte)
@@ -141,7 +142,7 @@ class _Panel:
                 for s, field in enumerate(FIELDS[layout.name](packed, BLOCK, vbmi_lookup)):
                     v.store(digits, base + (block * groups + s) * ROW, field.digits(), ROW)
 
-    def _scratch(self, offset: Expr) -> tuple[Buffer, Expr]:
+    def scratch(self, offset: Expr) -> tuple[Buffer, Expr]:
         buffer, at = self.memory.scratch(self.place.thread)
         return buffer, at + offset
 
@@ -186,7 +187,7 @@ class _Sweep:
         scratch = _Scratch(self.panel.memory.tokens)
         for h, c in cells:
             offset = scratch.sums(self.index, c, token + h * ROWS)
-            self._tile(instruction, 2 * h + c, *self.panel._scratch(offset), ROW)
+            self._tile(instruction, 2 * h + c, *self.panel.scratch(offset), ROW)
 
     def _load_codes(self, half: int, token: Expr, k: Expr) -> None:
         codes, memory = self.node.inputs[0], self.panel.memory
@@ -198,7 +199,7 @@ class _Sweep:
 
     def _load_digits(self, column: int, k: Expr) -> None:
         offset = _Scratch(self.panel.memory.tokens).digits(column) + k * (ROWS * ROW)
-        self._tile("tileloadd64", _B + column, *self.panel._scratch(offset), ROW)
+        self._tile("tileloadd64", _B + column, *self.panel.scratch(offset), ROW)
 
     @staticmethod
     def _tile(instruction: str, tile: int, buffer: Buffer, at: Expr, stride: int) -> None:

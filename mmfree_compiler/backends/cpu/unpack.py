@@ -45,6 +45,7 @@ class Field:
         return I.bind(T.bitwise_and(moved, T.broadcast(T.uint8(_TWO_BITS), self.width)))
 
 
+# One signature for all layouts; this one needs no table.
 def _two_bit_fields(packed: Expr, width: int, lookup: Lookup) -> Sequence[Field]:  # noqa: ARG001
     return [Field(packed, 2 * s, width) for s in range(4)]
 

@@ -19,6 +19,7 @@ def emit(program: Program, target: Target, details: Details) -> Artifact:
     return Artifact.build(members, **describe(program, target, details))
 
 
+# A Backend's `layout`: here it is the same whatever is asked.
 def _unpacked(program: Program, target: Target, density: Density) -> Choice:  # noqa: ARG001
     return Choice(None, "codes stay as they are")
 
