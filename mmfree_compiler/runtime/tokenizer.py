@@ -65,14 +65,16 @@ class TextStream:
     def __init__(self, tokenizer: Tokenizer, context: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._ids = list(context[-_CONTEXT:])
-        self._given = _complete(tokenizer.decode(self._ids))
+        # The context's own text, until it is known whether an id completes its last character: one
+        # that stays as it is (a U+FFFD of the prompt, say) is not the ids' to give out.
+        self._context = tokenizer.decode(self._ids)
+        self._given = _complete(self._context)
 
     def push(self, token: int) -> str:
         """The text that `token` completes."""
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
-        fresh = text[self._given : _complete(text)]
-        self._given = max(self._given, _complete(text))
+        fresh = self._take(text, _complete(text))
         if len(self._ids) > _WINDOW:
             held = len(text) - self._given
             self._ids = self._ids[-_CONTEXT:]
@@ -82,7 +84,16 @@ class TextStream:
     def flush(self) -> str:
         """What was held back, incomplete characters as U+FFFD."""
         text = self._tokenizer.decode(self._ids)
-        fresh, self._given = text[self._given :], len(text)
+        return self._take(text, len(text))
+
+    def _take(self, text: str, end: int) -> str:
+        """What of `text[:end]` was not given out yet."""
+        if not text.startswith(self._context):  # an id has completed the context's last character
+            self._context = ""
+        if end <= len(self._context):
+            return ""
+        fresh = text[max(self._given, len(self._context)) : end]
+        self._given, self._context = max(self._given, end), ""
         return fresh
 
 

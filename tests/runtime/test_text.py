@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from fake_launcher import byte_tokenizer
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Tokens
 from tokenizers import decoders, models, pre_tokenizers
@@ -35,6 +35,8 @@ def test_bytes_and_back(text: str) -> None:
 
 
 @settings(max_examples=200)
+@example("", "\N{REPLACEMENT CHARACTER}")
+@example("b", "a\N{REPLACEMENT CHARACTER}")
 @given(st.text(max_size=60), st.text(max_size=10))
 def test_characters_come_whole_with_their_last_byte(text: str, before: str) -> None:
     context = tuple(BYTES.encode(before).tolist())
@@ -57,6 +59,12 @@ def test_held_bytes_are_flushed() -> None:
 
 def test_a_character_begun_in_the_context() -> None:
     assert stream([0xA9, 0x21], context=(0x61, 0xC3)) == ["é", "!", ""]
+
+
+def test_what_the_context_leaves_unfinished_is_not_given_out() -> None:
+    assert stream([0x62], context=(0x61, 0xC3)) == ["b", ""]
+    assert stream([], context=(0xF0, 0x9F)) == [""]
+    assert stream([0x98, 0x80, 0x21], context=(0xF0, 0x9F)) == ["", "😀", "!", ""]
 
 
 def test_spaces_between_words_of_sentencepiece() -> None:
