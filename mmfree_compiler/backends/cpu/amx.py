@@ -20,8 +20,9 @@ from tvm.script import tirx as T
 from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.backends.cpu import vector as v
-from mmfree_compiler.backends.cpu.isa import BLOCK, vbmi_lookup
+from mmfree_compiler.backends.cpu.lookups import vbmi_lookup
 from mmfree_compiler.backends.cpu.memory import Memory, Place
+from mmfree_compiler.backends.cpu.products import BLOCK
 from mmfree_compiler.backends.cpu.tiles import epilogue, prefetch
 from mmfree_compiler.backends.cpu.unpack import FIELDS, table
 from mmfree_compiler.backends.cpu.vector import LANES, Buffer, Expr

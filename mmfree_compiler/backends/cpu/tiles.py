@@ -13,8 +13,9 @@ from tvm.script import tirx as T
 from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.backends.cpu import vector as v
-from mmfree_compiler.backends.cpu.isa import BLOCK, Isa
+from mmfree_compiler.backends.cpu.isa import Isa
 from mmfree_compiler.backends.cpu.memory import SUM, Memory, Place, input_buffer, output_buffer
+from mmfree_compiler.backends.cpu.products import BLOCK, lanes, total
 from mmfree_compiler.backends.cpu.vector import LANES, Buffer, Expr
 from mmfree_compiler.layouts import LAYOUTS
 from mmfree_compiler.program import Node
@@ -47,7 +48,7 @@ def emit(isa: Isa, memory: Memory, place: Place, nodes: tuple[Node, ...], tokens
     sums = {node.outputs[0]: _products(isa, memory, place, node, tokens) for node in linears}
 
     def one(token: Expr) -> None:
-        totals = {name: isa.total(cell, token, tokens) for name, cell in sums.items()}
+        totals = {name: cell(token) for name, cell in sums.items()}
         epilogue(memory, replace(place, token=place.token + token), nodes, totals)
 
     if tokens == 1:
@@ -57,16 +58,19 @@ def emit(isa: Isa, memory: Memory, place: Place, nodes: tuple[Node, ...], tokens
     return None
 
 
-def _products(isa: Isa, memory: Memory, place: Place, node: Node, tokens: int) -> Buffer:
-    """Integer sums of 16 rows of the weight for a block of tokens."""
+def _products(
+    isa: Isa, memory: Memory, place: Place, node: Node, tokens: int
+) -> Callable[[Expr], Expr]:
+    """Products of 16 rows of the weight, for a block of tokens; gives a token's integer sums."""
     codes, _, weight, *_ = node.inputs
     assert codes is not None
     assert weight is not None
     constant = memory.program.constants[weight]
     layout = LAYOUTS[constant.layout]
     blocks = layout.packed_shape(constant.matrix_shape)[1]
-    sums = v.register("int32", isa.sums(tokens))
-    for lane in range(0, isa.sums(tokens), LANES):
+    size = lanes(isa.product, layout.name, tokens)
+    sums = v.register("int32", size)
+    for lane in range(0, size, LANES):
         v.store(sums, lane, v.splat_int(0))
     # The tile's first byte: column / 16 tiles of `blocks` blocks.
     start = memory.constant(weight, place.layer)
@@ -91,8 +95,8 @@ def _products(isa: Isa, memory: Memory, place: Place, node: Node, tokens: int) -
             column = first + k * layout.block + 4 * field
             return T.reinterpret("int32", v.load(row, column, "int8x4"))
 
-        isa.accumulate(layout.name, part, four_codes, sums, tokens)
-    return sums
+        isa.product.add(layout.name, part, four_codes, sums, tokens)
+    return lambda token: total(isa.product, layout.name, sums, token, tokens)
 
 
 def prefetch(buffer: Buffer, at: Expr) -> None:
