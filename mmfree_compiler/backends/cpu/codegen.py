@@ -27,9 +27,10 @@ def library(program: Program, isa: Isa, offsets: dict[str, int]) -> bytes:
     link fails.
     """
     kernels = (Kernel("decode", program, isa, 1), Kernel("prefill", program, isa, CHUNK))
-    layouts = {c.layout for c in program.constants.values()} & LAYOUTS.keys()
     functions = {kernel.name: emit(kernel, offsets) for kernel in kernels}
-    functions |= multiply.functions(isa, layouts)
+    if not isa.matrices:
+        layouts = {c.layout for c in program.constants.values()} & LAYOUTS.keys()
+        functions |= multiply.functions(isa, layouts)
     if int(os.environ.get("MMFREE_DEBUG") or 0) >= 3:
         for function in functions.values():
             print(function.script(), file=sys.stderr)

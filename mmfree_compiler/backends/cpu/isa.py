@@ -19,10 +19,9 @@ class Isa:
     """One variant: its LLVM target and how it multiplies.
 
     `token_blocks`: how many tokens a tile takes at once (as many accumulators as registers hold),
-    largest first, ending in 1: below 16, since TVM takes 1024 bytes of accumulators and more from a
-    workspace of its runtime, which is not there. `wide_lookup`: one instruction reads a table of 64
-    bytes, so that unpacking five trits a byte keeps up with memory. `matrices`: chunks of tokens go
-    to AMX (amx.py), single tokens do not.
+    largest first, ending in 1; none where `matrices`: there chunks of tokens go to AMX (amx.py),
+    and single tokens do not. `wide_lookup`: one instruction reads a table of 64 bytes, so that
+    unpacking five trits a byte keeps up with memory.
     """
 
     name: str
@@ -36,6 +35,11 @@ class Isa:
     def triple(self) -> str:
         return str(self.llvm["mtriple"])
 
+
+# One block for few tokens beats two: each unpacks the weights anew. Below 16, since TVM takes 1024
+# bytes of accumulators and more from a workspace of its runtime, which is not there.
+_WIDE = (12, 8, 6, 5, 4, 3, 2, 1)  # 32 registers
+_NARROW = (4, 3, 2, 1)
 
 _X86 = {"kind": "llvm", "mtriple": "x86_64-linux-gnu"}
 _AVX512 = ["+avx512vnni", "-prefer-256-bit"]
@@ -52,7 +56,7 @@ ISAS: dict[str, Isa] = {
         Isa(
             "x86-64-amx",
             _X86 | {"mcpu": "x86-64-v4", "mattr": _AMX},
-            (1,),
+            (),
             Dot(f"{_VNNI}.512", 64, True, vbmi_lookup),
             wide_lookup=True,
             matrices=True,
@@ -60,38 +64,38 @@ ISAS: dict[str, Isa] = {
         Isa(
             "x86-64-avx512vbmi",
             _X86 | {"mcpu": "x86-64-v4", "mattr": [*_AVX512, "+avx512vbmi"]},
-            (12, 8, 4, 2, 1),
+            _WIDE,
             Dot(f"{_VNNI}.512", 64, True, vbmi_lookup),
             wide_lookup=True,
         ),
         Isa(
             "x86-64-avx512vnni",
             _X86 | {"mcpu": "x86-64-v4", "mattr": _AVX512},
-            (12, 8, 4, 2, 1),
+            _WIDE,
             Dot(f"{_VNNI}.512", 64, True, avx512_lookup),
         ),
         Isa(
             "x86-64-avxvnni",
             _X86 | {"mcpu": "x86-64-v3", "mattr": ["+avxvnni"]},
-            (4, 1),
+            _NARROW,
             Dot(f"{_VNNI}.256", 32, True, avx2_lookup),
         ),
-        Isa("x86-64-v3", _X86 | {"mcpu": "x86-64-v3"}, (4, 1), Maddubs()),
-        Isa("portable", _X86 | {"mcpu": "x86-64"}, (4, 1), Arithmetic()),
+        Isa("x86-64-v3", _X86 | {"mcpu": "x86-64-v3"}, _NARROW, Maddubs()),
+        Isa("portable", _X86 | {"mcpu": "x86-64"}, _NARROW, Arithmetic()),
         Isa(
             "aarch64-i8mm",
             _AARCH64 | {"mattr": ["+dotprod", "+i8mm"]},
-            (4, 1),
+            _NARROW,
             Dot(_USDOT, 16, True, neon_lookup),
             wide_lookup=True,
         ),
         Isa(
             "aarch64-dotprod",
             _AARCH64 | {"mattr": ["+dotprod"]},
-            (4, 1),
+            _NARROW,
             Dot(_SDOT, 16, False, neon_lookup),
             wide_lookup=True,
         ),
-        Isa("aarch64", _AARCH64, (4, 1), Arithmetic()),
+        Isa("aarch64", _AARCH64, _NARROW, Arithmetic()),
     )
 }
