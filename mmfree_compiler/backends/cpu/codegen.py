@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import tvm
 
+from mmfree_compiler.artifact import TensorEntry
 from mmfree_compiler.backends.cpu.isa import Isa
 from mmfree_compiler.backends.cpu.kernel import Kernel, emit
 from mmfree_compiler.backends.cpu.toolchain import link
@@ -28,15 +30,20 @@ IDLE_PASSES = (
 )
 
 
-def library(program: Program, isa: Isa, offsets: dict[str, int]) -> bytes:
+def shows_code() -> bool:
+    """Whether the user asked to see what is generated."""
+    return int(os.environ.get("MMFREE_DEBUG") or 0) >= 3
+
+
+def library(program: Program, isa: Isa, tensors: Mapping[str, TensorEntry]) -> bytes:
     """The ELF library of one variant: functions "decode" and "prefill" (see runtime/cpu.py).
 
-    `offsets` are the constants' places in weights.bin, in bytes. Raises ToolchainError when the
-    link fails.
+    `tensors` are the constants' places in weights.bin; their data are not looked at. Raises
+    ToolchainError when the link fails.
     """
     kernels = (Kernel("decode", program, isa, 1), Kernel("prefill", program, isa, CHUNK))
-    functions = {kernel.name: emit(kernel, offsets) for kernel in kernels}
-    if int(os.environ.get("MMFREE_DEBUG") or 0) >= 3:
+    functions = {kernel.name: emit(kernel, tensors) for kernel in kernels}
+    if shows_code():
         for function in functions.values():
             print(function.script(), file=sys.stderr)
     context = tvm.transform.PassContext(disabled_pass=list(IDLE_PASSES))
