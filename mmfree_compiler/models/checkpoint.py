@@ -15,6 +15,7 @@ from mmfree_compiler.errors import CheckpointError
 from mmfree_compiler.models.config import ModelConfig, read_json
 from mmfree_compiler.models.files import staged
 from mmfree_compiler.models.lm import MatMulFreeLM
+from mmfree_compiler.parallel import each
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -106,7 +107,9 @@ def _check_names_and_shapes(
 
 
 def _check_finite(folder: Path, model: MatMulFreeLM) -> None:
-    wrong = [name for name, p in model.named_parameters() if not _is_finite(p.detach())]
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    finite = each(_is_finite, [parameter.detach() for parameter in parameters])
+    wrong = [name for name, sound in zip(names, finite, strict=True) if not sound]
     if wrong:
         cause = f"NaN or infinite values in {', '.join(wrong)}"
         raise CheckpointError(str(folder), cause, "Fetch the checkpoint again")
