@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from mmfree_compiler.cpus import available_cpus
 from mmfree_compiler.errors import MmfreeError
 from mmfree_compiler.runtime.cpu_features import VARIANTS, cpu_features, lacks, machine_arch
-from mmfree_compiler.runtime.threads import available_cpus
 
 # "missing" takes a command away, "failed" is something that ought to work here and does not.
 Status = Literal["ok", "missing", "failed"]

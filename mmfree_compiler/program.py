@@ -113,7 +113,8 @@ class Node:
     outputs: tuple[str, ...]
     attrs: Mapping[str, Attr] = field(default_factory=dict)
     state: str | None = None  # the StateSlot of a scan
-    source: str = ""  # where in the user's code it came from
+    # Where in the user's code it came from: not in the text by which kernels are cached.
+    source: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +19,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    # A user's cache for the tests alone. Kernels are kept for one run: each compiles what it tests,
+    # once; C libraries' stubs for the linker and what pip fetches are kept for the next run too.
+    assert config.cache is not None
+    home = config.cache.mkdir("user")
+    shutil.rmtree(home / "mmfree-compiler" / "objects", ignore_errors=True)
+    os.environ["XDG_CACHE_HOME"] = str(home)
     # A shell starts background jobs with Ctrl-C ignored, and children would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing was compiled before: the new folder that compiled kernels are kept in."""
+    from mmfree_compiler.backends.cpu import cache
+
+    plain = cache.folder
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    monkeypatch.setattr(cache, "folder", lambda name: kept if name == "objects" else plain(name))
+    return kept
 
 
 @pytest.fixture

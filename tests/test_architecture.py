@@ -21,18 +21,20 @@ MAX_LINES = 300
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "interrupts": (set(), set()),
+    "cpus": (set(), set()),
+    "parallel": ({"cpus"}, {"torch"}),
     "target": ({"errors"}, set()),
     "program": ({"errors", "program_text"}, {"numpy"}),
     "program_text": ({"program"}, set()),
     "layouts": ({"errors"}, {"numpy"}),
     "artifact": ({"errors", "program"}, {"numpy", "pydantic"}),
     "runtime": (
-        {"artifact", "errors", "layouts", "program", "target"},
+        {"artifact", "cpus", "errors", "layouts", "program", "target"},
         {"numpy", "pydantic", "tokenizers", "tvm_ffi"},
     ),
     "ops": ({"errors"}, {"torch"}),
     "models": (
-        {"errors", "interrupts", "ops"},
+        {"errors", "interrupts", "ops", "parallel"},
         {"numpy", "pydantic", "safetensors", "tokenizers", "torch"},
     ),
     "repeats": (set(), {"torch"}),
@@ -40,7 +42,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "trace": ({"errors", "inplace", "ops", "repeats"}, {"torch"}),
     "explain": (set(), {"torch"}),
     "passes": (
-        {"errors", "explain", "layouts", "ops", "program"},
+        {"errors", "explain", "layouts", "ops", "parallel", "program"},
         {"networkx", "numpy", "torch"},
     ),
     # `runtime`: the launcher that runs what a backend emits, and the table of CPU variants.

@@ -7,7 +7,7 @@ computes in.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -98,16 +98,22 @@ def ancestors(node: Node) -> list[Node]:
 
 
 def evaluate(gm: GraphModule, node: Node) -> Any:
-    """The value of a constant node; temporaries are freed as soon as nothing needs them."""
-    order = ancestors(node)
+    """The value of a constant node."""
+    return evaluate_all(gm, [node])[0]
+
+
+def evaluate_all(gm: GraphModule, nodes: Sequence[Node]) -> list[Any]:
+    """The values of constant nodes; temporaries are freed as soon as nothing needs them."""
+    order = sorted({source for node in nodes for source in ancestors(node)})
     last = {source: user for user in order for source in user.all_input_nodes}
+    kept = set(nodes)
     values: dict[Node, Any] = {}
     for current in order:
         values[current] = run(gm, current, values)
         for source in current.all_input_nodes:
-            if last[source] is current:
+            if last[source] is current and source not in kept:
                 del values[source]
-    return values[node]
+    return [values[node] for node in nodes]
 
 
 def run(gm: GraphModule, node: Node, values: dict[Node, Any]) -> Any:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from mmfree_compiler.passes.constants import constant_nodes, evaluate
+from mmfree_compiler.passes.constants import constant_nodes, evaluate_all
 from mmfree_compiler.passes.rewrite import constant, finish, note, replace
 
 
@@ -24,8 +24,10 @@ class FoldConstants:
 
     def __call__(self, gm: GraphModule) -> GraphModule:
         constants = constant_nodes(gm.graph)
-        for node in [node for node in gm.graph.nodes if self._is_wanted(node, constants)]:
-            tensor = evaluate(gm, node).contiguous().clone()
+        wanted = [node for node in gm.graph.nodes if self._is_wanted(node, constants)]
+        # All at once: the lower bounds of all layers are parts of one expression.
+        for node, value in zip(wanted, evaluate_all(gm, wanted), strict=True):
+            tensor = value.contiguous().clone()
             stem = str(node.target) if node.op == "get_attr" else node.name
             folded = constant(gm, stem, tensor)
             replace(node, folded)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mmfree_compiler.layouts import LAYOUTS
+from mmfree_compiler.parallel import each
 from mmfree_compiler.program import VECTOR, Array, Constant, Program, round_up
 
 
@@ -34,7 +35,7 @@ class PackWeights:
 
     def _ternary(self, constant: Constant) -> Constant:
         pack = LAYOUTS[self.layout].pack
-        parts = tuple(pack(part) for part in constant.parts)  # type: ignore[arg-type]  # int8 codes
+        parts = tuple(each(pack, constant.parts))  # type: ignore[arg-type]  # int8 codes
         return replace(constant, dtype="uint8", parts=parts, layout=self.layout)
 
 

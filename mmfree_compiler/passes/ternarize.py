@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from mmfree_compiler.errors import CheckpointError
+from mmfree_compiler.parallel import each
 from mmfree_compiler.passes.constants import (
     ancestors,
     attribute,
@@ -84,17 +84,11 @@ def _weight(node: Node) -> Node:
 
 
 def fold_all(gm: GraphModule, weights: list[Node]) -> list[Ternary | None]:
-    """Fold every weight, equal expressions once; None where the values are not ternary.
-
-    Each thread folds a weight of its own, which leaves no barriers between the many small steps.
-    """
+    """Fold every weight, equal expressions once; None where the values are not ternary."""
     keys: dict[Node, str] = {}
     unique = {identity(weight, keys): weight for weight in weights}
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1)) as pool:
-        results = pool.map(lambda weight: fold(gm, weight), unique.values())
-        found = dict(zip(unique, results, strict=True))
-    torch.set_num_threads(threads)
+    results = each(lambda weight: fold(gm, weight), unique.values())
+    found = dict(zip(unique, results, strict=True))
     nodes = {
         key: Ternary(
             constant(gm, f"{_stem(unique[key])}_codes", result[0]),
@@ -113,11 +107,11 @@ def fold(gm: GraphModule, weight: Node) -> tuple[Tensor, Tensor] | None:
     for rows, block in evaluate_rows(gm, weight):
         if scale is None or scale == 0:
             scale = block.abs().max().float()
-        signs = block.sign()
-        if not torch.equal(signs * scale, block.float()):
+        signs = block.sign().float()
+        codes[rows] = signs
+        if signs.mul_(scale).sub_(block).abs_().max() != 0:  # NaN is not 0
             _check_finite(gm, weight)
             return None
-        codes[rows] = signs
     assert scale is not None
     return codes, scale.reshape(1)
 

@@ -12,6 +12,7 @@ import mmfree_compiler as mmf
 from mmfree_compiler.models import BitLinear
 
 
+@pytest.mark.usefixtures("cold")
 def test_ctrl_c_inside_tvm_stays_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = tvm.compile
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from mmfree_compiler.artifact import Artifact, MemoryPlan, TensorEntry, Variant, pack_constants
+from mmfree_compiler.artifact import Artifact, MemoryPlan, Variant, pack_constants
 from mmfree_compiler.backends import Backend, Details
-from mmfree_compiler.backends.cpu.codegen import CHUNK, library
+from mmfree_compiler.backends.cpu.build import libraries
+from mmfree_compiler.backends.cpu.codegen import CHUNK
 from mmfree_compiler.backends.cpu.density import choose_layout
 from mmfree_compiler.backends.cpu.isa import ISAS
 from mmfree_compiler.backends.cpu.kernel import Kernel
@@ -26,8 +25,8 @@ def emit(program: Program, target: Target, details: Details) -> Artifact:
     members: dict[str, bytes | Bytes] = {"weights.bin": weights}
     if details.tokenizer is not None:
         members["tokenizer.json"] = details.tokenizer
-    build = partial(_library, program, tensors)
-    members |= {f"kernels/{name}.so": build(name) for name in target.variants}
+    built = libraries(program, tensors, target.variants)
+    members |= {f"kernels/{name}.so": code for name, code in built.items()}
     return Artifact.build(
         members,
         variants=tuple(_variant(name) for name in target.variants),
@@ -35,11 +34,6 @@ def emit(program: Program, target: Target, details: Details) -> Artifact:
         memory=MemoryPlan(**program.arenas, scratch=_scratch(program, target), chunk=CHUNK),
         **describe(program, target, details),
     )
-
-
-def _library(program: Program, tensors: dict[str, TensorEntry], name: str) -> bytes:
-    offsets = {constant: entry.offset for constant, entry in tensors.items()}
-    return library(program, ISAS[name], offsets)
 
 
 def _scratch(program: Program, target: Target) -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import tvm
 
+from mmfree_compiler.artifact import TensorEntry
 from mmfree_compiler.backends.cpu import multiply
 from mmfree_compiler.backends.cpu.isa import Isa
 from mmfree_compiler.backends.cpu.kernel import Kernel, emit
@@ -18,23 +20,39 @@ from mmfree_compiler.layouts import LAYOUTS
 from mmfree_compiler.program import Program
 
 CHUNK = 128  # tokens a prefill call takes: unpacking the weights hides behind the products
+# Half of TVM's time, and the object is the same to the byte without them: buffers are emitted as
+# small as they need be, branches where they belong, and there are no virtual threads.
+IDLE_PASSES = (
+    "s_tir.CompactBufferAllocation",
+    "s_tir.HoistIfThenElse",
+    "s_tir.InjectPermutedLayout",
+    "s_tir.InjectVirtualThread",
+    "s_tir.RenormalizeSplitPattern",
+    "tirx.RemoveNoOp",
+)
 
 
-def library(program: Program, isa: Isa, offsets: dict[str, int]) -> bytes:
+def shows_code() -> bool:
+    """Whether the user asked to see what is generated."""
+    return int(os.environ.get("MMFREE_DEBUG") or 0) >= 3
+
+
+def library(program: Program, isa: Isa, tensors: Mapping[str, TensorEntry]) -> bytes:
     """The ELF library of one variant: functions "decode" and "prefill" (see runtime/cpu.py).
 
-    `offsets` are the constants' places in weights.bin, in bytes. Raises ToolchainError when the
-    link fails.
+    `tensors` are the constants' places in weights.bin; their data are not looked at. Raises
+    ToolchainError when the link fails.
     """
     kernels = (Kernel("decode", program, isa, 1), Kernel("prefill", program, isa, CHUNK))
-    functions = {kernel.name: emit(kernel, offsets) for kernel in kernels}
+    functions = {kernel.name: emit(kernel, tensors) for kernel in kernels}
     if not isa.matrices:
         layouts = {c.layout for c in program.constants.values()} & LAYOUTS.keys()
         functions |= multiply.functions(isa, layouts)
-    if int(os.environ.get("MMFREE_DEBUG") or 0) >= 3:
+    if shows_code():
         for function in functions.values():
             print(function.script(), file=sys.stderr)
-    with uninterrupted():  # Ctrl-C inside a callback of TVM's would come out as a RuntimeError
+    context = tvm.transform.PassContext(disabled_pass=list(IDLE_PASSES))
+    with uninterrupted(), context:  # Ctrl-C in a callback of TVM's would come out as a RuntimeError
         executable = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(isa.llvm))
     with tempfile.TemporaryDirectory(prefix="mmfree-") as folder:
         code, output = Path(folder, "kernels.o"), Path(folder, "kernels.so")

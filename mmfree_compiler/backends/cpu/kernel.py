@@ -9,7 +9,7 @@ with launch:                       one parallel launch a call
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -18,6 +18,7 @@ from tvm.script import tirx as T
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as I
 
+from mmfree_compiler.artifact import TensorEntry
 from mmfree_compiler.backends.cpu import rows
 from mmfree_compiler.backends.cpu.amx import Amx
 from mmfree_compiler.backends.cpu.isa import Isa
@@ -53,13 +54,13 @@ class Kernel:
         return 0 if self.decode else scratch_bytes(self.engine, self.program, self.tokens)
 
 
-def emit(kernel: Kernel, offsets: dict[str, int]) -> tvm.tirx.PrimFunc:
-    """The kernel as a TIR function; `offsets` are the constants' places in weights.bin, bytes."""
+def emit(kernel: Kernel, tensors: Mapping[str, TensorEntry]) -> tvm.tirx.PrimFunc:
+    """The kernel as a TIR function; `tensors` are the constants' places in weights.bin."""
     with IRBuilder() as builder, I.prim_func(s_tir=True):
         I.func_name(kernel.name)
         I.func_attr({"global_symbol": kernel.name, "tirx.noalias": True})
         buffers, (count, first, threads) = arguments(kernel.program)
-        memory = Memory(kernel.program, buffers, offsets, kernel.tokens, kernel.scratch_bytes)
+        memory = Memory(kernel.program, buffers, tensors, kernel.tokens, kernel.scratch_bytes)
         I.evaluate(T.call_extern("int32", "mmfree_set_threads", threads))
         emitter = _Emitter(kernel, memory, count, first, threads)
         with I.attr(0, "pragma_parallel_launch_point", 1):

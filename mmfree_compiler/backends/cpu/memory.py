@@ -8,13 +8,15 @@ what a thread's matrix units work in.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tvm.script import tirx as T
 from tvm.tirx.script.builder import ir as I
 
+from mmfree_compiler.artifact import TensorEntry
 from mmfree_compiler.backends.cpu.vector import FLOATS, LANES, Buffer, Expr, load, store
-from mmfree_compiler.program import Program
+from mmfree_compiler.program import VECTOR, Program, round_up
 
 ARENAS = {"shared": "float32", "private": "float32", "codes": "int8", "scratch": "uint8"}
 SUM = 1  # a scale's row holds the scale at 0 and the sum of its codes, as int32 bits, here
@@ -58,12 +60,12 @@ def output_buffer(name: str) -> str:
 
 @dataclass(frozen=True)
 class Memory:
-    """Addresses. `offsets`: the constants' first bytes in weights.bin; `tokens`: the largest M;
-    `scratch_bytes`: of one thread's scratch."""
+    """Addresses. `tensors`: the constants' places in weights.bin; `tokens`: the largest M;
+    `scratch_bytes`: of one thread's scratch. The constants' data are not there."""
 
     program: Program
     buffers: dict[str, Buffer]
-    offsets: dict[str, int]
+    tensors: Mapping[str, TensorEntry]
     tokens: int
     scratch_bytes: int = 0
 
@@ -103,11 +105,15 @@ class Memory:
 
     def constant(self, name: str, layer: Expr | None) -> Expr:
         """First byte of a constant, of its part for this iteration when it has several."""
-        constant = self.program.constants[name]
-        start = T.int64(self.offsets[name])
-        if layer is None or len(constant.parts) == 1:
+        entry = self.tensors[name]
+        start = T.int64(entry.offset)
+        if layer is None or entry.count == 1:
             return start
-        return start + T.Cast("int64", layer) * T.int64(constant.parts[0].nbytes)
+        return start + T.Cast("int64", layer) * T.int64(entry.nbytes // entry.count)
+
+    def constant_stride(self, name: str) -> int:
+        """Elements from one row of a dense constant to the next."""
+        return round_up(self.program.constants[name].shape[-1], VECTOR)
 
     def floats(self, name: str, layer: Expr | None, column: Expr) -> Expr:
         """16 fp32 of a constant row, or its only one in every lane."""

@@ -83,7 +83,7 @@ def _embedding(tile: _Tile, node: Node) -> tuple[Expr, ...]:
     assert table is not None
     memory, place = tile.memory, tile.place
     constant = memory.program.constants[table]
-    row = memory.buffers[input_buffer(ids)][place.token] * T.int64(constant.parts[0].shape[1])
+    row = memory.buffers[input_buffer(ids)][place.token] * T.int64(memory.constant_stride(table))
     element = row + T.Cast("int64", place.column)
     return (_WIDEN[constant.dtype](memory, memory.constant(table, place.layer), element),)
 
@@ -149,7 +149,7 @@ def _short_conv(tile: _Tile, node: Node) -> tuple[Expr, ...]:
     for tap, vector in enumerate(window):
         buffer, at = memory.state(node.state, place, tap)
         v.store(buffer, at, vector)
-        row = memory.program.constants[weight].parts[0].shape[1] * tap
+        row = memory.constant_stride(weight) * tap
         out = out + memory.elements(weight, place.layer, place.column + row) * vector
     return (out,)
 

@@ -7,7 +7,6 @@ few seconds, into the user's cache folder.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -22,8 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
+from mmfree_compiler.backends.cpu import cache
 from mmfree_compiler.errors import ToolchainError
 
 GLIBC = "2.17"  # the oldest glibc that the libraries run on
@@ -71,6 +69,17 @@ def find_toolchain() -> Toolchain:
     )
 
 
+def identity(triple: str) -> str:
+    """What tells the toolchain for `triple` from any other, another version of it included.
+
+    Raises ToolchainError when there is none.
+    """
+    toolchain = find_toolchain()
+    program = Path(shutil.which(toolchain.command(triple)[0]) or "").resolve()
+    changed = program.stat().st_mtime_ns if program.is_file() else ""
+    return f"{toolchain.name} {toolchain.find()} for {triple}: {program} of {changed}"
+
+
 def compile_object(source: Path, triple: str, flags: Sequence[str] = ()) -> bytes:
     """The ELF object that C11 `source` compiles to. Raises ToolchainError."""
     with tempfile.TemporaryDirectory(prefix="mmfree-") as folder:
@@ -88,7 +97,9 @@ def link(objects: Sequence[Path], output: Path, triple: str) -> None:
     _check_runtime_calls(objects)
     pool = threads_object(triple)
     with _renamed_to(output) as partial:
-        _run(triple, [*map(str, objects), str(pool), *LINK_FLAGS, "-o", str(partial)])
+        threads = partial.with_name("threads.o")
+        threads.write_bytes(pool)
+        _run(triple, [*map(str, objects), str(threads), *LINK_FLAGS, "-o", str(partial)])
 
 
 def _check_runtime_calls(objects: Sequence[Path]) -> None:
@@ -98,29 +109,10 @@ def _check_runtime_calls(objects: Sequence[Path]) -> None:
         raise ToolchainError("the kernels", f"need {absent} of TVM's runtime", "Report this bug")
 
 
-def threads_object(triple: str) -> Path:
+def threads_object(triple: str) -> bytes:
     """The compiled thread pool, from the user's cache when this source was compiled before."""
-    toolchain = find_toolchain()
-    facts = (triple, toolchain.name, toolchain.find(), *COMPILE_FLAGS, THREADS_SOURCE.read_text())
-    digest = hashlib.sha256("\0".join(map(str, facts)).encode()).hexdigest()
-    path = cache_folder() / f"threads-{digest[:32]}.o"
-    if not path.exists():
-        with _renamed_to(path) as partial:
-            partial.write_bytes(compile_object(THREADS_SOURCE, triple))
-    return path
-
-
-def cache_folder() -> Path:
-    """A folder for what can be made again: the user's cache, else one in the temporary folder."""
-    temporary = Path(tempfile.gettempdir(), f"mmfree-compiler-{os.getuid()}")
-    for folder in (Path(platformdirs.user_cache_dir("mmfree-compiler")), temporary):
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(folder, os.W_OK) and folder.stat().st_uid == os.getuid():
-            return folder
-    raise ToolchainError(str(temporary), "cannot be written to", "Set XDG_CACHE_HOME to a folder")
+    name = cache.key(identity(triple), COMPILE_FLAGS, THREADS_SOURCE.read_text())
+    return cache.get(name, lambda: compile_object(THREADS_SOURCE, triple))
 
 
 @contextmanager
@@ -138,8 +130,8 @@ def _renamed_to(path: Path) -> Iterator[Path]:
 
 def _run(triple: str, arguments: Sequence[str]) -> None:
     toolchain = find_toolchain()
-    cache = str(cache_folder() / "zig")
-    environment = os.environ | {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
+    stubs = str(cache.folder("zig"))
+    environment = os.environ | {"ZIG_GLOBAL_CACHE_DIR": stubs, "ZIG_LOCAL_CACHE_DIR": stubs}
     command = [*toolchain.command(triple), *arguments]
     try:
         subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mmfree_compiler.runtime.threads import available_cpus, resolve_threads
+from mmfree_compiler.cpus import available_cpus
+from mmfree_compiler.runtime.threads import resolve_threads
 
 
 @pytest.fixture

@@ -1,0 +1,131 @@
+"""The libraries of a Program: those compiled before from the cache, the others side by side.
+
+The processes that compile share a folder: each takes the next variant whose file is not there yet.
+This process is one of them; where there is one CPU, the only one.
+"""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cache as once
+from importlib.metadata import version
+from pathlib import Path
+
+from mmfree_compiler.artifact import TensorEntry
+from mmfree_compiler.backends.cpu import cache
+from mmfree_compiler.backends.cpu.codegen import library, shows_code
+from mmfree_compiler.backends.cpu.isa import ISAS
+from mmfree_compiler.backends.cpu.toolchain import STDERR_TAIL, identity
+from mmfree_compiler.errors import ToolchainError
+from mmfree_compiler.program import Program
+from mmfree_compiler.runtime.threads import resolve_threads
+
+# A child finds modules where this process does, but never torch, which TVM would import.
+_CHILD = f"""
+import sys
+folder, *sys.path[:] = sys.argv[1:]
+sys.modules["torch"] = None
+from {__name__} import child
+child(folder)
+"""
+_JOB, _STDERR = "job.pickle", "stderr.txt"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all variants have in common: a program without its constants' data, and their places."""
+
+    program: Program
+    tensors: Mapping[str, TensorEntry]
+
+    @classmethod
+    def of(cls, program: Program, tensors: Mapping[str, TensorEntry]) -> Job:
+        bare = {name: replace(c, parts=()) for name, c in program.constants.items()}
+        return cls(replace(program, constants=bare), tensors)
+
+    def key(self, name: str) -> str:
+        """The cache's name of a variant's library: all that its bytes depend on."""
+        triple = ISAS[name].triple
+        made_by = (_sources(), version("apache-tvm"), version("apache-tvm-ffi"), identity(triple))
+        return cache.key(*made_by, name, repr(self.program), self.tensors)
+
+    def compile(self, name: str) -> bytes:
+        return library(self.program, ISAS[name], self.tensors)
+
+
+def libraries(
+    program: Program, tensors: Mapping[str, TensorEntry], names: Sequence[str]
+) -> dict[str, bytes]:
+    """The ELF library of each variant of `names`, in that order.
+
+    `tensors` are the constants' places in weights.bin. Raises ToolchainError.
+    """
+    job = Job.of(program, tensors)
+    if shows_code():
+        return {name: job.compile(name) for name in names}
+    keys = {name: job.key(name) for name in names}
+    found = {name: cache.load(key) for name, key in keys.items()}
+    made = _compile(job, [name for name, data in found.items() if data is None])
+    for name, data in made.items():
+        cache.store(keys[name], data)
+    return {name: found[name] or made[name] for name in names}
+
+
+@once
+def _sources() -> str:
+    """A hash of this package's source text: any of it may decide what is generated."""
+    files = Path(__file__).parents[2].rglob("*")
+    paths = sorted(path for path in files if path.suffix in (".py", ".c"))
+    return cache.key(*(fact for path in paths for fact in (path.name, path.read_bytes())))
+
+
+def _compile(job: Job, names: Sequence[str]) -> dict[str, bytes]:
+    """The libraries of `names`, by as many processes as there are CPUs for."""
+    if not names:
+        return {}
+    # The plainer an instruction set, the longer it takes: the longest are not left for the end.
+    order = tuple(reversed(names))
+    with tempfile.TemporaryDirectory(prefix="mmfree-") as folder:
+        Path(folder, _JOB).write_bytes(pickle.dumps((job, order)))
+        with _children(folder, min(len(names), resolve_threads(None)) - 1):
+            _work(folder, job, order)
+        return {name: Path(folder, name).read_bytes() for name in names}
+
+
+def _work(folder: str, job: Job, names: Sequence[str]) -> None:
+    """Compile what no other process has begun."""
+    for name in names:
+        with suppress(FileExistsError), Path(folder, name).open("xb") as file:
+            file.write(job.compile(name))
+
+
+def child(folder: str) -> None:
+    """What a child process does."""
+    job, names = pickle.loads(Path(folder, _JOB).read_bytes())
+    _work(folder, job, names)
+
+
+@contextmanager
+def _children(folder: str, count: int) -> Iterator[None]:
+    """`count` processes at work on `folder`, waited for at the end, or ended on an error.
+
+    Raises ToolchainError when one fails.
+    """
+    command = [sys.executable, "-P", "-c", _CHILD, folder, *map(str, sys.path)]
+    said = Path(folder, _STDERR)
+    with said.open("ab") as stderr, ExitStack() as stack:
+        processes = []
+        for _ in range(count):
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr)
+            processes.append(stack.enter_context(process))
+            stack.callback(process.kill)
+        yield
+        if any(process.wait() for process in processes):
+            tail = said.read_text(errors="replace").strip()[-STDERR_TAIL:]
+            raise ToolchainError("a process that compiles", f"failed\n{tail}", "Report this bug")
