@@ -11,15 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from mmfree_compiler.artifact.archive import read_archive, write_archive
-from mmfree_compiler.artifact.manifest import MANIFEST, SCHEMA_VERSION, WEIGHTS, Manifest, Member
-from mmfree_compiler.artifact.weights import Array, read_tensor
+from mmfree_compiler.artifact.manifest import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    WEIGHTS,
+    Manifest,
+    Member,
+    TensorEntry,
+)
+from mmfree_compiler.artifact.mapped import Bytes, MappedFile
+from mmfree_compiler.artifact.weights import Array, Table, read_tensor
 from mmfree_compiler.errors import ArtifactError
-
-Bytes = NDArray[np.uint8]
 
 _MAX_MANIFEST = 1 << 24  # bytes; the manifest of a 24-layer model takes some ten thousand
 _REMAKE = "Get or compile the file again"
@@ -27,10 +32,14 @@ _REMAKE = "Get or compile the file again"
 
 @dataclass(frozen=True)
 class Artifact:
-    """A compiled model: `members` (1-D uint8 each) are all files but the manifest."""
+    """A compiled model: `members` (1-D uint8 each) are all files but the manifest.
+
+    `file` is the mapped file that they are views of, None when they were built in memory.
+    """
 
     manifest: Manifest
     members: Mapping[str, Bytes] = field(repr=False)
+    file: MappedFile | None = field(default=None, repr=False)
 
     @classmethod
     def build(cls, members: Mapping[str, bytes | Bytes], **fields: Any) -> Artifact:
@@ -62,10 +71,24 @@ class Artifact:
         Dense: (count, *shape), bfloat16 as its uint16 bits. Packed: (count, bytes a part) uint8.
         Raises ArtifactError when there is none.
         """
+        return read_tensor(self.members[WEIGHTS], self._entry(name))
+
+    def table(self, name: str) -> Table:
+        """Constant `name`, of layout "table", to read rows of. Raises ArtifactError without one."""
+        entry = self._entry(name)
+        parts = read_tensor(self.members[WEIGHTS], entry).view(np.uint8)
+        copy = self.file.copy if self.file else _copy
+        return Table(parts.reshape(entry.count, entry.shape[0], -1), copy)
+
+    def _entry(self, name: str) -> TensorEntry:
         entry = self.manifest.tensors.get(name)
         if entry is None:
             raise ArtifactError(f"tensor {name!r}", "is not in the artifact", _REMAKE)
-        return read_tensor(self.members[WEIGHTS], entry)
+        return entry
+
+
+def _copy(part: Bytes, out: Bytes) -> None:
+    out[:] = part
 
 
 def read_artifact(path: str | PathLike[str], verify: bool = False) -> Artifact:
@@ -77,12 +100,13 @@ def read_artifact(path: str | PathLike[str], verify: bool = False) -> Artifact:
     ArtifactError on any file that is not a whole, sound artifact.
     """
     path = Path(path)
-    members = read_archive(path, crc={MANIFEST})
+    archive = read_archive(path, crc={MANIFEST})
+    members = archive.members
     if MANIFEST not in members or members[MANIFEST].size > _MAX_MANIFEST:
         raise ArtifactError(str(path), f"has no {MANIFEST} of sensible size", _REMAKE)
     manifest = _parse_manifest(str(path), members.pop(MANIFEST).tobytes())
     _check_members(str(path), manifest, members, verify)
-    return Artifact(manifest, members)
+    return Artifact(manifest, members, archive.file)
 
 
 class _Version(BaseModel):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mmfree_compiler.program import Constant
 
 Array = NDArray[np.generic]
+Bytes = NDArray[np.uint8]
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector of the CPU kernels
 
@@ -69,3 +71,29 @@ def read_tensor(weights: NDArray[np.uint8], entry: TensorEntry) -> Array:
     if entry.layout != "dense":
         return data.reshape(entry.count, -1)
     return data.view(STORAGE[entry.dtype]).reshape(entry.count, *entry.shape)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A constant of layout "table": rows that are copied when token ids name them.
+
+    `parts` is a view of weights.bin, (count, rows, bytes a row) uint8; `copy(row, out)` fills `out`.
+    """
+
+    parts: Bytes = field(repr=False)
+    copy: Callable[[Bytes, Bytes], None]
+
+    def room(self, tokens: int) -> Bytes:
+        """Where `read` puts the rows of so many tokens: (tokens, count, bytes a row) uint8."""
+        count, _, width = self.parts.shape
+        return aligned_empty((tokens, count, width), np.uint8)
+
+    def read(self, ids: NDArray[np.int64], room: Bytes) -> Bytes:
+        """The rows of `ids` (M,), of every part, in the first M places of `room`.
+
+        Raises ArtifactError when the file that they are in cannot be read.
+        """
+        for token, row in enumerate(ids.tolist()):
+            for part, rows in enumerate(self.parts):
+                self.copy(rows[row], room[token, part])
+        return room[: len(ids)]
