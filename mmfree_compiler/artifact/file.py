@@ -23,10 +23,11 @@ from mmfree_compiler.artifact.manifest import (
     TensorEntry,
 )
 from mmfree_compiler.artifact.mapped import Bytes, MappedFile
-from mmfree_compiler.artifact.weights import Array, Table, read_tensor
+from mmfree_compiler.artifact.weights import Array, Copy, Table, read_tensor
 from mmfree_compiler.errors import ArtifactError
 
 _MAX_MANIFEST = 1 << 24  # bytes; the manifest of a 24-layer model takes some ten thousand
+_PIECE = 1 << 20  # bytes that are hashed at once
 _REMAKE = "Get or compile the file again"
 
 
@@ -77,18 +78,23 @@ class Artifact:
         """Constant `name`, of layout "table", to read rows of. Raises ArtifactError without one."""
         entry = self._entry(name)
         parts = read_tensor(self.members[WEIGHTS], entry).view(np.uint8)
-        copy = self.file.copy if self.file else _copy
-        return Table(parts.reshape(entry.count, entry.shape[0], -1), copy)
+        return Table(parts.reshape(entry.count, entry.shape[0], -1), self.copy)
+
+    def copy(self, part: Bytes, out: Bytes) -> None:
+        """Copy `part`, a contiguous view of a member, to `out`, and have no page of it mapped.
+
+        Raises ArtifactError when the file cannot be read.
+        """
+        if self.file is None:
+            out[:] = part
+        else:
+            self.file.copy(part, out)
 
     def _entry(self, name: str) -> TensorEntry:
         entry = self.manifest.tensors.get(name)
         if entry is None:
             raise ArtifactError(f"tensor {name!r}", "is not in the artifact", _REMAKE)
         return entry
-
-
-def _copy(part: Bytes, out: Bytes) -> None:
-    out[:] = part
 
 
 def read_artifact(path: str | PathLike[str], verify: bool = False) -> Artifact:
@@ -105,8 +111,9 @@ def read_artifact(path: str | PathLike[str], verify: bool = False) -> Artifact:
     if MANIFEST not in members or members[MANIFEST].size > _MAX_MANIFEST:
         raise ArtifactError(str(path), f"has no {MANIFEST} of sensible size", _REMAKE)
     manifest = _parse_manifest(str(path), members.pop(MANIFEST).tobytes())
-    _check_members(str(path), manifest, members, verify)
-    return Artifact(manifest, members, archive.file)
+    artifact = Artifact(manifest, members, archive.file)
+    _check_members(str(path), artifact, verify)
+    return artifact
 
 
 class _Version(BaseModel):
@@ -129,9 +136,8 @@ def _parse_manifest(thing: str, text: bytes) -> Manifest:
         raise ArtifactError(thing, cause, _REMAKE) from error
 
 
-def _check_members(
-    thing: str, manifest: Manifest, members: Mapping[str, Bytes], verify: bool
-) -> None:
+def _check_members(thing: str, artifact: Artifact, verify: bool) -> None:
+    manifest, members = artifact.manifest, artifact.members
     if members.keys() != manifest.members.keys():
         odd = ", ".join(sorted(members.keys() ^ manifest.members.keys()))[:200]
         raise ArtifactError(thing, f"manifest and members differ: {odd}", _REMAKE)
@@ -140,5 +146,15 @@ def _check_members(
             raise ArtifactError(thing, f"{name} has not the size that the manifest says", _REMAKE)
         if name == WEIGHTS and not verify:
             continue
-        if hashlib.sha256(members[name].data).hexdigest() != member.sha256:
+        if _sha256(members[name], artifact.copy) != member.sha256:
             raise ArtifactError(thing, f"{name} is damaged (SHA-256)", _REMAKE)
+
+
+def _sha256(member: Bytes, copy: Copy) -> str:
+    """In hex, of pieces that are copied: mapped ones would all stay resident."""
+    digest, room = hashlib.sha256(), np.empty(min(_PIECE, member.size), np.uint8)
+    for start in range(0, member.size, _PIECE):
+        piece = member[start : start + _PIECE]
+        copy(piece, room[: piece.size])
+        digest.update(room[: piece.size].data)
+    return digest.hexdigest()

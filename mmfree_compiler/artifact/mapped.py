@@ -38,7 +38,7 @@ class MappedFile:
         Raises ArtifactError when the file cannot be read, or has become shorter.
         """
         try:
-            copied = os.preadv(self._descriptor, [out], part.ctypes.data - self._start)
+            copied = os.preadv(self._descriptor, [out.data], part.ctypes.data - self._start)
         except OSError as error:
             raise self._unreadable(error.strerror or str(error)) from error
         if copied != part.nbytes:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.generic]
 Bytes = NDArray[np.uint8]
+Copy = Callable[[Bytes, Bytes], None]  # (from, to)
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector of the CPU kernels
 
@@ -77,19 +78,20 @@ def read_tensor(weights: NDArray[np.uint8], entry: TensorEntry) -> Array:
 class Table:
     """A constant of layout "table": rows that are copied when token ids name them.
 
-    `parts` is a view of weights.bin, (count, rows, bytes a row) uint8; `copy(row, out)` fills `out`.
+    `parts` is a view of weights.bin, (count, rows, bytes a row) uint8.
     """
 
     parts: Bytes = field(repr=False)
-    copy: Callable[[Bytes, Bytes], None]
+    copy: Copy
 
-    def room(self, tokens: int) -> Bytes:
-        """Where `read` puts the rows of so many tokens: (tokens, count, bytes a row) uint8."""
+    @property
+    def row_shape(self) -> tuple[int, int]:
+        """Of what an id names: (count, bytes a row)."""
         count, _, width = self.parts.shape
-        return aligned_empty((tokens, count, width), np.uint8)
+        return count, width
 
-    def read(self, ids: NDArray[np.int64], room: Bytes) -> Bytes:
-        """The rows of `ids` (M,), of every part, in the first M places of `room`.
+    def read(self, ids: Array, room: Bytes) -> Bytes:
+        """The rows of `ids`, integers (M,), at the start of `room` (M or more, *row_shape).
 
         Raises ArtifactError when the file that they are in cannot be read.
         """

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from mmfree_compiler.artifact import Artifact, MemoryPlan, Variant, aligned_empty
 from mmfree_compiler.errors import ArtifactError
@@ -70,7 +70,7 @@ class CpuLauncher:
         self._weights = tvm_ffi.from_dlpack(_readable(artifact.members["weights.bin"]))
         self._scratch = _scratch(manifest.memory, threads)
         tables = [artifact.table(n) for n, t in manifest.tensors.items() if t.layout == TABLE]
-        self._tables = [(table, table.room(self._chunk)) for table in tables]
+        self._tables = [(t, _reserve((self._chunk, *t.row_shape), np.uint8)) for t in tables]
         self._lock = threading.Lock()
 
     def _function(self, name: str) -> Any:
@@ -116,10 +116,10 @@ class CpuLauncher:
         function = self._decode if alone else self._prefill
         pace = self._decode_pace if alone else self._prefill_pace
         with self._lock:
-            pace.start()
             # Token ids are the only input of a program that has any.
             rows = [table.read(inputs[0], room) for table, room in self._tables] or inputs
             arrays = [*rows, *outputs, slots, state]
+            pace.start()
             function(
                 self._weights,
                 *(array.reshape(-1) for array in arrays),
@@ -132,7 +132,7 @@ class CpuLauncher:
 
 
 def _scratch(plan: MemoryPlan, threads: int) -> list[Any]:
-    """The planned arenas. Raises ArtifactError when they are more than the system gives."""
+    """The planned arenas."""
     rows = max(plan.chunk, threads)
     sizes = (
         (plan.shared * plan.chunk, np.float32),
@@ -140,8 +140,13 @@ def _scratch(plan: MemoryPlan, threads: int) -> list[Any]:
         (plan.codes * (rows + MATRIX_TOKENS), np.int8),
         (plan.scratch * threads, np.uint8),
     )
+    return [tvm_ffi.from_dlpack(_reserve(size, dtype)) for size, dtype in sizes]
+
+
+def _reserve(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Uninitialized memory, resident where it is used. Raises ArtifactError when there is none."""
     try:
-        return [tvm_ffi.from_dlpack(aligned_empty(size, dtype)) for size, dtype in sizes]
+        return aligned_empty(shape, dtype)
     except (MemoryError, ValueError) as error:  # ValueError: more than an address can name
         cause = f"needs too much memory: {error}"
         raise ArtifactError("memory plan", cause, "Get or compile the file again") from error
