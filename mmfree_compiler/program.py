@@ -27,6 +27,9 @@ LINE = 64  # rows of codes are padded to cache lines
 CODES_SLACK = 19
 
 
+TABLE = "table"  # the layout of a constant whose rows token ids name
+
+
 def round_up(n: int, multiple: int) -> int:
     """The smallest multiple that is not below n."""
     return -(-n // multiple) * multiple
@@ -61,8 +64,9 @@ class Constant:
 
     `parts` has one array outside loops and `Loop.count` arrays inside one, all of `shape`.
     `dtype` is "bfloat16" for uint16 arrays that hold bfloat16 bits, else NumPy's name.
-    `layout` is "dense", "padded" (zeros up to whole vectors), or, once weights are packed, the name
-    of a layout in `layouts.LAYOUTS`; `shape` stays the logical one, (N, K) for a weight.
+    `layout` is "dense", "padded" (zeros up to whole vectors), TABLE (rows padded so, which are read
+    one at a time), or, once weights are packed, the name of a layout in `layouts.LAYOUTS`; `shape`
+    stays the logical one, (N, K) for a weight.
     """
 
     name: str

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from artifact_samples import KERNEL, sample_artifact, sample_constants
+from artifact_samples import KERNEL, sample_artifact, sample_constants, sample_fields
 from pydantic import ValidationError
 
 from mmfree_compiler.artifact import (
@@ -23,9 +23,11 @@ from mmfree_compiler.artifact import (
     Variant,
     aligned_empty,
     archive,
+    pack_constants,
     read_artifact,
 )
 from mmfree_compiler.errors import ArtifactError
+from mmfree_compiler.program import TABLE, Array, Constant
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -49,6 +51,60 @@ def test_tensors_are_views_with_parts_first(tmp_path: Path) -> None:
         assert not tensor.flags.writeable
     with pytest.raises(ArtifactError, match="nothing"):
         loaded.tensor("nothing")
+
+
+def table_artifact(**changes: object) -> tuple[Artifact, Array]:
+    """An artifact of one table; and the table's bytes, (parts, rows, bytes a row)."""
+    parts = tuple(np.arange(160, dtype=np.uint16).reshape(10, 16) + 1000 * i for i in range(2))
+    constant = Constant("table", "bfloat16", (10, 16), parts, layout=TABLE)
+    weights, tensors = pack_constants((constant,))
+    tensors = {name: entry.model_copy(update=changes) for name, entry in tensors.items()}
+    fields = sample_fields() | {"variants": (), "tensors": tensors}
+    return Artifact.build({"weights.bin": weights}, **fields), np.stack(parts).view(np.uint8)
+
+
+def rows_of(artifact: Artifact, ids: list[int]) -> Array:
+    table = artifact.table("table")
+    return table.read(np.array(ids), np.zeros((8, *table.row_shape), np.uint8))
+
+
+def test_rows_of_a_table(tmp_path: Path) -> None:
+    """In memory and from a file, which may since have got another name or none."""
+    artifact, expected = table_artifact()
+    path = tmp_path / "model.mmfree"
+    artifact.save(path)
+    loaded = read_artifact(path)
+    ids = [9, 0, 3, 3]
+    for one in (artifact, loaded):
+        assert np.array_equal(rows_of(one, ids), expected[:, ids].swapaxes(0, 1))
+    path.unlink()
+    assert np.array_equal(rows_of(loaded, ids), expected[:, ids].swapaxes(0, 1))
+    with pytest.raises(ArtifactError, match="nothing"):
+        loaded.table("nothing")
+
+
+def test_a_file_that_became_shorter_is_an_artifact_error(tmp_path: Path) -> None:
+    path = tmp_path / "model.mmfree"
+    table_artifact()[0].save(path)
+    loaded = read_artifact(path)
+    os.truncate(path, 100)
+    with pytest.raises(ArtifactError, match=r"model\.mmfree: .* become shorter"):
+        rows_of(loaded, [9])
+
+
+def test_an_artifact_closes_its_file(tmp_path: Path) -> None:
+    table_artifact()[0].save(tmp_path / "model.mmfree")
+    before = os.listdir("/proc/self/fd")
+    loaded = read_artifact(tmp_path / "model.mmfree")
+    assert len(os.listdir("/proc/self/fd")) > len(before)
+    del loaded
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+@pytest.mark.parametrize("changes", [{"shape": (9, 16)}, {"nbytes": 636}], ids=str)
+def test_tables_hold_a_row_for_every_id(changes: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="rows"):
+        table_artifact(**changes)
 
 
 @pytest.mark.parametrize("zip64_from", [0, 1 << 30], ids=["zip64", "zip"])

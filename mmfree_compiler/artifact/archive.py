@@ -6,7 +6,6 @@ members back to back from the first byte to the directory, nothing between, behi
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 import secrets
@@ -15,16 +14,13 @@ import zipfile
 import zlib
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
-
+from mmfree_compiler.artifact.mapped import Bytes, MappedFile
 from mmfree_compiler.artifact.weights import ALIGNMENT
 from mmfree_compiler.errors import ArtifactError
-
-Bytes = NDArray[np.uint8]
 
 MAX_MEMBERS = 64
 _MAX_DIRECTORY = 1 << 16  # bytes of central directory that zipfile is allowed to parse
@@ -105,8 +101,16 @@ def _entry(name: str, size: int, offset: int, large: bool) -> zipfile.ZipInfo:
     return entry
 
 
-def read_archive(path: Path, crc: Container[str] = ()) -> dict[str, Bytes]:
-    """Map `path`; its members by name, read-only 1-D uint8 views of one mapping, 64-byte aligned.
+@dataclass(frozen=True)
+class Archive:
+    """A mapped file; its members by name, read-only 1-D uint8 views of it, 64-byte aligned."""
+
+    file: MappedFile = field(repr=False)
+    members: dict[str, Bytes] = field(repr=False)
+
+
+def read_archive(path: Path, crc: Container[str] = ()) -> Archive:
+    """Map `path`.
 
     The CRC-32 of members named in `crc` is verified; others are not read at all. Raises
     ArtifactError when the file is missing, unreadable or not a well-formed archive of this kind.
@@ -115,16 +119,17 @@ def read_archive(path: Path, crc: Container[str] = ()) -> dict[str, Bytes]:
         raise ArtifactError(str(path), "is no file", "Check the path")
     try:
         with path.open("rb") as file:
-            return _members(str(path), file, crc)
+            return _read(str(path), file, crc)
     except OSError as error:
         cause = f"cannot be read: {error.strerror or error}"
         raise ArtifactError(str(path), cause, "Check its permissions") from error
 
 
-def _members(thing: str, file: BinaryIO, crc: Container[str]) -> dict[str, Bytes]:
+def _read(thing: str, file: BinaryIO, crc: Container[str]) -> Archive:
     if os.fstat(file.fileno()).st_size < zipfile.sizeEndCentDir:  # type: ignore[attr-defined]
         raise ArtifactError(thing, "is too short to be an archive", _REMAKE)
-    mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    source = MappedFile(thing, file.fileno())
+    mapped = source.bytes
     if not _directory_is_small(mapped):
         raise ArtifactError(thing, "does not end in the directory of an archive", _REMAKE)
     try:
@@ -148,7 +153,7 @@ def _members(thing: str, file: BinaryIO, crc: Container[str]) -> dict[str, Bytes
             raise ArtifactError(thing, f"{entry.filename} is damaged (CRC-32)", _REMAKE)
     if position != directory:
         raise ArtifactError(thing, "has bytes that belong to no member", _REMAKE)
-    return members
+    return Archive(source, members)
 
 
 def _directory_is_small(mapped: Bytes) -> bool:

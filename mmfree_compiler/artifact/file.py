@@ -11,26 +11,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from mmfree_compiler.artifact.archive import read_archive, write_archive
-from mmfree_compiler.artifact.manifest import MANIFEST, SCHEMA_VERSION, WEIGHTS, Manifest, Member
-from mmfree_compiler.artifact.weights import Array, read_tensor
+from mmfree_compiler.artifact.manifest import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    WEIGHTS,
+    Manifest,
+    Member,
+    TensorEntry,
+)
+from mmfree_compiler.artifact.mapped import Bytes, MappedFile
+from mmfree_compiler.artifact.weights import Array, Copy, Table, read_tensor
 from mmfree_compiler.errors import ArtifactError
 
-Bytes = NDArray[np.uint8]
-
 _MAX_MANIFEST = 1 << 24  # bytes; the manifest of a 24-layer model takes some ten thousand
+_PIECE = 1 << 20  # bytes that are hashed at once
 _REMAKE = "Get or compile the file again"
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A compiled model: `members` (1-D uint8 each) are all files but the manifest."""
+    """A compiled model: `members` (1-D uint8 each) are all files but the manifest.
+
+    `file` is the mapped file that they are views of, None when they were built in memory.
+    """
 
     manifest: Manifest
     members: Mapping[str, Bytes] = field(repr=False)
+    file: MappedFile | None = field(default=None, repr=False)
 
     @classmethod
     def build(cls, members: Mapping[str, bytes | Bytes], **fields: Any) -> Artifact:
@@ -62,10 +72,29 @@ class Artifact:
         Dense: (count, *shape), bfloat16 as its uint16 bits. Packed: (count, bytes a part) uint8.
         Raises ArtifactError when there is none.
         """
+        return read_tensor(self.members[WEIGHTS], self._entry(name))
+
+    def table(self, name: str) -> Table:
+        """Constant `name`, of layout "table", to read rows of. Raises ArtifactError without one."""
+        entry = self._entry(name)
+        parts = read_tensor(self.members[WEIGHTS], entry).view(np.uint8)
+        return Table(parts.reshape(entry.count, entry.shape[0], -1), self.copy)
+
+    def copy(self, part: Bytes, out: Bytes) -> None:
+        """Copy `part`, a contiguous view of a member, to `out`, and have no page of it mapped.
+
+        Raises ArtifactError when the file cannot be read.
+        """
+        if self.file is None:
+            out[:] = part
+        else:
+            self.file.copy(part, out)
+
+    def _entry(self, name: str) -> TensorEntry:
         entry = self.manifest.tensors.get(name)
         if entry is None:
             raise ArtifactError(f"tensor {name!r}", "is not in the artifact", _REMAKE)
-        return read_tensor(self.members[WEIGHTS], entry)
+        return entry
 
 
 def read_artifact(path: str | PathLike[str], verify: bool = False) -> Artifact:
@@ -77,12 +106,14 @@ def read_artifact(path: str | PathLike[str], verify: bool = False) -> Artifact:
     ArtifactError on any file that is not a whole, sound artifact.
     """
     path = Path(path)
-    members = read_archive(path, crc={MANIFEST})
+    archive = read_archive(path, crc={MANIFEST})
+    members = archive.members
     if MANIFEST not in members or members[MANIFEST].size > _MAX_MANIFEST:
         raise ArtifactError(str(path), f"has no {MANIFEST} of sensible size", _REMAKE)
     manifest = _parse_manifest(str(path), members.pop(MANIFEST).tobytes())
-    _check_members(str(path), manifest, members, verify)
-    return Artifact(manifest, members)
+    artifact = Artifact(manifest, members, archive.file)
+    _check_members(str(path), artifact, verify)
+    return artifact
 
 
 class _Version(BaseModel):
@@ -105,9 +136,8 @@ def _parse_manifest(thing: str, text: bytes) -> Manifest:
         raise ArtifactError(thing, cause, _REMAKE) from error
 
 
-def _check_members(
-    thing: str, manifest: Manifest, members: Mapping[str, Bytes], verify: bool
-) -> None:
+def _check_members(thing: str, artifact: Artifact, verify: bool) -> None:
+    manifest, members = artifact.manifest, artifact.members
     if members.keys() != manifest.members.keys():
         odd = ", ".join(sorted(members.keys() ^ manifest.members.keys()))[:200]
         raise ArtifactError(thing, f"manifest and members differ: {odd}", _REMAKE)
@@ -116,5 +146,15 @@ def _check_members(
             raise ArtifactError(thing, f"{name} has not the size that the manifest says", _REMAKE)
         if name == WEIGHTS and not verify:
             continue
-        if hashlib.sha256(members[name].data).hexdigest() != member.sha256:
+        if _sha256(members[name], artifact.copy) != member.sha256:
             raise ArtifactError(thing, f"{name} is damaged (SHA-256)", _REMAKE)
+
+
+def _sha256(member: Bytes, copy: Copy) -> str:
+    """In hex, of pieces that are copied: mapped ones would all stay resident."""
+    digest, room = hashlib.sha256(), np.empty(min(_PIECE, member.size), np.uint8)
+    for start in range(0, member.size, _PIECE):
+        piece = member[start : start + _PIECE]
+        copy(piece, room[: piece.size])
+        digest.update(room[: piece.size].data)
+    return digest.hexdigest()

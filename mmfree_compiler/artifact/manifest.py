@@ -9,6 +9,8 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from mmfree_compiler.program import TABLE
+
 SCHEMA_VERSION = 1
 WEIGHTS, TOKENIZER, MANIFEST = "weights.bin", "tokenizer.json", "manifest.json"
 
@@ -96,7 +98,7 @@ class StatePart(_Record):
 class TensorEntry(_Record):
     """A constant in weights.bin: `count` parts of `shape`, `nbytes` together, from `offset`.
 
-    `layout` is "dense" or a layout of layouts.LAYOUTS; `shape` is the logical one in both cases.
+    `layout` is as program.Constant's; `shape` is the logical one whatever the layout.
     """
 
     dtype: str
@@ -106,6 +108,11 @@ class TensorEntry(_Record):
     nbytes: Count
     count: Size = 1
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes from one row of a table to the next."""
+        return self.nbytes // (self.count * self.shape[0])
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.dtype not in STORAGE:
@@ -113,6 +120,8 @@ class TensorEntry(_Record):
         dense = math.prod(self.shape) * STORAGE[self.dtype].itemsize * self.count
         if self.layout == "dense" and self.nbytes != dense:
             raise ValueError(f"{self.nbytes} bytes, but dtype and shape make {dense}")
+        if self.layout == TABLE and self.nbytes % (self.count * self.shape[0]):
+            raise ValueError(f"{self.nbytes} bytes are not so many equal rows")
         if self.nbytes % self.count:
             raise ValueError(f"{self.nbytes} bytes are not {self.count} equal parts")
         return self
@@ -183,3 +192,5 @@ class Manifest(_Record):
         for name, tensor in self.tensors.items():
             if tensor.offset + tensor.nbytes > self.members[WEIGHTS].size:
                 yield f"tensor {name} exceeds {WEIGHTS}"
+            if tensor.layout == TABLE and (self.inputs[0].limit or 0) > tensor.shape[0]:
+                yield f"token ids exceed the rows of tensor {name}"

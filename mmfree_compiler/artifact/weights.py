@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from mmfree_compiler.program import Constant
 
 Array = NDArray[np.generic]
+Bytes = NDArray[np.uint8]
+Copy = Callable[[Bytes, Bytes], None]  # (from, to)
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector of the CPU kernels
 
@@ -69,3 +72,30 @@ def read_tensor(weights: NDArray[np.uint8], entry: TensorEntry) -> Array:
     if entry.layout != "dense":
         return data.reshape(entry.count, -1)
     return data.view(STORAGE[entry.dtype]).reshape(entry.count, *entry.shape)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A constant of layout "table": rows that are copied when token ids name them.
+
+    `parts` is a view of weights.bin, (count, rows, bytes a row) uint8.
+    """
+
+    parts: Bytes = field(repr=False)
+    copy: Copy
+
+    @property
+    def row_shape(self) -> tuple[int, int]:
+        """Of what an id names: (count, bytes a row)."""
+        count, _, width = self.parts.shape
+        return count, width
+
+    def read(self, ids: Array, room: Bytes) -> Bytes:
+        """The rows of `ids`, integers (M,), at the start of `room` (M or more, *row_shape).
+
+        Raises ArtifactError when the file that they are in cannot be read.
+        """
+        for token, row in enumerate(ids.tolist()):
+            for part, rows in enumerate(self.parts):
+                self.copy(rows[row], room[token, part])
+        return room[: len(ids)]

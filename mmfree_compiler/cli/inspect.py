@@ -94,7 +94,7 @@ def _bytes_by_kind(artifact: Artifact, file_size: int) -> dict[str, int]:
     manifest = artifact.manifest
     found = Counter({TERNARY: 0, EMBEDDING: 0, VECTORS: 0, KERNELS: 0, TOKENIZER: 0})
     for tensor in manifest.tensors.values():
-        found[_tensor_kind(manifest, tensor)] += tensor.nbytes
+        found[_tensor_kind(tensor)] += tensor.nbytes
     for name, member in manifest.members.items():
         if name.startswith("kernels/"):
             found[KERNELS] += member.size
@@ -103,11 +103,12 @@ def _bytes_by_kind(artifact: Artifact, file_size: int) -> dict[str, int]:
     return {**found, REST: file_size - found.total()}
 
 
-def _tensor_kind(manifest: Manifest, tensor: TensorEntry) -> str:
+def _tensor_kind(tensor: TensorEntry) -> str:
+    from mmfree_compiler.program import TABLE
+
     if _is_ternary(tensor):
         return TERNARY
-    is_table = len(tensor.shape) == 2 and tensor.shape[0] == manifest.inputs[0].limit
-    return EMBEDDING if is_table else VECTORS
+    return EMBEDDING if tensor.layout == TABLE else VECTORS
 
 
 def _variant_here(manifest: Manifest) -> str | None:

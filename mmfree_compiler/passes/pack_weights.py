@@ -9,12 +9,12 @@ import numpy as np
 
 from mmfree_compiler.layouts import LAYOUTS
 from mmfree_compiler.parallel import each
-from mmfree_compiler.program import VECTOR, Array, Constant, Program, round_up
+from mmfree_compiler.program import TABLE, VECTOR, Array, Constant, Program, round_up
 
 
 @dataclass(frozen=True)
 class PackWeights:
-    """Ternary weights become `layout`; dense rows are padded with zeros to whole vectors."""
+    """Ternary weights become `layout`; other rows are padded with zeros to whole vectors."""
 
     layout: str
     name = "pack_weights"
@@ -27,6 +27,8 @@ class PackWeights:
                 packers[_name(node.inputs[2])] = self._ternary
             if node.op == "short_conv":
                 packers[_name(node.inputs[1])] = _taps_first
+            if node.op == "embedding":
+                packers[_name(node.inputs[1])] = _table
         constants = {
             name: packers.get(name, _padded)(constant)
             for name, constant in program.constants.items()
@@ -54,6 +56,10 @@ def _taps_first(constant: Constant) -> Constant:
     """A convolution's (D, k) as k rows of D: a vector then holds one tap of 16 channels."""
     parts = tuple(part.T for part in constant.parts)
     return _padded(replace(constant, shape=constant.shape[::-1], parts=parts))
+
+
+def _table(constant: Constant) -> Constant:
+    return replace(_padded(constant), layout=TABLE)
 
 
 def _pad_rows(array: Array) -> Array:

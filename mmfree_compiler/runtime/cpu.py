@@ -4,7 +4,10 @@ A library has two functions, "decode" (one token) and "prefill" (up to `chunk` t
 flat tensors and integers, in this order:
 
     weights                uint8, weights.bin
-    each input             int64 ids, or float32 rows of the port's stride
+    each input             float32 rows of the port's stride; not token ids, which the kernels
+                           never see:
+    each table             uint8, of layout "table": the rows that the token's id names, one of
+                           each part
     each output            float32 rows of the port's stride, for tokens `first` and later
     slots                  int32, the state row of each token
     state                  float32, rows of `state_width`
@@ -22,18 +25,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from mmfree_compiler.artifact import Artifact, MemoryPlan, Variant, aligned_empty
 from mmfree_compiler.errors import ArtifactError
 from mmfree_compiler.layouts import LAYOUTS
+from mmfree_compiler.program import TABLE
 from mmfree_compiler.runtime.cpu_features import choose
 from mmfree_compiler.runtime.ffi import tvm_ffi
 from mmfree_compiler.runtime.pace import Pace
 
 Array = NDArray[np.generic]
 
-ABI = 2  # the number of the convention above; a change of it is a new number
+ABI = 3  # the number of the convention above; a change of it is a new number
 # Tokens that matrix units take at once: so many rows of codes past a chunk's last may be read.
 MATRIX_TOKENS = 32
 # Packed weights that a thread of a decode step should at least read (0.2 ms from DRAM): with less,
@@ -65,6 +69,8 @@ class CpuLauncher:
         self._decode, self._prefill = (self._function(name) for name in ("decode", "prefill"))
         self._weights = tvm_ffi.from_dlpack(_readable(artifact.members["weights.bin"]))
         self._scratch = _scratch(manifest.memory, threads)
+        tables = [artifact.table(n) for n, t in manifest.tensors.items() if t.layout == TABLE]
+        self._tables = [(t, _reserve((self._chunk, *t.row_shape), np.uint8)) for t in tables]
         self._lock = threading.Lock()
 
     def _function(self, name: str) -> Any:
@@ -109,8 +115,10 @@ class CpuLauncher:
         alone = count == 1 and first == 0
         function = self._decode if alone else self._prefill
         pace = self._decode_pace if alone else self._prefill_pace
-        arrays = [*inputs, *outputs, slots, state]
         with self._lock:
+            # Token ids are the only input of a program that has any.
+            rows = [table.read(inputs[0], room) for table, room in self._tables] or inputs
+            arrays = [*rows, *outputs, slots, state]
             pace.start()
             function(
                 self._weights,
@@ -124,7 +132,7 @@ class CpuLauncher:
 
 
 def _scratch(plan: MemoryPlan, threads: int) -> list[Any]:
-    """The planned arenas. Raises ArtifactError when they are more than the system gives."""
+    """The planned arenas."""
     rows = max(plan.chunk, threads)
     sizes = (
         (plan.shared * plan.chunk, np.float32),
@@ -132,8 +140,13 @@ def _scratch(plan: MemoryPlan, threads: int) -> list[Any]:
         (plan.codes * (rows + MATRIX_TOKENS), np.int8),
         (plan.scratch * threads, np.uint8),
     )
+    return [tvm_ffi.from_dlpack(_reserve(size, dtype)) for size, dtype in sizes]
+
+
+def _reserve(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Uninitialized memory, resident where it is used. Raises ArtifactError when there is none."""
     try:
-        return [tvm_ffi.from_dlpack(aligned_empty(size, dtype)) for size, dtype in sizes]
+        return aligned_empty(shape, dtype)
     except (MemoryError, ValueError) as error:  # ValueError: more than an address can name
         cause = f"needs too much memory: {error}"
         raise ArtifactError("memory plan", cause, "Get or compile the file again") from error

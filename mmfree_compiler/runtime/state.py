@@ -108,7 +108,7 @@ class State:
     def load(cls, path: str | PathLike[str]) -> State:
         """Read what `save` wrote. Raises StateError when it is damaged or no state."""
         try:
-            members = read_archive(Path(path), crc={_HEADER, _DATA})
+            members = read_archive(Path(path), crc={_HEADER, _DATA}).members
             if members.keys() != {_HEADER, _DATA}:
                 raise ArtifactError(str(path), "holds no state", "Check the path")
             header = _Header.model_validate_json(members[_HEADER].tobytes(), strict=True)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from elf import undefined_symbols
 from op_modules import TinyLM
 
 import mmfree_compiler as mmf
+from mmfree_compiler.backends.cpu.toolchain import compile_object, host_triple, link
 from mmfree_compiler.compiler import CompiledModel
 from mmfree_compiler.target import default_variants
+
+# All that a library may call. Of these only pthread_create allocates: a worker's stack, once.
+POOL = """__cxa_finalize __register_atfork __sched_cpucount __tls_get_addr clock_gettime
+    pthread_create pthread_getaffinity_np pthread_join pthread_mutex_init pthread_mutex_lock
+    pthread_mutex_unlock pthread_self pthread_sigmask sched_getaffinity sched_getcpu
+    sched_setaffinity sigdelset sigfillset syscall"""
+KERNELS = "TVMFFIErrorSetRaisedFromCStrParts memcpy memset rintf"
+CALLS = {*POOL.split(), *KERNELS.split()}
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +40,20 @@ def test_nothing_comes_from_the_heap_of_tvm(shallow: CompiledModel, variant: str
     code = shallow.artifact.members[f"kernels/{variant}.so"].tobytes()
     assert b"decode" in code
     assert b"TVMBackendAllocWorkspace" not in code
+
+
+@pytest.mark.parametrize("variant", default_variants("cpu"))
+def test_nothing_that_allocates_is_called(shallow: CompiledModel, variant: str) -> None:
+    code = shallow.artifact.members[f"kernels/{variant}.so"].tobytes()
+    assert undefined_symbols(code) <= CALLS
+
+
+def test_an_allocation_would_be_seen(tmp_path: Path) -> None:
+    source = tmp_path / "kernel.c"
+    source.write_text("#include <stdlib.h>\nvoid *decode(int n) { return calloc(n, 3); }\n")
+    (tmp_path / "kernel.o").write_bytes(compile_object(source, host_triple()))
+    link([tmp_path / "kernel.o"], tmp_path / "kernel.so", host_triple())
+    assert undefined_symbols((tmp_path / "kernel.so").read_bytes()) - CALLS == {"calloc"}
 
 
 def test_code_does_not_grow_with_depth(shallow: CompiledModel) -> None:

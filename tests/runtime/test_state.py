@@ -136,7 +136,7 @@ def test_damage(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -
 )
 def test_wrong_headers(tmp_path: Path, changes: dict[str, Any]) -> None:
     path, _ = saved(tmp_path)
-    members = {name: data.copy() for name, data in read_archive(path).items()}
+    members = {name: data.copy() for name, data in read_archive(path).members.items()}
     header = json.loads(members["state.json"].tobytes()) | changes
     members["state.json"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
     write_archive(path, members)

@@ -16,7 +16,7 @@ from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.artifact import TensorEntry
 from mmfree_compiler.backends.cpu.vector import FLOATS, LANES, Buffer, Expr, load, store
-from mmfree_compiler.program import VECTOR, Program, round_up
+from mmfree_compiler.program import TABLE, VECTOR, Program, round_up
 
 ARENAS = {"shared": "float32", "private": "float32", "codes": "int8", "scratch": "uint8"}
 SUM = 1  # a scale's row holds the scale at 0 and the sum of its codes, as int32 bits, here
@@ -35,11 +35,15 @@ class Place:
 
 def arguments(program: Program) -> tuple[dict[str, Buffer], tuple[Expr, Expr, Expr]]:
     """Declare the function's parameters, in the order that runtime/cpu.py passes them."""
-    rows = {input_buffer(name): program.values[name].dtype for name in program.inputs}
-    outputs = {output_buffer(name): "float32" for name in program.outputs}
-    kinds = {"weights": "uint8"} | rows | outputs | {"slots": "int32", "state": "float32"} | ARENAS
+    floats = [name for name in program.inputs if program.values[name].dtype == "float32"]
+    tables = [name for name, c in program.constants.items() if c.layout == TABLE]
+    inputs = dict.fromkeys(map(input_buffer, floats), "float32")
+    rows = dict.fromkeys(map(table_buffer, tables), "uint8")
+    outputs = dict.fromkeys(map(output_buffer, program.outputs), "float32")
+    states = {"slots": "int32", "state": "float32"}
+    kinds = {"weights": "uint8"} | inputs | rows | outputs | states | ARENAS
     # Rows that the caller owns need not be aligned beyond their element.
-    loose = {name: 8 if dtype == "int64" else 4 for name, dtype in (rows | outputs).items()}
+    loose = dict.fromkeys(inputs | outputs, 4)
     buffers = {
         name: I.arg(name, I.buffer((I.int64(),), dtype, align=loose.get(name, 64)))
         for name, dtype in kinds.items()
@@ -51,6 +55,11 @@ def arguments(program: Program) -> tuple[dict[str, Buffer], tuple[Expr, Expr, Ex
 def input_buffer(name: str) -> str:
     """The argument an input is read from, whatever the user called it."""
     return f"in.{name}"
+
+
+def table_buffer(name: str) -> str:
+    """The argument that holds the rows of a table which the tokens' ids name."""
+    return f"table.{name}"
 
 
 def output_buffer(name: str) -> str:
@@ -114,6 +123,13 @@ class Memory:
     def constant_stride(self, name: str) -> int:
         """Elements from one row of a dense constant to the next."""
         return round_up(self.program.constants[name].shape[-1], VECTOR)
+
+    def table(self, name: str, place: Place) -> tuple[Buffer, Expr]:
+        """The buffer and the byte at which the token's row of a table begins."""
+        entry = self.tensors[name]
+        part = T.int32(0) if place.layer is None or entry.count == 1 else place.layer
+        row = place.token * entry.count + part
+        return self.buffers[table_buffer(name)], row * entry.row_bytes
 
     def floats(self, name: str, layer: Expr | None, column: Expr) -> Expr:
         """16 fp32 of a constant row, or its only one in every lane."""

@@ -13,8 +13,8 @@ from tvm.script import tirx as T
 from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.backends.cpu import vector as v
-from mmfree_compiler.backends.cpu.memory import SUM, Memory, Place, input_buffer, output_buffer
-from mmfree_compiler.backends.cpu.vector import LANES, Expr
+from mmfree_compiler.backends.cpu.memory import SUM, Memory, Place, output_buffer
+from mmfree_compiler.backends.cpu.vector import LANES, Buffer, Expr
 from mmfree_compiler.program import Node
 
 
@@ -78,32 +78,27 @@ def _ternary_linear(tile: _Tile, node: Node) -> tuple[Expr, ...]:
 
 
 def _embedding(tile: _Tile, node: Node) -> tuple[Expr, ...]:
-    ids, table = node.inputs
-    assert ids is not None
+    table = node.inputs[1]
     assert table is not None
-    memory, place = tile.memory, tile.place
-    constant = memory.program.constants[table]
-    row = memory.buffers[input_buffer(ids)][place.token] * T.int64(memory.constant_stride(table))
-    element = row + T.Cast("int64", place.column)
-    return (_WIDEN[constant.dtype](memory, memory.constant(table, place.layer), element),)
+    buffer, start = tile.memory.table(table, tile.place)
+    dtype = tile.memory.program.constants[table].dtype
+    return (_WIDEN[dtype](buffer, start, tile.place.column),)
 
 
-def _float32_at(memory: Memory, start: Expr, element: Expr) -> Expr:
-    at = start + element * T.int64(4)
-    return T.reinterpret(v.FLOATS, v.load(memory.buffers["weights"], at, "uint8x64"))
+def _float32_at(buffer: Buffer, start: Expr, element: Expr) -> Expr:
+    return T.reinterpret(v.FLOATS, v.load(buffer, start + element * 4, "uint8x64"))
 
 
-def _half(memory: Memory, start: Expr, element: Expr, dtype: str) -> Expr:
-    raw = v.load(memory.buffers["weights"], start + element * T.int64(2), "uint8x32")
-    return T.reinterpret(dtype, raw)
+def _half(buffer: Buffer, start: Expr, element: Expr, dtype: str) -> Expr:
+    return T.reinterpret(dtype, v.load(buffer, start + element * 2, "uint8x32"))
 
 
-def _float16_at(memory: Memory, start: Expr, element: Expr) -> Expr:
-    return T.Cast(v.FLOATS, _half(memory, start, element, "float16x16"))
+def _float16_at(buffer: Buffer, start: Expr, element: Expr) -> Expr:
+    return T.Cast(v.FLOATS, _half(buffer, start, element, "float16x16"))
 
 
-def _bfloat16_at(memory: Memory, start: Expr, element: Expr) -> Expr:
-    bits = T.Cast("uint32x16", _half(memory, start, element, "uint16x16"))
+def _bfloat16_at(buffer: Buffer, start: Expr, element: Expr) -> Expr:
+    bits = T.Cast("uint32x16", _half(buffer, start, element, "uint16x16"))
     return T.reinterpret(v.FLOATS, T.shift_left(bits, T.broadcast(T.uint32(16), LANES)))
 
 

@@ -1,0 +1,48 @@
+"""A file whose bytes are used where they lie, or copied out."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import weakref
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmfree_compiler.errors import ArtifactError
+
+Bytes = NDArray[np.uint8]
+
+
+class MappedFile:
+    """A file mapped for reading, and kept open. Raises OSError.
+
+    `bytes` is all of it, read-only (size,) uint8; its pages become resident as they are used, in
+    folios of up to some MiB where the page cache has them. What is needed here and there is better
+    copied: that maps nothing. Renaming or removing the file later changes neither.
+    """
+
+    def __init__(self, thing: str, descriptor: int) -> None:
+        """Of an open file, `thing` to a reader of errors; the caller closes `descriptor`."""
+        self._thing = thing
+        self.bytes: Bytes = np.frombuffer(
+            mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ), np.uint8
+        )
+        self._start = self.bytes.ctypes.data
+        self._descriptor = os.dup(descriptor)
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def copy(self, part: Bytes, out: Bytes) -> None:
+        """Copy `part`, a contiguous view of `bytes`, to `out`, contiguous and of the same size.
+
+        Raises ArtifactError when the file cannot be read, or has become shorter.
+        """
+        try:
+            copied = os.preadv(self._descriptor, [out.data], part.ctypes.data - self._start)
+        except OSError as error:
+            raise self._unreadable(error.strerror or str(error)) from error
+        if copied != part.nbytes:
+            raise self._unreadable("it has become shorter")
+
+    def _unreadable(self, cause: str) -> ArtifactError:
+        return ArtifactError(self._thing, f"cannot be read: {cause}", "Load the file again")
