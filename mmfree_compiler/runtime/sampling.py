@@ -16,6 +16,9 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
+_COLDEST = 1e-30  # temperature: below it fp32 quotients of equal logits would be 0 / 0
+_RUN = 256  # weights that are summed before a draw looks at each
+
 _RANGES: tuple[tuple[str, Any, float, float], ...] = (
     ("temperature", Real, 0, 1e6),
     ("top_k", Integral, 0, math.inf),
@@ -52,20 +55,8 @@ class Sampler:
         `logits` (V,) may hold -inf but no NaN or +inf, and not -inf alone: InputError. `seen` (V,)
         marks tokens that the repetition penalty applies to.
         """
-        if not np.isfinite(logits.max()):
-            raise InputError("logits", "hold NaN or infinity", "The model's weights may be damaged")
-        scores = logits.astype(np.float64)
-        if self.repetition_penalty != 1:
-            factors = np.where(scores > 0, 1 / self.repetition_penalty, self.repetition_penalty)
-            scores[seen] *= factors[seen]
-        ids = _largest(scores, self.top_k if self.temperature else 1)
-        with np.errstate(over="ignore"):  # a tiny temperature makes -inf of all but the largest
-            weights = np.exp((scores[ids] - scores[ids].max()) / (self.temperature or 1.0))
-        if self.top_p < 1:
-            kept = _nucleus(weights, self.top_p)
-            ids, weights = ids[kept], weights[kept]
-        possible = weights > 0
-        return ids[possible], weights[possible] / weights.sum()
+        ids, weights = self._weights(logits, seen)
+        return ids, weights / weights.sum(dtype=np.float64)
 
     def sample(
         self, logits: Floats, seen: NDArray[np.bool_], random: np.random.Generator
@@ -74,36 +65,83 @@ class Sampler:
 
         Draws one number from `random` unless greedy.
         """
-        ids, probabilities = self.distribution(logits, seen)
-        index = 0
-        if self.temperature:
-            bounds = probabilities.cumsum()
-            index = int(bounds.searchsorted(random.random() * bounds[-1], "right"))
-            index = min(index, len(ids) - 1)  # rounding may reach the last bound itself
-        chosen = int(ids[index])
-        return chosen, float(log_softmax(logits)[chosen])
+        ids, weights = self._weights(logits, seen)
+        chosen = int(ids[_draw(weights, random.random()) if self.temperature else 0])
+        return chosen, log_probability(logits, chosen)
+
+    def _weights(self, logits: Floats, seen: NDArray[np.bool_]) -> tuple[Ids, Floats]:
+        """Ids of the tokens that may be chosen, and what their probabilities are in proportion to.
+
+        In fp32, and without copies of what is not narrowed down: a vocabulary of doubles is large
+        enough that the system takes its memory back, and gives it page by page, at every token.
+        """
+        if not np.isfinite(logits.max()):
+            raise InputError("logits", "hold NaN or infinity", "The model's weights may be damaged")
+        scores = self._penalized(logits, seen) if self.repetition_penalty != 1 else logits
+        some = _largest(scores, self.top_k if self.temperature else 1)
+        scores = scores if some is None else scores[some]
+        weights = scores - scores.max()
+        with np.errstate(over="ignore"):  # a tiny temperature makes -inf of all but the largest
+            weights /= max(self.temperature, _COLDEST)
+        np.exp(weights, out=weights)
+        kept = np.flatnonzero(weights) if self.top_p == 1 else _nucleus(weights, self.top_p)
+        return kept if some is None else some[kept], weights[kept]
+
+    def _penalized(self, logits: Floats, seen: NDArray[np.bool_]) -> Floats:
+        scores, penalty = logits.copy(), self.repetition_penalty
+        scores[seen] *= np.where(scores[seen] > 0, 1 / penalty, penalty).astype(np.float32)
+        return scores
 
 
-def log_softmax(logits: Floats) -> Doubles:
-    """Natural logarithms of the probabilities, in float64."""
-    shifted = logits.astype(np.float64) - logits.max()
-    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
+def log_probability(logits: Floats, token: int) -> float:
+    """Natural logarithm of a token's probability under softmax, to 1e-6."""
+    peak = logits.max()
+    total = np.exp(logits - peak).sum(dtype=np.float64)
+    return float(logits[token]) - float(peak) - math.log(total)
 
 
-def _largest(scores: Doubles, k: int) -> Ids:
-    """Ascending indices of the k largest, the lower of equals first; 0 is all."""
+def _largest(scores: Floats, k: int) -> Ids | None:
+    """Ascending indices of the k largest, the lower of equals first; None when that is all."""
     if k == 1:
         return np.array([scores.argmax()])
     if k == 0 or k >= scores.size:
-        return np.arange(scores.size)
-    least = np.partition(scores, -k)[-k]
-    above = np.flatnonzero(scores > least)
-    equal = np.flatnonzero(scores == least)
-    return np.sort(np.concatenate([above, equal[: k - above.size]]))
+        return None
+    return _down_to(scores, np.partition(scores, -k)[-k], k)
 
 
-def _nucleus(weights: Doubles, top_p: float) -> Ids:
-    """Ascending indices of the fewest largest whose sum reaches `top_p` of the whole."""
-    order = np.argsort(-weights, kind="stable")
-    sums = weights[order].cumsum()
-    return np.sort(order[: sums.searchsorted(top_p * sums[-1]) + 1])
+def _draw(weights: Floats, at: float) -> int:
+    """The index where the sum of `weights`, all positive, first exceeds `at`, 0 to 1, of its end.
+
+    Sums of runs lead to the one run that is summed term by term.
+    """
+    starts = np.arange(0, weights.size, _RUN)
+    ends = np.add.reduceat(weights, starts, dtype=np.float64).cumsum()
+    wanted = at * ends[-1]
+    run = min(int(ends.searchsorted(wanted, "right")), ends.size - 1)
+    terms = weights[starts[run] : starts[run] + _RUN].astype(np.float64)
+    sums = terms.cumsum() + (ends[run - 1] if run else 0.0)
+    return int(starts[run]) + min(int(sums.searchsorted(wanted, "right")), sums.size - 1)
+
+
+# Weights relative to the largest: sorting those above a cut will do when they sum to enough.
+_CUTS = (2.0**-6, 2.0**-12)
+
+
+def _nucleus(weights: Floats, top_p: float) -> Ids:
+    """Ascending indices of the fewest largest whose sum reaches `top_p` of the whole.
+
+    The largest weight is 1.
+    """
+    wanted = top_p * weights.sum(dtype=np.float64)
+    parts = (weights[weights >= cut] for cut in _CUTS)
+    large = next((part for part in parts if part.sum(dtype=np.float64) >= wanted), weights)
+    ranked = np.sort(large)[::-1]
+    sums = ranked.astype(np.float64).cumsum()
+    count = min(int(sums.searchsorted(wanted)) + 1, ranked.size)
+    return _down_to(weights, ranked[count - 1], count)
+
+
+def _down_to(scores: Floats, least: np.float32, count: int) -> Ids:
+    """Ascending indices of `count` scores from the largest to `least`, the lower of equals."""
+    above, equal = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
+    return np.sort(np.concatenate([above, equal[: count - above.size]]))

@@ -137,7 +137,7 @@ def test_integer_sums_are_exact(variant: str, shape: tuple[int, int], density: f
     x[1], x[2] = 127, -127
     model = compiled(variant, Apply(linear), x, density=density)
     exact = x.long() @ weight.long().T
-    for count in (1, 3, 25, 70):  # each size of a block of tokens, and more than a chunk
+    for count in (1, 2, 3, 4, 5, 6, 8, 25, 70):  # each size of a block of tokens, and several
         plain, biased = model(x[:count])
         assert torch.equal(plain.long(), exact[:count])
         assert torch.equal(biased.long(), exact[:count] + bias.long())

@@ -12,7 +12,7 @@ Intel's manual, volume 1, chapter 18, has the tiles; volume 2 the instructions.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,51 +20,66 @@ from tvm.script import tirx as T
 from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.backends.cpu import vector as v
-from mmfree_compiler.backends.cpu.isa import BLOCK, vbmi_lookup
-from mmfree_compiler.backends.cpu.memory import Memory, Place
-from mmfree_compiler.backends.cpu.tiles import epilogue, prefetch
+from mmfree_compiler.backends.cpu.lookups import vbmi_lookup
+from mmfree_compiler.backends.cpu.memory import Memory
+from mmfree_compiler.backends.cpu.multiply import prefetch
+from mmfree_compiler.backends.cpu.panel import Panel
+from mmfree_compiler.backends.cpu.products import BLOCK
 from mmfree_compiler.backends.cpu.unpack import FIELDS, table
 from mmfree_compiler.backends.cpu.vector import LANES, Buffer, Expr
 from mmfree_compiler.layouts import LAYOUTS, Layout
-from mmfree_compiler.program import Node, Program
+from mmfree_compiler.program import Node
 from mmfree_compiler.runtime.cpu import MATRIX_TOKENS
 
 ROWS = 16  # of a tile register
 ROW = 64  # bytes of a tile register's row
 GROUP = 4  # columns of k in a row of a B tile
-COLUMNS = 2  # tiles of columns in a panel
 TOKENS = MATRIX_TOKENS  # that a sweep takes at once, two tiles; the launcher leaves room for them
 # Packed blocks unpacked at once: with two tiles 16 or 20 KiB, which stay in L1 during a sweep.
 BLOCKS = 32
 _A, _B = 4, 6  # tile registers: sums are 0 to 3, two rows of tiles; codes 4, 5; digits 6, 7
 
 
-def scratch_bytes(program: Program, tokens: int) -> int:
-    """Bytes that a thread needs: the configuration, unpacked digits, and a panel's sums."""
-    products = max((len(_products(stage.tiles)) for stage in program.stages()), default=0)
-    return _Scratch(tokens).end(products)
-
-
 @dataclass(frozen=True)
-class _Scratch:
-    """Byte offsets in a thread's scratch; `tokens` is the largest chunk."""
+class Amx:
+    """The engine (panel.Engine): sums of 16 x 16 a register, written 32 tokens at a time."""
 
-    tokens: int
+    columns = 2
+    slack = TOKENS
 
-    def digits(self, column: int) -> int:
-        most = max(BLOCKS * layout.block // GROUP for layout in LAYOUTS.values())
-        return BLOCK + column * most * ROW
+    @property
+    def reserved(self) -> int:
+        """The configuration, and the digits of a stretch of k."""
+        return _digits(self.columns)
 
-    def sums(self, product: int, column: int, token: Expr) -> Expr:
-        return self.end(product) + (column * (self.tokens + TOKENS) + token) * ROW
+    def ready(self, memory: Memory, thread: Expr, count: Expr) -> AbstractContextManager[None]:
+        return _configured(memory, thread, count)
 
-    def end(self, products: int) -> int:
-        """Where so many products' sums end."""
-        return self.digits(COLUMNS) + products * COLUMNS * (self.tokens + TOKENS) * ROW
+    def multiply(self, panel: Panel, index: int, node: Node) -> None:
+        """A stretch of k after the other, unpacked and swept."""
+        weight = node.inputs[2]
+        assert weight is not None
+        constant = panel.memory.program.constants[weight]
+        layout = LAYOUTS[constant.layout]
+        rows, width = constant.matrix_shape
+        blocks = layout.packed_shape((rows, width))[1]
+        depth = BLOCKS * layout.block // BLOCK  # tiles of 64 columns of k in a stretch
+        tiles = -(-width // BLOCK)
+        with I.serial(0, -(-blocks // BLOCKS)) as stretch:
+            first = stretch * BLOCKS
+            _unpack(panel, weight, layout, blocks, first, T.min(T.int32(BLOCKS), blocks - first))
+            sweep = _Sweep(panel, index, node, stretch, stretch * depth)
+            sweep.tokens(T.min(T.int32(depth), tiles - stretch * depth))
+
+
+def _digits(column: int) -> int:
+    """The byte of the scratch at which the unpacked digits of a tile of columns begin."""
+    most = max(BLOCKS * layout.block // GROUP for layout in LAYOUTS.values())
+    return BLOCK + column * most * ROW
 
 
 @contextmanager
-def configured(memory: Memory, thread: Expr, count: Expr) -> Iterator[None]:
+def _configured(memory: Memory, thread: Expr, count: Expr) -> Iterator[None]:
     """Tile registers of 16 rows, or of as many as there are tokens when they are fewer."""
     buffer, at = memory.scratch(thread)
     setting = np.zeros(BLOCK, np.uint8)
@@ -80,78 +95,29 @@ def configured(memory: Memory, thread: Expr, count: Expr) -> Iterator[None]:
     _amx("tilerelease")
 
 
-def emit_panel(
-    memory: Memory, place: Place, nodes: tuple[Node, ...], columns: int, start: Expr, count: Expr
+def _unpack(
+    panel: Panel, weight: str, layout: Layout, blocks: int, first: Expr, count: Expr
 ) -> None:
-    """`columns` tiles from `place.column` on, for tokens `start` to `count`."""
-    panel = _Panel(memory, place, columns, start, count)
-    products = _products(nodes)
-    for i, node in enumerate(products):
-        panel.product(i, node)
-    # Columns inside: a token's rows lie pages apart, and each visit to one costs a TLB miss.
-    with I.serial(0, count - start) as token:
-        for column in range(columns):
-            totals = {n.outputs[0]: panel.total(i, column, token) for i, n in enumerate(products)}
-            at = replace(place, token=start + token, column=place.column + column * LANES)
-            epilogue(memory, at, nodes, totals)
-
-
-def _products(nodes: tuple[Node, ...]) -> list[Node]:
-    return [node for node in nodes if node.op == "ternary_linear"]
-
-
-@dataclass(frozen=True)
-class _Panel:
-    memory: Memory
-    place: Place
-    columns: int
-    start: Expr
-    count: Expr
-
-    def total(self, product: int, column: int, token: Expr) -> Expr:
-        buffer, at = self.scratch(_Scratch(self.memory.tokens).sums(product, column, token))
-        return T.reinterpret(v.INTS, v.load(buffer, at, f"uint8x{ROW}"))
-
-    def product(self, index: int, node: Node) -> None:
-        """The sums of all tokens: a stretch of k after the other, unpacked and swept."""
-        weight = node.inputs[2]
-        assert weight is not None
-        constant = self.memory.program.constants[weight]
-        layout = LAYOUTS[constant.layout]
-        rows, width = constant.matrix_shape
-        blocks = layout.packed_shape((rows, width))[1]
-        depth = BLOCKS * layout.block // BLOCK  # tiles of 64 columns of k in a stretch
-        tiles = -(-width // BLOCK)
-        with I.serial(0, -(-blocks // BLOCKS)) as stretch:
-            first = stretch * BLOCKS
-            self._unpack(weight, layout, blocks, first, T.min(T.int32(BLOCKS), blocks - first))
-            sweep = _Sweep(self, index, node, stretch, stretch * depth)
-            sweep.tokens(T.min(T.int32(depth), tiles - stretch * depth))
-
-    def _unpack(self, weight: str, layout: Layout, blocks: int, first: Expr, count: Expr) -> None:
-        weights, groups = self.memory.buffers["weights"], layout.block // GROUP
-        for column in range(self.columns):
-            tile = T.Cast("int64", self.place.column // LANES + column) * T.int64(blocks)
-            at = self.memory.constant(weight, self.place.layer) + tile * T.int64(BLOCK)
-            at = I.bind(at + T.Cast("int64", first) * T.int64(BLOCK))
-            digits, base = self.scratch(_Scratch(self.memory.tokens).digits(column))
-            with I.serial(0, count) as block:
-                byte = I.bind(at + T.Cast("int64", block) * T.int64(BLOCK))
-                prefetch(weights, byte)
-                packed = I.bind(v.load(weights, byte, f"uint8x{BLOCK}"))
-                for s, field in enumerate(FIELDS[layout.name](packed, BLOCK, vbmi_lookup)):
-                    v.store(digits, base + (block * groups + s) * ROW, field.digits(), ROW)
-
-    def scratch(self, offset: Expr) -> tuple[Buffer, Expr]:
-        buffer, at = self.memory.scratch(self.place.thread)
-        return buffer, at + offset
+    memory, groups = panel.memory, layout.block // GROUP
+    weights = memory.buffers["weights"]
+    for column in range(panel.columns):
+        tile = T.Cast("int64", panel.place.column // LANES + column) * T.int64(blocks)
+        at = memory.constant(weight, panel.place.layer) + tile * T.int64(BLOCK)
+        at = I.bind(at + T.Cast("int64", first) * T.int64(BLOCK))
+        digits, base = panel.scratch(_digits(column))
+        with I.serial(0, count) as block:
+            byte = I.bind(at + T.Cast("int64", block) * T.int64(BLOCK))
+            prefetch(weights, byte)
+            packed = I.bind(v.load(weights, byte, f"uint8x{BLOCK}"))
+            for s, field in enumerate(FIELDS[layout.name](packed, BLOCK, vbmi_lookup)):
+                v.store(digits, base + (block * groups + s) * ROW, field.digits(), ROW)
 
 
 @dataclass(frozen=True)
 class _Sweep:
     """All tokens over one stretch of k of one product; `tile` is the stretch's first tile of k."""
 
-    panel: _Panel
+    panel: Panel
     index: int
     node: Node
     stretch: Expr
@@ -184,10 +150,9 @@ class _Sweep:
         self._move("tilestored64", cells, token)
 
     def _move(self, instruction: str, cells: list[tuple[int, int]], token: Expr) -> None:
-        scratch = _Scratch(self.panel.memory.tokens)
         for h, c in cells:
-            offset = scratch.sums(self.index, c, token + h * ROWS)
-            self._tile(instruction, 2 * h + c, *self.panel.scratch(offset), ROW)
+            sums = self.panel.sums(self.index, c, token + h * ROWS)
+            self._tile(instruction, 2 * h + c, *sums, ROW)
 
     def _load_codes(self, half: int, token: Expr, k: Expr) -> None:
         codes, memory = self.node.inputs[0], self.panel.memory
@@ -198,7 +163,7 @@ class _Sweep:
         self._tile("tileloadd64", _A + half, buffer, at + column, memory.stride(codes))
 
     def _load_digits(self, column: int, k: Expr) -> None:
-        offset = _Scratch(self.panel.memory.tokens).digits(column) + k * (ROWS * ROW)
+        offset = _digits(column) + k * (ROWS * ROW)
         self._tile("tileloadd64", _B + column, *self.panel.scratch(offset), ROW)
 
     @staticmethod

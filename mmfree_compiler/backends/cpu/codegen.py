@@ -11,10 +11,12 @@ from pathlib import Path
 import tvm
 
 from mmfree_compiler.artifact import TensorEntry
+from mmfree_compiler.backends.cpu import multiply
 from mmfree_compiler.backends.cpu.isa import Isa
 from mmfree_compiler.backends.cpu.kernel import Kernel, emit
 from mmfree_compiler.backends.cpu.toolchain import link
 from mmfree_compiler.interrupts import uninterrupted
+from mmfree_compiler.layouts import LAYOUTS
 from mmfree_compiler.program import Program
 
 CHUNK = 128  # tokens a prefill call takes: unpacking the weights hides behind the products
@@ -45,6 +47,9 @@ def library(program: Program, isa: Isa, tensors: Mapping[str, TensorEntry]) -> b
     """
     kernels = (Kernel("decode", program, isa, 1), Kernel("prefill", program, isa, CHUNK))
     functions = {kernel.name: emit(kernel, tensors) for kernel in kernels}
+    if not isa.matrices:
+        layouts = {c.layout for c in program.constants.values()} & LAYOUTS.keys()
+        functions |= multiply.functions(isa, layouts)
     if shows_code():
         for function in functions.values():
             print(function.script(), file=sys.stderr)

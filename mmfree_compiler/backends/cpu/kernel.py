@@ -19,9 +19,13 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.artifact import TensorEntry
-from mmfree_compiler.backends.cpu import amx, rows, tiles
+from mmfree_compiler.backends.cpu import rows
+from mmfree_compiler.backends.cpu.amx import Amx
 from mmfree_compiler.backends.cpu.isa import Isa
 from mmfree_compiler.backends.cpu.memory import Memory, Place, arguments
+from mmfree_compiler.backends.cpu.multiply import Tile, Vectors, multiply
+from mmfree_compiler.backends.cpu.panel import Engine, Panel, products, scratch_bytes
+from mmfree_compiler.backends.cpu.tiles import epilogue
 from mmfree_compiler.backends.cpu.vector import LANES, Expr
 from mmfree_compiler.program import Loop, Node, Program, Stage, Step
 
@@ -40,14 +44,14 @@ class Kernel:
         return self.tokens == 1
 
     @property
-    def matrices(self) -> bool:
-        """Whether products go to matrix units."""
-        return self.isa.matrices and not self.decode
+    def engine(self) -> Engine:
+        """What multiplies chunks of tokens."""
+        return Amx() if self.isa.matrices else Vectors()
 
     @property
     def scratch_bytes(self) -> int:
         """Scratch a thread, in bytes."""
-        return amx.scratch_bytes(self.program, self.tokens) if self.matrices else 0
+        return 0 if self.decode else scratch_bytes(self.engine, self.program, self.tokens)
 
 
 def emit(kernel: Kernel, tensors: Mapping[str, TensorEntry]) -> tvm.tirx.PrimFunc:
@@ -131,44 +135,38 @@ class _Emitter:
 
     def _tiles(self, stage: Stage, place: Place, start: Expr) -> None:
         for width, nodes in _by_width(self.kernel.program, stage.tiles).items():
-            if self.kernel.matrices and any(node.op == "ternary_linear" for node in nodes):
+            if self.kernel.decode:
+                with self._share(place.thread, T.int32(0), T.int32(width // LANES)) as tile:
+                    self._tile(nodes, replace(place, column=I.bind(tile * LANES)))
+            else:
                 self._panels(width // LANES, nodes, place, start)
-                continue
-            thread = place.thread
-            with self._share(thread, T.int32(0), T.int32(width // LANES)) as tile:
-                column = I.bind(tile * LANES)
-                # Only decode keeps a copy of the rows per thread; prefill's are shared.
-                owner = place if self.kernel.decode else replace(place, thread=T.int32(0))
-                self._tokens(nodes, replace(owner, column=column), start)
+
+    def _tile(self, nodes: tuple[Node, ...], place: Place) -> None:
+        """One token's: each product where it stands."""
+        totals = {}
+        for node in products(nodes):
+            codes = node.inputs[0]
+            assert codes is not None
+            tile, rows = Tile.of(self.memory, place, node), self.memory.row(codes, place)
+            totals[node.outputs[0]] = multiply(self.kernel.isa.product, tile, [rows])(T.int32(0))
+        epilogue(self.memory, place, nodes, totals)
 
     def _panels(self, tiles: int, nodes: tuple[Node, ...], place: Place, start: Expr) -> None:
-        """Whole panels are shared out; the last thread takes the tile that is left."""
-        panels, rest = divmod(tiles, amx.COLUMNS)
+        """Whole panels are shared out; the last thread takes the tiles that are left."""
+        engine = self.kernel.engine if products(nodes) else Vectors()
+        panels, rest = divmod(tiles, engine.columns)
 
         def emit(first: Expr, columns: int) -> None:
             at = replace(place, column=I.bind(first * LANES))
-            amx.emit_panel(self.memory, at, nodes, columns, start, self.count)
+            Panel(engine, self.memory, at, columns, start, self.count).emit(nodes)
 
-        with amx.configured(self.memory, place.thread, self.count - start):
+        with engine.ready(self.memory, place.thread, self.count - start):
             if panels:
                 with self._share(place.thread, T.int32(0), T.int32(panels)) as panel:
-                    emit(panel * amx.COLUMNS, amx.COLUMNS)
+                    emit(panel * engine.columns, engine.columns)
             if rest:
                 with I.If(place.thread == self.threads - 1), I.Then():
-                    emit(T.int32(panels * amx.COLUMNS), rest)
-
-    def _tokens(self, nodes: tuple[Node, ...], place: Place, start: Expr) -> None:
-        """A tile for all tokens, in blocks as large as the instruction set's registers allow."""
-        if self.kernel.decode:
-            return tiles.emit(self.kernel.isa, self.memory, place, nodes, 1)
-        has_linear = any(node.op == "ternary_linear" for node in nodes)
-        for size in self.kernel.isa.token_blocks if has_linear else (1,):
-            blocks = I.bind((self.count - start) // size)
-            with I.serial(0, blocks) as block:
-                at = replace(place, token=start + block * size)
-                tiles.emit(self.kernel.isa, self.memory, at, nodes, size)
-            start = I.bind(start + blocks * size)
-        return None
+                    emit(T.int32(panels * engine.columns), rest)
 
 
 def _by_width(program: Program, nodes: tuple[Node, ...]) -> dict[int, tuple[Node, ...]]:

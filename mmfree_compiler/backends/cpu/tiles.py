@@ -1,30 +1,26 @@
 """Ops that make 16 columns on their own: products, pointwise ops, scans. Tables LINEAR and TILES.
 
-A tile first runs its ternary products, for a block of tokens, into integer sums; then, token by
-token, everything else, in vectors that never leave registers unless another stage needs them.
+A tile's ternary products run first, into integer sums (multiply.py, amx.py); everything else then
+follows token by token, in vectors that never leave registers unless another stage needs them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tvm.script import tirx as T
 from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.backends.cpu import vector as v
-from mmfree_compiler.backends.cpu.isa import BLOCK, Isa
 from mmfree_compiler.backends.cpu.memory import SUM, Memory, Place, input_buffer, output_buffer
-from mmfree_compiler.backends.cpu.vector import LANES, Buffer, Expr
-from mmfree_compiler.layouts import LAYOUTS
+from mmfree_compiler.backends.cpu.vector import LANES, Expr
 from mmfree_compiler.program import Node
-
-PREFETCH = 64  # blocks ahead: 4 KiB; without it one thread reads DRAM at half its speed
 
 
 @dataclass(frozen=True)
 class _Tile:
-    """A tile at one token: vectors by value name, and the sums of this block of tokens."""
+    """A tile at one token: vectors by value name, and the integer sums of its products."""
 
     memory: Memory
     place: Place
@@ -39,68 +35,6 @@ class _Tile:
         if name in self.memory.program.constants:
             return self.memory.floats(name, self.place.layer, self.place.column)
         return I.bind(self.memory.load(name, self.place, self.place.column))
-
-
-def emit(isa: Isa, memory: Memory, place: Place, nodes: tuple[Node, ...], tokens: int) -> None:
-    """A tile at `place.column` for `tokens` tokens from `place.token` on."""
-    linears = [node for node in nodes if node.op == "ternary_linear"]
-    sums = {node.outputs[0]: _products(isa, memory, place, node, tokens) for node in linears}
-
-    def one(token: Expr) -> None:
-        totals = {name: isa.total(cell, token, tokens) for name, cell in sums.items()}
-        epilogue(memory, replace(place, token=place.token + token), nodes, totals)
-
-    if tokens == 1:
-        return one(T.int32(0))
-    with I.serial(0, tokens) as token:
-        one(token)
-    return None
-
-
-def _products(isa: Isa, memory: Memory, place: Place, node: Node, tokens: int) -> Buffer:
-    """Integer sums of 16 rows of the weight for a block of tokens."""
-    codes, _, weight, *_ = node.inputs
-    assert codes is not None
-    assert weight is not None
-    constant = memory.program.constants[weight]
-    layout = LAYOUTS[constant.layout]
-    blocks = layout.packed_shape(constant.matrix_shape)[1]
-    sums = v.register("int32", isa.sums(tokens))
-    for lane in range(0, isa.sums(tokens), LANES):
-        v.store(sums, lane, v.splat_int(0))
-    # The tile's first byte: column / 16 tiles of `blocks` blocks.
-    start = memory.constant(weight, place.layer)
-    start = I.bind(start + T.Cast("int64", place.column // LANES) * T.int64(blocks * BLOCK))
-    buffer = memory.buffers["weights"]
-    # Bound outside: what is left inside is small, and TVM's passes walk it many times.
-    rows = [
-        (row, I.bind(first))
-        for row, first in (
-            memory.row(codes, replace(place, token=place.token + token)) for token in range(tokens)
-        )
-    ]
-    with I.serial(0, blocks) as k:
-        at = I.bind(start + T.Cast("int64", k) * T.int64(BLOCK))
-        prefetch(buffer, at)
-
-        def part(first: int, size: int) -> Expr:
-            return I.bind(v.load(buffer, at + T.int64(first), f"uint8x{size}"))
-
-        def four_codes(token: int, field: int) -> Expr:
-            row, first = rows[token]
-            column = first + k * layout.block + 4 * field
-            return T.reinterpret("int32", v.load(row, column, "int8x4"))
-
-        isa.accumulate(layout.name, part, four_codes, sums, tokens)
-    return sums
-
-
-def prefetch(buffer: Buffer, at: Expr) -> None:
-    """Ask for the line PREFETCH blocks behind `at`: for reading, in all caches, data."""
-    address = T.address_of(buffer[at + T.int64(PREFETCH * BLOCK)])
-    I.evaluate(
-        T.call_llvm_intrin("void", "llvm.prefetch", address, T.int32(0), T.int32(3), T.int32(1))
-    )
 
 
 def epilogue(

@@ -45,18 +45,24 @@ class Field:
         return I.bind(T.bitwise_and(moved, T.broadcast(T.uint8(_TWO_BITS), self.width)))
 
 
+# Where each field's two bits lie in its bytes.
+SHIFTS = {TILE16_2BIT.name: (0, 2, 4, 6), TILE16_TRITS.name: (0, 2, 4, 6, 6)}
+
+
 # One signature for all layouts; this one needs no table.
 def _two_bit_fields(packed: Expr, width: int, lookup: Lookup) -> Sequence[Field]:  # noqa: ARG001
-    return [Field(packed, 2 * s, width) for s in range(4)]
+    return [Field(packed, shift, width) for shift in SHIFTS[TILE16_2BIT.name]]
 
 
-def _trit_fields(packed: Expr, width: int, lookup: Lookup) -> Sequence[Field]:
-    above = packed >= T.broadcast(T.uint8(_ABOVE), width)
+def _trit_fields(block: Expr, width: int, lookup: Lookup) -> Sequence[Field]:
+    above = block >= T.broadcast(T.uint8(_ABOVE), width)
     quads = I.bind(
-        T.Select(above, lookup(QUADS_ABOVE, packed, width), lookup(QUADS_BELOW, packed, width))
+        T.Select(above, lookup(QUADS_ABOVE, block, width), lookup(QUADS_BELOW, block, width))
     )
-    fifth = I.bind(T.Select(above, lookup(FIFTH_ABOVE, packed, width), packed))
-    return [*(Field(quads, 2 * s, width) for s in range(4)), Field(fifth, 6, width)]
+    fifth = I.bind(T.Select(above, lookup(FIFTH_ABOVE, block, width), block))
+    sources = (quads, quads, quads, quads, fifth)
+    shifts = SHIFTS[TILE16_TRITS.name]
+    return [Field(packed, shift, width) for packed, shift in zip(sources, shifts, strict=True)]
 
 
 def table(entries: Bytes) -> Expr:

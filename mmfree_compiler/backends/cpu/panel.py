@@ -1,0 +1,95 @@
+"""A panel of prefill: some columns of a stage for a chunk of tokens.
+
+First each ternary product of the stage runs for all tokens, its integer sums into the thread's
+scratch; then everything else, token by token. How sums are made is the engine's: vectors
+(multiply.py) or matrix units (amx.py).
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from tvm.script import tirx as T
+from tvm.tirx.script.builder import ir as I
+
+from mmfree_compiler.backends.cpu import vector as v
+from mmfree_compiler.backends.cpu.memory import Memory, Place
+from mmfree_compiler.backends.cpu.tiles import epilogue
+from mmfree_compiler.backends.cpu.vector import LANES, Buffer, Expr
+from mmfree_compiler.program import Node, Program
+
+ROW = 4 * LANES  # bytes of a token's 16 sums
+
+
+class Engine(Protocol):
+    """What multiplies.
+
+    A panel is up to `columns` tiles of 16 columns wide. Of a thread's scratch the first `reserved`
+    bytes are the engine's own; it may write sums for `slack` tokens more than there are.
+    """
+
+    @property
+    def columns(self) -> int: ...
+    @property
+    def reserved(self) -> int: ...
+    @property
+    def slack(self) -> int: ...
+
+    def ready(self, memory: Memory, thread: Expr, count: Expr) -> AbstractContextManager[None]:
+        """The thread's engine is set up in the body, for `count` tokens."""
+
+    def multiply(self, panel: Panel, index: int, node: Node) -> None:
+        """The integer sums of `node`, the panel's product `index`, to where `panel.sums` says."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """`columns` tiles from `place.column` on, for tokens `start` to `count`."""
+
+    engine: Engine
+    memory: Memory
+    place: Place
+    columns: int
+    start: Expr
+    count: Expr
+
+    def emit(self, nodes: tuple[Node, ...]) -> None:
+        """All of `nodes`."""
+        found = products(nodes)
+        for i, node in enumerate(found):
+            self.engine.multiply(self, i, node)
+        # Columns inside: a token's rows lie pages apart, and each visit to one costs a TLB miss.
+        with I.serial(0, self.count - self.start) as token:
+            for column in range(self.columns):
+                totals = {n.outputs[0]: self._total(i, column, token) for i, n in enumerate(found)}
+                at = self.place.column + column * LANES
+                place = replace(self.place, token=self.start + token, column=at)
+                epilogue(self.memory, place, nodes, totals)
+
+    def scratch(self, offset: Expr) -> tuple[Buffer, Expr]:
+        """A byte of the thread's scratch."""
+        buffer, at = self.memory.scratch(self.place.thread)
+        return buffer, at + offset
+
+    def sums(self, product: int, column: int, token: Expr) -> tuple[Buffer, Expr]:
+        """Where the 16 sums of a token (counted from `start`) lie in a tile of columns."""
+        height = self.memory.tokens + self.engine.slack
+        row = (product * self.engine.columns + column) * height + token
+        return self.scratch(self.engine.reserved + row * ROW)
+
+    def _total(self, product: int, column: int, token: Expr) -> Expr:
+        buffer, at = self.sums(product, column, token)
+        return T.reinterpret(v.INTS, v.load(buffer, at, f"uint8x{ROW}"))
+
+
+def scratch_bytes(engine: Engine, program: Program, tokens: int) -> int:
+    """Bytes of scratch that a thread needs for chunks of `tokens`."""
+    most = max((len(products(stage.tiles)) for stage in program.stages()), default=0)
+    return engine.reserved + most * engine.columns * (tokens + engine.slack) * ROW
+
+
+def products(nodes: tuple[Node, ...]) -> list[Node]:
+    """The ternary products among `nodes`."""
+    return [node for node in nodes if node.op == "ternary_linear"]
