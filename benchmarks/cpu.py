@@ -32,6 +32,7 @@ from benchmarks.worker import Job
 from mmfree_compiler.cli.bench import thread_counts
 from mmfree_compiler.doctor import examine
 from mmfree_compiler.errors import InputError, MmfreeError
+from mmfree_compiler.runtime.cpu_features import processor
 from mmfree_compiler.runtime.threads import resolve_threads
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -153,13 +154,7 @@ class Run:
 def machine() -> dict[str, str]:
     """This machine in words, as `mmfree doctor` sees it."""
     found = {check.name: check.found for check in examine()}
-    return {"system": platform.platform(), "processor": _processor(), **found}
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
+    return {"system": platform.platform(), "processor": processor(), **found}
 
 
 def _free_bytes() -> int:

@@ -39,7 +39,8 @@ class Variant(_Record):
     """One instruction-set variant: `member` runs on `arch` machines whose CPU has `features`.
 
     `arch` is as platform.machine() spells it: "x86_64", "aarch64". `abi` is the number of the
-    calling convention that its functions follow; a launcher knows one.
+    calling convention that its functions follow; a launcher knows one. `tuning` are the settings
+    it was compiled with: they change its speed alone.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Variant(_Record):
     features: tuple[str, ...] = ()
     member: str
     abi: Size = 1
+    tuning: dict[str, int] = {}
 
 
 class Port(_Record):

@@ -16,6 +16,7 @@ from mmfree_compiler.cli.inspect import inspect
 from mmfree_compiler.cli.output import print_error
 from mmfree_compiler.cli.run import run
 from mmfree_compiler.cli.train import train
+from mmfree_compiler.cli.tune import tune
 from mmfree_compiler.cli.verify import verify
 from mmfree_compiler.errors import MmfreeError, ToolchainError
 
@@ -26,6 +27,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify,
     "train": train,
     "bench": bench,
+    "tune": tune,
     "doctor": doctor,
 }
 FAILED = 1

@@ -53,6 +53,7 @@ def describe(artifact: Artifact, file_size: int) -> dict[str, Any]:
         "kind": manifest.kind,
         "variants": [variant.name for variant in manifest.variants],
         "variant_here": _variant_here(manifest),
+        "tuning": {variant.name: variant.tuning for variant in manifest.variants},
         "layers": manifest.model.get("num_hidden_layers")
         or max((tensor.count for tensor in manifest.tensors.values()), default=0),
         "parameters": parameters,
@@ -128,7 +129,7 @@ def _overview(found: dict[str, Any]) -> Table:
         ("hashes", "every member's SHA-256 is right"),
         ("target", found["target"]),
         ("variants", ", ".join(found["variants"])),
-        ("runs here with", found["variant_here"] or "none of them"),
+        ("runs here with", _here(found)),
         ("layers", str(found["layers"])),
         ("parameters", f"{found['parameters']:,} ({found['ternary_parameters']:,} ternary)"),
         ("bits a ternary weight", f"{per_weight:.2f}" if per_weight else "none"),
@@ -137,6 +138,14 @@ def _overview(found: dict[str, Any]) -> Table:
         ("passes", " → ".join(found["passes"])),
     )
     return facts(rows)
+
+
+def _here(found: dict[str, Any]) -> str:
+    name = found["variant_here"]
+    if name is None:
+        return "none of them"
+    settings = ", ".join(f"{key} {value}" for key, value in found["tuning"][name].items())
+    return f"{name} ({settings})" if settings else name
 
 
 def _memory(found: dict[str, Any]) -> Table:

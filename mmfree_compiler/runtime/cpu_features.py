@@ -89,6 +89,16 @@ def cpu_features() -> frozenset[str]:
     return found if "amx_tile" not in found or _may_use_amx() else found - AMX
 
 
+def processor() -> str:
+    """This CPU's name, for people and for what was measured on it; empty where it has none."""
+    try:
+        lines = CPUINFO.read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
 def _may_use_amx() -> bool:
     """Ask Linux for the tile registers, once a process: it gives their state space on demand."""
     arch_prctl, request_permission, tile_data = 158, 0x1023, 18

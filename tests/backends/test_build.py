@@ -17,11 +17,14 @@ from op_modules import TinyLM
 import mmfree_compiler as mmf
 from mmfree_compiler.artifact import TensorEntry
 from mmfree_compiler.backends.cpu import build
+from mmfree_compiler.backends.cpu.isa import ISAS
+from mmfree_compiler.backends.cpu.tuning import Tuning
 from mmfree_compiler.compiler import CompiledModel
 from mmfree_compiler.errors import ToolchainError
 from mmfree_compiler.program import Node, Program, Stage, Storage
 
 NAMES = ("x86-64-v3", "portable")
+TUNINGS = {name: ISAS[name].tuning for name in NAMES}
 Tensors = dict[str, TensorEntry]
 
 
@@ -59,7 +62,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
 
 
 def built(model: CompiledModel) -> dict[str, bytes]:
-    return build.libraries(model.program, model.artifact.manifest.tensors, NAMES)
+    return build.libraries(model.program, model.artifact.manifest.tensors, TUNINGS)
 
 
 def members(model: CompiledModel) -> dict[str, bytes]:
@@ -212,7 +215,7 @@ CHANGES = {
 
 
 def _key(program: Program, tensors: Tensors, name: str = NAMES[0]) -> str:
-    return build.Job.of(program, tensors).key(name)
+    return build.Job.of(program, tensors, TUNINGS).key(name)
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
@@ -232,7 +235,7 @@ def test_data_and_source_lines_do_not_matter(model: CompiledModel) -> None:
 
 
 def test_what_compiles_matters(model: CompiledModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = build.Job.of(model.program, model.artifact.manifest.tensors)
+    job = build.Job.of(model.program, model.artifact.manifest.tensors, TUNINGS)
     keys = {job.key(name) for name in NAMES}
     changes = {
         "_sources": lambda: "another version of this package",
@@ -243,4 +246,6 @@ def test_what_compiles_matters(model: CompiledModel, monkeypatch: pytest.MonkeyP
         with monkeypatch.context() as context:
             context.setattr(build, name, change)
             keys.add(job.key(NAMES[0]))
-    assert len(keys) == len(NAMES) + len(changes)
+    other = replace(job, tunings=TUNINGS | {NAMES[0]: Tuning(tokens=2)})
+    keys.add(other.key(NAMES[0]))
+    assert len(keys) == len(NAMES) + len(changes) + 1

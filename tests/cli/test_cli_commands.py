@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from mmfree_compiler import doctor
+from mmfree_compiler import doctor, tune
 from mmfree_compiler.cli.app import app
 from mmfree_compiler.cli.measure import Spread, peak_rss
 from mmfree_compiler.runtime import cpu_features, load
@@ -34,6 +34,16 @@ def test_compile(tiny_checkpoint: Path, tiny_artifact: Path, tmp_path: Path) -> 
     assert (found["target"], found["variants"]) == ("cpu:portable", ["portable"])
     assert found["artifact_bytes"] == output.stat().st_size
     assert output.read_bytes() == tiny_artifact.read_bytes()
+
+
+def test_tune(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "SAMPLE_SECONDS", 0.0)
+    monkeypatch.setattr(tune, "ROUNDS", 1)
+    monkeypatch.setattr(tune, "keep", lambda *_: None)  # for the other tests
+    found = invoke_json("tune", tiny_checkpoint, "--threads", "1")
+    assert found["threads"] == 1
+    assert {"setting", "value", "gain"} == found["trials"][0].keys()
+    assert "prefetch" in invoke("tune", tiny_checkpoint)
 
 
 def test_inspect(tiny_artifact: Path) -> None:

@@ -25,6 +25,7 @@ from mmfree_compiler.backends.cpu.memory import Memory
 from mmfree_compiler.backends.cpu.multiply import prefetch
 from mmfree_compiler.backends.cpu.panel import Panel
 from mmfree_compiler.backends.cpu.products import BLOCK
+from mmfree_compiler.backends.cpu.tuning import Tuning
 from mmfree_compiler.backends.cpu.unpack import FIELDS, table
 from mmfree_compiler.backends.cpu.vector import LANES, Buffer, Expr
 from mmfree_compiler.layouts import LAYOUTS, Layout
@@ -35,8 +36,6 @@ ROWS = 16  # of a tile register
 ROW = 64  # bytes of a tile register's row
 GROUP = 4  # columns of k in a row of a B tile
 TOKENS = MATRIX_TOKENS  # that a sweep takes at once, two tiles; the launcher leaves room for them
-# Packed blocks unpacked at once: with two tiles 16 or 20 KiB, which stay in L1 during a sweep.
-BLOCKS = 32
 _A, _B = 4, 6  # tile registers: sums are 0 to 3, two rows of tiles; codes 4, 5; digits 6, 7
 
 
@@ -44,13 +43,14 @@ _A, _B = 4, 6  # tile registers: sums are 0 to 3, two rows of tiles; codes 4, 5;
 class Amx:
     """The engine (panel.Engine): sums of 16 x 16 a register, written 32 tokens at a time."""
 
+    tuning: Tuning
     columns = 2
     slack = TOKENS
 
     @property
     def reserved(self) -> int:
         """The configuration, and the digits of a stretch of k."""
-        return _digits(self.columns)
+        return self.digits(self.columns)
 
     def ready(self, memory: Memory, thread: Expr, count: Expr) -> AbstractContextManager[None]:
         return _configured(memory, thread, count)
@@ -63,19 +63,37 @@ class Amx:
         layout = LAYOUTS[constant.layout]
         rows, width = constant.matrix_shape
         blocks = layout.packed_shape((rows, width))[1]
-        depth = BLOCKS * layout.block // BLOCK  # tiles of 64 columns of k in a stretch
+        most = self.tuning.stretch
+        depth = most * layout.block // BLOCK  # tiles of 64 columns of k in a stretch
         tiles = -(-width // BLOCK)
-        with I.serial(0, -(-blocks // BLOCKS)) as stretch:
-            first = stretch * BLOCKS
-            _unpack(panel, weight, layout, blocks, first, T.min(T.int32(BLOCKS), blocks - first))
-            sweep = _Sweep(panel, index, node, stretch, stretch * depth)
+        with I.serial(0, -(-blocks // most)) as stretch:
+            first = stretch * most
+            count = T.min(T.int32(most), blocks - first)
+            self._unpack(panel, weight, layout, blocks, first, count)
+            sweep = _Sweep(self, panel, index, node, stretch, stretch * depth)
             sweep.tokens(T.min(T.int32(depth), tiles - stretch * depth))
 
+    def digits(self, column: int) -> int:
+        """The byte of the scratch at which the unpacked digits of a tile of columns begin."""
+        most = max(self.tuning.stretch * layout.block // GROUP for layout in LAYOUTS.values())
+        return BLOCK + column * most * ROW
 
-def _digits(column: int) -> int:
-    """The byte of the scratch at which the unpacked digits of a tile of columns begin."""
-    most = max(BLOCKS * layout.block // GROUP for layout in LAYOUTS.values())
-    return BLOCK + column * most * ROW
+    def _unpack(
+        self, panel: Panel, weight: str, layout: Layout, blocks: int, first: Expr, count: Expr
+    ) -> None:
+        memory, groups = panel.memory, layout.block // GROUP
+        weights = memory.buffers["weights"]
+        for column in range(panel.columns):
+            tile = T.Cast("int64", panel.place.column // LANES + column) * T.int64(blocks)
+            at = memory.constant(weight, panel.place.layer) + tile * T.int64(BLOCK)
+            at = I.bind(at + T.Cast("int64", first) * T.int64(BLOCK))
+            digits, base = panel.scratch(self.digits(column))
+            with I.serial(0, count) as block:
+                byte = I.bind(at + T.Cast("int64", block) * T.int64(BLOCK))
+                prefetch(weights, byte, self.tuning.prefetch)
+                packed = I.bind(v.load(weights, byte, f"uint8x{BLOCK}"))
+                for s, field in enumerate(FIELDS[layout.name](packed, BLOCK, vbmi_lookup)):
+                    v.store(digits, base + (block * groups + s) * ROW, field.digits(), ROW)
 
 
 @contextmanager
@@ -95,28 +113,11 @@ def _configured(memory: Memory, thread: Expr, count: Expr) -> Iterator[None]:
     _amx("tilerelease")
 
 
-def _unpack(
-    panel: Panel, weight: str, layout: Layout, blocks: int, first: Expr, count: Expr
-) -> None:
-    memory, groups = panel.memory, layout.block // GROUP
-    weights = memory.buffers["weights"]
-    for column in range(panel.columns):
-        tile = T.Cast("int64", panel.place.column // LANES + column) * T.int64(blocks)
-        at = memory.constant(weight, panel.place.layer) + tile * T.int64(BLOCK)
-        at = I.bind(at + T.Cast("int64", first) * T.int64(BLOCK))
-        digits, base = panel.scratch(_digits(column))
-        with I.serial(0, count) as block:
-            byte = I.bind(at + T.Cast("int64", block) * T.int64(BLOCK))
-            prefetch(weights, byte)
-            packed = I.bind(v.load(weights, byte, f"uint8x{BLOCK}"))
-            for s, field in enumerate(FIELDS[layout.name](packed, BLOCK, vbmi_lookup)):
-                v.store(digits, base + (block * groups + s) * ROW, field.digits(), ROW)
-
-
 @dataclass(frozen=True)
 class _Sweep:
     """All tokens over one stretch of k of one product; `tile` is the stretch's first tile of k."""
 
+    engine: Amx
     panel: Panel
     index: int
     node: Node
@@ -163,7 +164,7 @@ class _Sweep:
         self._tile("tileloadd64", _A + half, buffer, at + column, memory.stride(codes))
 
     def _load_digits(self, column: int, k: Expr) -> None:
-        offset = _digits(column) + k * (ROWS * ROW)
+        offset = self.engine.digits(column) + k * (ROWS * ROW)
         self._tile("tileloadd64", _B + column, *self.panel.scratch(offset), ROW)
 
     @staticmethod

@@ -20,8 +20,9 @@ from pathlib import Path
 from mmfree_compiler.artifact import TensorEntry
 from mmfree_compiler.backends.cpu import cache
 from mmfree_compiler.backends.cpu.codegen import library, shows_code
-from mmfree_compiler.backends.cpu.isa import ISAS
+from mmfree_compiler.backends.cpu.isa import ISAS, tuned
 from mmfree_compiler.backends.cpu.toolchain import STDERR_TAIL, identity
+from mmfree_compiler.backends.cpu.tuning import Tuning
 from mmfree_compiler.errors import ToolchainError
 from mmfree_compiler.program import Program
 from mmfree_compiler.runtime.threads import resolve_threads
@@ -39,34 +40,38 @@ _JOB, _STDERR = "job.pickle", "stderr.txt"
 
 @dataclass(frozen=True)
 class Job:
-    """What all variants have in common: a program without its constants' data, and their places."""
+    """A program without its constants' data, their places, and each variant's settings."""
 
     program: Program
     tensors: Mapping[str, TensorEntry]
+    tunings: Mapping[str, Tuning]
 
     @classmethod
-    def of(cls, program: Program, tensors: Mapping[str, TensorEntry]) -> Job:
+    def of(
+        cls, program: Program, tensors: Mapping[str, TensorEntry], tunings: Mapping[str, Tuning]
+    ) -> Job:
         bare = {name: replace(c, parts=()) for name, c in program.constants.items()}
-        return cls(replace(program, constants=bare), tensors)
+        return cls(replace(program, constants=bare), tensors, tunings)
 
     def key(self, name: str) -> str:
         """The cache's name of a variant's library: all that its bytes depend on."""
         triple = ISAS[name].triple
         made_by = (_sources(), version("apache-tvm"), version("apache-tvm-ffi"), identity(triple))
-        return cache.key(*made_by, name, repr(self.program), self.tensors)
+        about = (name, self.tunings[name], repr(self.program), self.tensors)
+        return cache.key(*made_by, *about)
 
     def compile(self, name: str) -> bytes:
-        return library(self.program, ISAS[name], self.tensors)
+        return library(self.program, tuned(name, self.tunings[name]), self.tensors)
 
 
 def libraries(
-    program: Program, tensors: Mapping[str, TensorEntry], names: Sequence[str]
+    program: Program, tensors: Mapping[str, TensorEntry], tunings: Mapping[str, Tuning]
 ) -> dict[str, bytes]:
-    """The ELF library of each variant of `names`, in that order.
+    """The ELF library of each variant of `tunings`, in that order.
 
     `tensors` are the constants' places in weights.bin. Raises ToolchainError.
     """
-    job = Job.of(program, tensors)
+    job, names = Job.of(program, tensors, tunings), tuple(tunings)
     if shows_code():
         return {name: job.compile(name) for name in names}
     keys = {name: job.key(name) for name in names}

@@ -46,7 +46,7 @@ class Kernel:
     @property
     def engine(self) -> Engine:
         """What multiplies chunks of tokens."""
-        return Amx() if self.isa.matrices else Vectors()
+        return Amx(self.isa.tuning) if self.isa.matrices else Vectors()
 
     @property
     def scratch_bytes(self) -> int:
@@ -148,7 +148,7 @@ class _Emitter:
             codes = node.inputs[0]
             assert codes is not None
             tile, rows = Tile.of(self.memory, place, node), self.memory.row(codes, place)
-            totals[node.outputs[0]] = multiply(self.kernel.isa.product, tile, [rows])(T.int32(0))
+            totals[node.outputs[0]] = multiply(self.kernel.isa, tile, [rows])(T.int32(0))
         epilogue(self.memory, place, nodes, totals)
 
     def _panels(self, tiles: int, nodes: tuple[Node, ...], place: Place, start: Expr) -> None:

@@ -21,12 +21,10 @@ from mmfree_compiler.backends.cpu import vector as v
 from mmfree_compiler.backends.cpu.isa import Isa
 from mmfree_compiler.backends.cpu.memory import Memory, Place
 from mmfree_compiler.backends.cpu.panel import Panel
-from mmfree_compiler.backends.cpu.products import BLOCK, Product, lanes, total
+from mmfree_compiler.backends.cpu.products import BLOCK, lanes, total
 from mmfree_compiler.backends.cpu.vector import LANES, Buffer, Expr
 from mmfree_compiler.layouts import LAYOUTS, Layout
 from mmfree_compiler.program import Node
-
-PREFETCH = 128  # blocks ahead: 8 KiB; without it DRAM is read at two thirds of its speed
 
 Row = tuple[Buffer, Expr]  # codes of a token, from an element on
 Sums = Callable[[Expr], Expr]  # token -> its 16 integer sums
@@ -54,16 +52,16 @@ class Tile:
         return cls(layout, memory.buffers["weights"], I.bind(start), T.int32(blocks))
 
 
-def multiply(product: Product, tile: Tile, rows: Sequence[Row]) -> Sums:
+def multiply(isa: Isa, tile: Tile, rows: Sequence[Row]) -> Sums:
     """Emit the products of a tile with the codes of some tokens."""
-    layout, tokens = tile.layout, len(rows)
+    product, layout, tokens = isa.product, tile.layout, len(rows)
     size = lanes(product, layout.name, tokens)
     sums = v.register("int32", size)
     for lane in range(0, size, LANES):
         v.store(sums, lane, v.splat_int(0))
     with I.serial(0, tile.blocks) as k:
         at = I.bind(tile.start + T.Cast("int64", k) * T.int64(BLOCK))
-        prefetch(tile.buffer, at)
+        prefetch(tile.buffer, at, isa.tuning.prefetch)
 
         def part(first: int, size: int) -> Expr:
             return I.bind(v.load(tile.buffer, at + T.int64(first), f"uint8x{size}"))
@@ -78,9 +76,11 @@ def multiply(product: Product, tile: Tile, rows: Sequence[Row]) -> Sums:
     return lambda token: total(product, layout.name, sums, token, tokens)
 
 
-def prefetch(buffer: Buffer, at: Expr) -> None:
-    """Ask for the line PREFETCH blocks behind `at`: for reading, in all caches, data."""
-    address = T.address_of(buffer[at + T.int64(PREFETCH * BLOCK)])
+def prefetch(buffer: Buffer, at: Expr, blocks: int) -> None:
+    """Ask for the line so many blocks behind `at`: for reading, in all caches, data."""
+    if not blocks:
+        return
+    address = T.address_of(buffer[at + T.int64(blocks * BLOCK)])
     I.evaluate(
         T.call_llvm_intrin("void", "llvm.prefetch", address, T.int32(0), T.int32(3), T.int32(1))
     )
@@ -140,7 +140,7 @@ def _function(isa: Isa, layout: Layout) -> tvm.tirx.PrimFunc:
             with I.serial(0, count) as block:
                 first = I.bind(start + block * size)
                 found = multiply(
-                    isa.product, tile, [(rows, I.bind((first + t) * stride)) for t in range(size)]
+                    isa, tile, [(rows, I.bind((first + t) * stride)) for t in range(size)]
                 )
                 for t in range(size):
                     v.store(out, (first + t) * LANES, found(T.int32(t)))

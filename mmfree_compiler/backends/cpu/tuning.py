@@ -1,0 +1,61 @@
+"""Settings of kernels: they change how fast a kernel is, and none of its results.
+
+`mmfree tune` (tune.py) finds those of a model's shapes on a CPU by trying; `compile` takes what was
+found on this CPU for these shapes, else each instruction set's own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+
+from mmfree_compiler.backends.cpu import cache
+from mmfree_compiler.program import Program
+from mmfree_compiler.runtime.cpu_features import processor
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """`tokens`: the most tokens of a chunk that vectors take at once, below 16 (see isa.BLOCKS).
+
+    `prefetch`: how many blocks of weights ahead (64 bytes each) are asked for.
+    `stretch`: how many packed blocks of a tile are unpacked at once for matrix units; with two
+    tiles, 32 fill 16 or 20 KiB, which stay in L1.
+    """
+
+    tokens: int
+    prefetch: int = 128
+    stretch: int = 32
+
+
+# What a search tries.
+CANDIDATES: dict[str, tuple[int, ...]] = {
+    "prefetch": (0, 32, 64, 128, 256),
+    "tokens": (2, 4, 6, 8, 12, 15),
+    "stretch": (16, 32, 64),
+}
+
+
+def find(program: Program, variant: str) -> Tuning | None:
+    """What `keep` kept; None when there is none, or of another version's settings."""
+    found = cache.load(_key(program, variant))
+    with suppress(ValueError, TypeError):  # no JSON, or other settings
+        tuning = Tuning(**json.loads(found or b""))
+        if all(value in CANDIDATES[name] for name, value in asdict(tuning).items()):
+            return tuning
+    return None
+
+
+def keep(program: Program, variant: str, tuning: Tuning) -> None:
+    """Have compilations of the same shapes for `variant` on this CPU take `tuning`."""
+    cache.store(_key(program, variant), json.dumps(asdict(tuning)).encode())
+
+
+def _key(program: Program, variant: str) -> str:
+    """This CPU, the variant, and what a step reads: the shapes of weights and how they lie."""
+    weights = [node.inputs[2] for node in program.nodes() if node.op == "ternary_linear"]
+    found = [program.constants[name] for name in weights if name]
+    shapes = Counter((c.shape, c.layout, len(c.parts)) for c in found)
+    return cache.key("tuning", processor(), variant, sorted(shapes.items()))

@@ -1,0 +1,125 @@
+"""Settings of kernels: kept for the same shapes on the same CPU, and of no effect on results."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from op_modules import TinyLM, runnable_variants
+
+import mmfree_compiler as mmf
+from mmfree_compiler import tune as search
+from mmfree_compiler.backends.cpu import cache, retuned, tuning
+from mmfree_compiler.backends.cpu.isa import ISAS
+from mmfree_compiler.backends.cpu.tuning import CANDIDATES, Tuning, find, keep
+from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.errors import InputError
+from mmfree_compiler.runtime import Session
+
+pytestmark = pytest.mark.usefixtures("cold")
+RUNNABLE = runnable_variants()
+OTHER = Tuning(tokens=6, prefetch=0, stretch=16)
+
+
+def compiled(name: str) -> CompiledModel:
+    ids = torch.zeros(2, 3, dtype=torch.int64)
+    return mmf.compile(TinyLM(L=2), f"cpu:{name}", example_inputs=(ids,))
+
+
+def test_what_is_kept_is_found_and_taken() -> None:
+    first = compiled("portable")
+    assert find(first.program, "portable") is None
+    assert first.artifact.manifest.variants[0].tuning == asdict(ISAS["portable"].tuning)
+    keep(first.program, "portable", OTHER)
+    assert find(first.program, "portable") == OTHER
+    assert compiled("portable").artifact.manifest.variants[0].tuning == asdict(OTHER)
+
+
+def test_for_these_shapes_and_this_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = compiled("portable").program
+    keep(program, "portable", OTHER)
+    assert find(program, "x86-64-v3") is None
+    name, constant = next((n, c) for n, c in program.constants.items() if "head" in n)
+    other = replace(constant, shape=(constant.shape[0] + 1, constant.shape[1]))
+    assert find(replace(program, constants=program.constants | {name: other}), "portable") is None
+    monkeypatch.setattr(tuning, "processor", lambda: "another")
+    assert find(program, "portable") is None
+
+
+NO_TUNINGS = (
+    b"",
+    b"\xff",
+    b"null",
+    b"[1]",
+    b'{"prefetch": 0}',
+    b'{"tokens": 16, "prefetch": 0, "stretch": 16}',
+    b'{"tokens": 6, "prefetch": 0, "stretch": 16, "more": 1}',
+)
+
+
+@pytest.mark.parametrize("text", NO_TUNINGS)
+def test_what_another_version_kept_is_none(text: bytes) -> None:
+    program = compiled("portable").program
+    key = tuning._key(program, "portable")
+    cache.store(key, text)
+    assert cache.load(key) == text
+    assert find(program, "portable") is None
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_settings_change_no_result(name: str) -> None:
+    """Sums are the same integers; all else is the same code."""
+    model = compiled(name)
+    ids = np.random.default_rng(0).integers(37, size=(2, 70))
+    expected, state = Session(model.artifact, 2)(ids)
+    ends = [
+        Tuning(*values) for values in zip(*(CANDIDATES[f] for f in asdict(OTHER)), strict=False)
+    ]
+    for settings in (OTHER, ends[0], ends[-1]):
+        session = Session(retuned(model.artifact, model.program, settings), 2)
+        found, after = session(ids)
+        assert np.array_equal(found, expected)
+        assert np.array_equal(after.array, state.array)
+        assert np.array_equal(session(ids[:, :1], after)[0], model(ids[:, :1], state)[0])
+
+
+def test_the_search_keeps_the_fastest(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Speeds are made up: 8 tokens, or a stretch of 64, and prefetching 32 blocks are the best."""
+    told: list[str] = []
+
+    def gains(_: object, tunings: list[Tuning], *__: object) -> list[float]:
+        good = [(t.prefetch == 32) + (t.tokens == 8) + (t.stretch == 64) for t in tunings]
+        return [1 + 0.1 * (score - good[0]) for score in good]
+
+    monkeypatch.setattr(search, "_gains", gains)
+    report = search.tune(tiny_checkpoint, 1, told.append)
+    isa = ISAS[report.variant]
+    assert report.tuning.prefetch == 32
+    assert (report.tuning.stretch == 64) if isa.matrices else (report.tuning.tokens == 8)
+    made = mmf.compile(tiny_checkpoint, f"cpu:{report.variant}").artifact.manifest.variants[0]
+    assert made.tuning == asdict(report.tuning)
+
+
+def test_the_search_measures(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "SAMPLE_SECONDS", 0.0)
+    monkeypatch.setattr(search, "ROUNDS", 1)
+    told: list[str] = []
+    report = search.tune(tiny_checkpoint, 1, told.append)
+    settings = ("prefetch", "stretch") if ISAS[report.variant].matrices else ("prefetch", "tokens")
+    assert {trial.setting for trial in report.trials} == set(settings)
+    assert len(told) == len(report.trials) + len(settings)
+    assert all(trial.gain > 0 for trial in report.trials)
+
+
+def test_only_language_models_are_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = mmf.compile(
+        torch.nn.Sequential(mmf.models.BitLinear(16, 16)), example_inputs=(torch.zeros(1, 16),)
+    )
+    monkeypatch.setattr("mmfree_compiler.compiler.compile", lambda *_, **__: module)
+    with pytest.raises(InputError, match="language model"):
+        search.tune(torch.nn.Identity())
