@@ -14,7 +14,7 @@ demo: $(DEMO)
 		--temperature 0.7 --top-p 0.95 --seed 1 --stats
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 lint: .venv/.installed
 	$(BIN)/ruff check

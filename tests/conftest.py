@@ -24,7 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # once; C libraries' stubs for the linker and what pip fetches are kept for the next run too.
     assert config.cache is not None
     home = config.cache.mkdir("user")
-    shutil.rmtree(home / "mmfree-compiler" / "objects", ignore_errors=True)
+    if not hasattr(config, "workerinput"):  # not in pytest-xdist's workers, which share it
+        shutil.rmtree(home / "mmfree-compiler" / "objects", ignore_errors=True)
     os.environ["XDG_CACHE_HOME"] = str(home)
     # A shell starts background jobs with Ctrl-C ignored, and children would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
