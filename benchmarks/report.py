@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import memory
 from benchmarks.ceilings import CEILINGS, limit_seconds
 from benchmarks.peers import OURS, PEERS
 from benchmarks.shapes import Shape
+from benchmarks.tables import NOTHING, megabytes, number, table
 from benchmarks.tasks import TASKS, Task
 
 Document = dict[str, Any]
 BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
-NOTHING = "-"
 
 
 def keep(document: Document, new: dict[str, Any]) -> None:
@@ -111,7 +112,9 @@ def markdown(document: Document) -> str:
         "Compiling and loading.",
         _compiling(document, groups),
         "Memory in MB: a decoding process; the same parameters in torch; torch's own process.",
-        _memory(groups),
+        memory.measured(running),
+        memory.CALCULATED,
+        memory.calculated(running),
         *_reasons(document),
     )
     return "\n\n".join(part for part in parts if part)
@@ -205,30 +208,6 @@ def _compiling(document: Document, groups: Sequence[Group]) -> str:
     return table(("model", "compile", "peak MB", "over the checkpoint", "load"), rows)
 
 
-def _memory(groups: Sequence[Group]) -> str:
-    header = (
-        *("model", "packed weights", "decoding, peak", "over the weights"),
-        *("torch fp32", "fp32 / ours", "torch fp16", "fp16 / ours", "torch fp32, peak"),
-    )
-    return table(header, (row for name in _names(groups) for row in _memory_row(name, groups)))
-
-
-def _memory_row(name: str, groups: Sequence[Group]) -> Iterator[tuple[str, ...]]:
-    """A row where decoding at batch 1 was measured; the process of fewest threads has the peak."""
-    own = [g for g in groups if (g.shape.name, g.task) == (name, TASKS["decode-1"])]
-    for group in own[:1]:
-        if OURS not in group.seconds:
-            return
-        packed, peak = group.weight_bytes[OURS], group.peak_rss_bytes[OURS]
-        fp32, fp16 = 4 * group.shape.parameters, 2 * group.shape.parameters
-        torch = group.peak_rss_bytes.get("torch")
-        yield (
-            *(name, megabytes(packed), megabytes(peak), megabytes(peak - packed)),
-            *(megabytes(fp32), f"{fp32 / peak:.1f}", megabytes(fp16), f"{fp16 / peak:.1f}"),
-            megabytes(torch) if torch else NOTHING,
-        )
-
-
 def _reasons(document: Document) -> Iterator[str]:
     """Why peers are missing, each reason once."""
     found: dict[str, str] = {}
@@ -237,24 +216,6 @@ def _reasons(document: Document) -> Iterator[str]:
             found[f"{PEERS[peer].title}, {group['shape']}"] = reason
     if found:
         yield "\n".join(f"- Left out: {what}: {reason}" for what, reason in found.items())
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, empty where there are no rows."""
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    if not lines:
-        return ""
-    return "\n".join([f"| {' | '.join(header)} |", "|---" * len(header) + "|", *lines])
-
-
-def number(value: float) -> str:
-    """Three digits or all before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def megabytes(size: float) -> str:
-    """Bytes in MB of 10^6."""
-    return f"{size / 1e6:,.0f}"
 
 
 if __name__ == "__main__":
