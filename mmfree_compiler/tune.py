@@ -76,7 +76,7 @@ def tune(
 
 
 def _settings(isa: Isa) -> tuple[str, ...]:
-    return ("prefetch", "stretch") if isa.matrices else ("prefetch", "tokens")
+    return ("prefetch", "columns", "stretch") if isa.matrices else ("prefetch", "tokens")
 
 
 def _gains(

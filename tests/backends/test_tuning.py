@@ -21,7 +21,7 @@ from mmfree_compiler.runtime import Session
 
 pytestmark = pytest.mark.usefixtures("cold")
 RUNNABLE = runnable_variants()
-OTHER = Tuning(tokens=6, prefetch=0, stretch=16)
+OTHER = Tuning(tokens=6, prefetch=0, stretch=16, columns=4)
 
 
 def compiled(name: str) -> CompiledModel:
@@ -110,7 +110,11 @@ def test_the_search_measures(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(search, "ROUNDS", 1)
     told: list[str] = []
     report = search.tune(tiny_checkpoint, 1, told.append)
-    settings = ("prefetch", "stretch") if ISAS[report.variant].matrices else ("prefetch", "tokens")
+    settings = (
+        ("prefetch", "columns", "stretch")
+        if ISAS[report.variant].matrices
+        else ("prefetch", "tokens")
+    )
     assert {trial.setting for trial in report.trials} == set(settings)
     assert len(told) == len(report.trials) + len(settings)
     assert all(trial.gain > 0 for trial in report.trials)

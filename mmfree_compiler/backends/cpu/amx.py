@@ -1,10 +1,10 @@
 """Prefill on AMX: int8 matrix tiles, 16 tokens x 16 columns of sums an instruction.
 
-A panel is two tiles of columns, 32. For each product of a stage the packed weights of a panel are
-unpacked a few KiB at a time into the thread's scratch, once for all tokens; the matrix units then
-sweep the tokens, 32 at a time, over what lies there. A row of a B tile is four columns of k for 16
-columns of the panel: exactly one field of a packed block. Codes are signed, digits unsigned; the
-epilogue subtracts the sum of the codes, as everywhere.
+A panel is two or four tiles of columns. For each product of a stage the packed weights of a panel
+are unpacked a few KiB at a time into the thread's scratch, once for all tokens; the matrix units
+then sweep the tokens, 32 or 16 at a time, over what lies there: four tiles of sums. A row of a B
+tile is four columns of k for 16 columns of the panel: exactly one field of a packed block. Codes
+are signed, digits unsigned; the epilogue subtracts the sum of the codes, as everywhere.
 
 Intel's manual, volume 1, chapter 18, has the tiles; volume 2 the instructions.
 """
@@ -35,17 +35,25 @@ from mmfree_compiler.runtime.cpu import MATRIX_TOKENS
 ROWS = 16  # of a tile register
 ROW = 64  # bytes of a tile register's row
 GROUP = 4  # columns of k in a row of a B tile
-TOKENS = MATRIX_TOKENS  # that a sweep takes at once, two tiles; the launcher leaves room for them
-_A, _B = 4, 6  # tile registers: sums are 0 to 3, two rows of tiles; codes 4, 5; digits 6, 7
+# Tile registers: the first four are sums, then come codes, one for each 16 tokens, then digits.
+SUMS, REGISTERS = 4, 8
 
 
 @dataclass(frozen=True)
 class Amx:
-    """The engine (panel.Engine): sums of 16 x 16 a register, written 32 tokens at a time."""
+    """The engine (panel.Engine): sums of 16 x 16 a register, `halves` x `columns` of them."""
 
     tuning: Tuning
-    columns = 2
-    slack = TOKENS
+    slack = MATRIX_TOKENS  # the launcher leaves room for so many rows of codes, too
+
+    @property
+    def columns(self) -> int:
+        return self.tuning.columns
+
+    @property
+    def halves(self) -> int:
+        """Tiles of tokens that are swept at once."""
+        return SUMS // self.columns
 
     @property
     def reserved(self) -> int:
@@ -53,7 +61,7 @@ class Amx:
         return self.digits(self.columns)
 
     def ready(self, memory: Memory, thread: Expr, count: Expr) -> AbstractContextManager[None]:
-        return _configured(memory, thread, count)
+        return _configured(memory, thread, count, SUMS + self.halves)
 
     def multiply(self, panel: Panel, index: int, node: Node) -> None:
         """A stretch of k after the other, unpacked and swept."""
@@ -97,8 +105,8 @@ class Amx:
 
 
 @contextmanager
-def _configured(memory: Memory, thread: Expr, count: Expr) -> Iterator[None]:
-    """Tile registers of 16 rows, or of as many as there are tokens when they are fewer."""
+def _configured(memory: Memory, thread: Expr, count: Expr, digits: int) -> Iterator[None]:
+    """Registers of 16 rows; those before `digits` of as many as there are tokens when fewer."""
     buffer, at = memory.scratch(thread)
     setting = np.zeros(BLOCK, np.uint8)
     setting[0] = 1  # the palette
@@ -106,7 +114,7 @@ def _configured(memory: Memory, thread: Expr, count: Expr) -> Iterator[None]:
     setting[48:56] = ROWS
     v.store(buffer, at, table(setting), BLOCK)
     rows = T.max(T.int32(1), T.min(count, T.int32(ROWS)))  # none is no valid configuration
-    with I.serial(48, 48 + _B) as tile:
+    with I.serial(48, 48 + digits) as tile:
         I.buffer_store(buffer, T.Cast("uint8", rows), [at + tile])
     _amx("ldtilecfg", T.address_of(buffer[at]))
     yield
@@ -126,34 +134,40 @@ class _Sweep:
 
     def tokens(self, depth: Expr) -> None:
         total = self.panel.count - self.panel.start
-        pairs = I.bind((total + ROWS - 1) // TOKENS)
-        with I.serial(0, pairs) as pair:
-            self._block(pair * TOKENS, 2, depth)
-        with I.If(total > pairs * TOKENS), I.Then():
-            self._block(pairs * TOKENS, 1, depth)
+        halves = self.engine.halves
+        step = halves * ROWS
+        blocks = I.bind((total + ROWS - 1) // step)
+        with I.serial(0, blocks) as block:
+            self._block(block * step, halves, depth)
+        if halves > 1:
+            with I.If(total > blocks * step), I.Then():
+                self._block(blocks * step, 1, depth)
 
     def _block(self, token: Expr, halves: int, depth: Expr) -> None:
-        """16 or 32 tokens x the panel's columns: sums stay in tile registers over `depth`."""
+        """16 tokens a half x the panel's columns: sums stay in tile registers over `depth`."""
         cells = [(h, c) for h in range(halves) for c in range(self.panel.columns)]
         with I.If(self.stretch == 0):
             with I.Then():
                 for h, c in cells:
-                    _amx("tilezero", T.int8(2 * h + c))
+                    _amx("tilezero", self._sums(h, c))
             with I.Else():
                 self._move("tileloadd64", cells, token)
         with I.serial(0, depth) as k:
             for h in range(halves):
                 self._load_codes(h, token + h * ROWS, k)
             for c in range(self.panel.columns):
-                self._load_digits(c, k)
-            for h, c in cells:
-                _amx("tdpbsud", T.int8(2 * h + c), T.int8(_A + h), T.int8(_B + c))
+                digits = self._load_digits(c, k)
+                for h in range(halves):
+                    _amx("tdpbsud", self._sums(h, c), T.int8(SUMS + h), digits)
         self._move("tilestored64", cells, token)
 
     def _move(self, instruction: str, cells: list[tuple[int, int]], token: Expr) -> None:
         for h, c in cells:
             sums = self.panel.sums(self.index, c, token + h * ROWS)
-            self._tile(instruction, 2 * h + c, *sums, ROW)
+            self._tile(instruction, self._sums(h, c), *sums, ROW)
+
+    def _sums(self, half: int, column: int) -> Expr:
+        return T.int8(half * self.engine.columns + column)
 
     def _load_codes(self, half: int, token: Expr, k: Expr) -> None:
         codes, memory = self.node.inputs[0], self.panel.memory
@@ -161,15 +175,19 @@ class _Sweep:
         place = replace(self.panel.place, token=self.panel.start + token)
         buffer, at = memory.row(codes, place)
         column = (self.tile + k) * BLOCK
-        self._tile("tileloadd64", _A + half, buffer, at + column, memory.stride(codes))
+        self._tile("tileloadd64", T.int8(SUMS + half), buffer, at + column, memory.stride(codes))
 
-    def _load_digits(self, column: int, k: Expr) -> None:
+    def _load_digits(self, column: int, k: Expr) -> Expr:
+        """The register that they are in: those that are left take turns."""
+        first = SUMS + self.engine.halves
+        register = T.int8(first + column % (REGISTERS - first))
         offset = self.engine.digits(column) + k * (ROWS * ROW)
-        self._tile("tileloadd64", _B + column, *self.panel.scratch(offset), ROW)
+        self._tile("tileloadd64", register, *self.panel.scratch(offset), ROW)
+        return register
 
     @staticmethod
-    def _tile(instruction: str, tile: int, buffer: Buffer, at: Expr, stride: int) -> None:
-        _amx(instruction, T.int8(tile), T.address_of(buffer[at]), T.int64(stride))
+    def _tile(instruction: str, tile: Expr, buffer: Buffer, at: Expr, stride: int) -> None:
+        _amx(instruction, tile, T.address_of(buffer[at]), T.int64(stride))
 
 
 def _amx(instruction: str, *operands: Expr) -> None:
