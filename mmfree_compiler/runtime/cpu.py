@@ -62,9 +62,10 @@ class CpuLauncher:
                 "Compile the model with this version",
             )
         weights = sum(t.nbytes for t in manifest.tensors.values() if t.layout in LAYOUTS)
-        self._prefill_pace = Pace(threads)
-        self._decode_pace = Pace(min(threads, 1 + weights // BYTES_PER_THREAD))
         self._chunk = manifest.memory.chunk
+        # One for decode; one for each doubling of tokens, since a token costs less among many.
+        self._paces = [Pace(min(threads, 1 + weights // BYTES_PER_THREAD))]
+        self._paces += [Pace(threads) for _ in range(self._chunk.bit_length())]
         self._library = _load_library(artifact.members[self.variant.member])
         self._decode, self._prefill = (self._function(name) for name in ("decode", "prefill"))
         self._weights = tvm_ffi.from_dlpack(_readable(artifact.members["weights.bin"]))
@@ -114,7 +115,7 @@ class CpuLauncher:
         count = len(slots)
         alone = count == 1 and first == 0
         function = self._decode if alone else self._prefill
-        pace = self._decode_pace if alone else self._prefill_pace
+        pace = self._paces[0 if alone else count.bit_length()]
         with self._lock:
             # Token ids are the only input of a program that has any.
             rows = [table.read(inputs[0], room) for table, room in self._tables] or inputs

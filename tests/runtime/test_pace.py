@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from mmfree_compiler.runtime import load
 from mmfree_compiler.runtime.pace import LONGEST_WAIT, WINDOW, Pace
 
 CALL = WINDOW / 5  # seconds of a call on one thread of an idle machine
@@ -103,3 +106,20 @@ def test_work_is_what_counts() -> None:
         machine.cpu += WINDOW / 2
         machine.pace.stop(work=machine.pace.threads)
     assert machine.pace.threads == 2
+
+
+def test_calls_are_judged_by_their_like(
+    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token costs less among many: decode, few and many tokens have a judge each."""
+    judged: list[tuple[int, float]] = []
+    monkeypatch.setattr(Pace, "stop", lambda self, work: judged.append((id(self), work)))
+    model = load(tiny_artifact, 2).language_model
+    state = model.fork(None, 1)
+    for count in (1, 2, 3, 100, 128, 1):
+        model.advance(np.zeros(count, np.int64), np.zeros(count, np.int32), state.array)
+    paces = [pace for pace, _ in judged]
+    assert [work for _, work in judged] == [1, 2, 3, 100, 128, 1]
+    assert paces[0] == paces[5]
+    assert paces[1] == paces[2]
+    assert len(set(paces)) == 4
