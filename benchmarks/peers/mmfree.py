@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,9 +27,13 @@ def prepare(shape: Shape, folder: Path, option: str) -> dict[str, Any]:
 
         random_checkpoint(checkpoint, shape.name)
     command = ["mmfree_compiler.cli", "compile", checkpoint, "-o", _artifact(shape, folder)]
-    # A process of its own: its peak of memory is the compiler's.
+    # A process of its own, so that its peak of memory is the compiler's; and a cache of its own,
+    # where the linker's stubs are kept and kernels are not: all of them are compiled.
+    cache = folder.resolve() / "cache"
+    shutil.rmtree(cache / "mmfree-compiler" / "objects", ignore_errors=True)
     done = subprocess.run(
         [sys.executable, "-m", *map(str, command), "--json"],
+        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
         stdout=subprocess.PIPE,
         text=True,
         check=False,
