@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from mmfree_compiler import ops, repeats
 from mmfree_compiler.errors import InputError, TraceError
 from mmfree_compiler.inplace import functional, writes_through
+from mmfree_compiler.interrupts import uninterrupted
 
 # --- adapters: layers whose forward cannot be exported ------------------------------------------
 
@@ -133,7 +134,9 @@ def trace(
     try:
         module.eval()
         inputs = tuple(_grown(x) for x in example_inputs) if dynamic else example_inputs
-        with torch.no_grad():  # a third less time: nothing is recorded for a backward pass
+        # Without gradients nothing is recorded for a backward pass: a third less time. And torch
+        # has Python called back where a Ctrl-C is printed and forgotten: it is held back.
+        with torch.no_grad(), uninterrupted():
             shared = _trace_shared(module, inputs, dynamic)
             return shared or functional(_export(module, inputs, dynamic))
     finally:

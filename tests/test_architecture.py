@@ -39,7 +39,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "repeats": (set(), {"torch"}),
     "inplace": ({"repeats"}, {"torch"}),
-    "trace": ({"errors", "inplace", "ops", "repeats"}, {"torch"}),
+    "trace": ({"errors", "inplace", "interrupts", "ops", "repeats"}, {"torch"}),
     "explain": (set(), {"torch"}),
     "passes": (
         {"errors", "explain", "layouts", "ops", "parallel", "program"},

@@ -19,10 +19,12 @@ flat tensors and integers, in this order:
 from __future__ import annotations
 
 import ctypes
+import os
 import tempfile
 import threading
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -72,6 +74,11 @@ class CpuLauncher:
         self._scratch = _scratch(manifest.memory, threads)
         tables = [artifact.table(n) for n, t in manifest.tensors.items() if t.layout == TABLE]
         self._tables = [(t, _reserve((self._chunk, *t.row_shape), np.uint8)) for t in tables]
+        self._lock = threading.Lock()
+        _LAUNCHERS.add(self)
+
+    def renew_lock(self) -> None:
+        """In a forked child: the thread that may have held the lock is not there."""
         self._lock = threading.Lock()
 
     def _function(self, name: str) -> Any:
@@ -130,6 +137,17 @@ class CpuLauncher:
                 pace.threads,
             )
             pace.stop(count)
+
+
+_LAUNCHERS: WeakSet[CpuLauncher] = WeakSet()
+
+
+def _renew_locks() -> None:
+    for launcher in _LAUNCHERS:
+        launcher.renew_lock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
 
 
 def _scratch(plan: MemoryPlan, threads: int) -> list[Any]:

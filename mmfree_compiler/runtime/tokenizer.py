@@ -59,42 +59,60 @@ class Tokenizer:
 class TextStream:
     """Text of ids that come one at a time; characters appear when their last byte is there.
 
-    `context` are ids before the first one: decoders treat the start of a text in their own way.
+    `context` are ids before the first one: decoders treat the start of a text in their own way, and
+    an id may complete their last character.
     """
 
     def __init__(self, tokenizer: Tokenizer, context: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._ids = list(context[-_CONTEXT:])
-        # The context's own text, until it is known whether an id completes its last character: one
-        # that stays as it is (a U+FFFD of the prompt, say) is not the ids' to give out.
-        self._context = tokenizer.decode(self._ids)
-        self._given = _complete(self._context)
+        self._ids = self._tail(list(context))
+        self._known = tokenizer.decode(self._ids)  # text that was given out, or is the context's
 
     def push(self, token: int) -> str:
         """The text that `token` completes."""
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
-        fresh = self._take(text, _complete(text))
-        if len(self._ids) > _WINDOW:
-            held = len(text) - self._given
-            self._ids = self._ids[-_CONTEXT:]
-            self._given = max(0, len(self._tokenizer.decode(self._ids)) - held)
+        stuck = len(self._ids) > 2 * _WINDOW
+        fresh = self._take(text, len(text) if stuck else _complete(text), last=stuck)
+        if len(self._ids) > _WINDOW and text.startswith(self._known):
+            held = len(text) - len(self._known)
+            self._ids = self._tail(self._ids)
+            text = self._tokenizer.decode(self._ids)
+            self._known = text[: max(0, len(text) - held)]
         return fresh
 
     def flush(self) -> str:
         """What was held back, incomplete characters as U+FFFD."""
         text = self._tokenizer.decode(self._ids)
-        return self._take(text, len(text))
+        return self._take(text, len(text), last=True)
 
-    def _take(self, text: str, end: int) -> str:
-        """What of `text[:end]` was not given out yet."""
-        if not text.startswith(self._context):  # an id has completed the context's last character
-            self._context = ""
-        if end <= len(self._context):
+    def _take(self, text: str, end: int, last: bool) -> str:
+        """What of `text[:end]` is new. `last`: what is unclear will not become clear."""
+        start = _common(self._known, text)
+        if self._known[start:].strip(_HALF):
+            # Where a tokenizer spells characters in bytes, a whole run of them decodes to halves
+            # as long as its last character is one: those that were known are not lost.
+            after = len(text) - len(text[start:].lstrip(_HALF))
+            if after == len(text) and not last:
+                return ""
+            start = after - 1  # one half for what has become of the run
+        if end <= start:
             return ""
-        fresh = text[max(self._given, len(self._context)) : end]
-        self._given, self._context = max(self._given, end), ""
-        return fresh
+        self._known = text[:end]
+        return text[start:end]
+
+    def _tail(self, ids: list[int]) -> list[int]:
+        """The last ids, from one on that begins a character where there is one."""
+        counts = range(_CONTEXT, _CONTEXT - 1 - _MOST_HALVES, -1)
+        tails = (ids[-count:] for count in counts)
+        whole = (tail for tail in tails if not self._tokenizer.decode(tail).startswith(_HALF))
+        return next(whole, ids[-_CONTEXT:])
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))
 
 
 def _complete(text: str) -> int:

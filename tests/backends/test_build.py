@@ -249,3 +249,12 @@ def test_what_compiles_matters(model: CompiledModel, monkeypatch: pytest.MonkeyP
     other = replace(job, tunings=TUNINGS | {NAMES[0]: Tuning(tokens=2)})
     keys.add(other.key(NAMES[0]))
     assert len(keys) == len(NAMES) + len(changes) + 1
+
+
+@pytest.mark.usefixtures("cold", "folder")
+def test_a_full_disk_is_said_before_it_ends_the_process(
+    model: CompiledModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "ROOM", 1 << 62)
+    with pytest.raises(ToolchainError, match="TMPDIR"):
+        built(model)

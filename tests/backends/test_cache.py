@@ -42,6 +42,14 @@ def test_keeps_bytes_and_notices_damage(cold: Path, data: bytes, draw: st.DataOb
         assert cache.load("entry") is None
 
 
+def test_an_entry_that_is_no_file_is_none(cold: Path) -> None:
+    """Reading a pipe would wait for ever."""
+    os.mkfifo(cold / "pipe")
+    (cold / "folder").mkdir()
+    assert cache.load("pipe") is None
+    assert cache.load("folder") is None
+
+
 def test_makes_once(cold: Path) -> None:
     made = iter([b"first", b"second"])
     assert [cache.get("entry", lambda: next(made)) for _ in range(2)] == [b"first"] * 2

@@ -65,6 +65,8 @@ def test_what_the_context_leaves_unfinished_is_not_given_out() -> None:
     assert stream([0x62], context=(0x61, 0xC3)) == ["b", ""]
     assert stream([], context=(0xF0, 0x9F)) == [""]
     assert stream([0x98, 0x80, 0x21], context=(0xF0, 0x9F)) == ["", "😀", "!", ""]
+    assert stream([0x9F, 0x8E], context=(0x95, 0xE2)) == ["", "⟎", ""]
+    assert stream([0x9F, 0x8E, 0x89], context=(0xFF, 0xFF, 0xF0)) == ["", "", "🎉", ""]
 
 
 def test_spaces_between_words_of_sentencepiece() -> None:
@@ -76,6 +78,34 @@ def test_spaces_between_words_of_sentencepiece() -> None:
     assert stream([1, 2], tokenizer, context=(0,)) == [" big", " world", ""]
     assert stream([0, 1] * 40, tokenizer)[:3] == ["Hello", " big", " Hello"]
     assert "".join(stream([0, 1] * 40, tokenizer)) == " ".join(["Hello big"] * 40)
+
+
+def spelled_in_bytes() -> Tokenizer:
+    """As Llama's: characters outside the vocabulary, here all but "a" to "c", are byte tokens."""
+    vocabulary = {"<unk>": 0, "a": 1, "b": 2, "c": 3} | {f"<0x{i:02X}>": 4 + i for i in range(256)}
+    tokens = Tokens(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    tokens.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return Tokenizer(tokens.to_str().encode())
+
+
+SPELLED = spelled_in_bytes()
+
+
+@settings(max_examples=200)
+@example("🎉🎈" * 20, "日本")
+@example("étéa " * 20, "")
+@given(st.text(max_size=60), st.text("aé日🎉", max_size=10))
+def test_characters_that_are_spelled_in_bytes(text: str, before: str) -> None:
+    context = tuple(SPELLED.encode(before).tolist())
+    assert "".join(stream(SPELLED.encode(text).tolist(), SPELLED, context)) == text
+
+
+@settings(max_examples=200)
+@given(st.lists(st.integers(1, 259), max_size=150))
+def test_bytes_that_spell_nothing_do_not_stop_the_text(ids: list[int]) -> None:
+    """What was given out of a run cannot be taken back, but what follows the run comes through."""
+    pieces = stream([*ids, 1, 2, 3], SPELLED)
+    assert "".join(pieces).endswith("abc")
 
 
 def test_text_that_is_no_text() -> None:

@@ -6,7 +6,9 @@ This process is one of them; where there is one CPU, the only one.
 
 from __future__ import annotations
 
+import errno
 import pickle
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -36,6 +38,7 @@ from {__name__} import child
 child(folder)
 """
 _JOB, _STDERR = "job.pickle", "stderr.txt"
+ROOM = 32 << 20  # bytes that objects and libraries of all variants take at most, several times over
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def libraries(
     made = _compile(job, [name for name, data in found.items() if data is None])
     for name, data in made.items():
         cache.store(keys[name], data)
-    return {name: found[name] or made[name] for name in names}
+    return {name: made.get(name) or found[name] or b"" for name in names}
 
 
 @once
@@ -96,11 +99,25 @@ def _compile(job: Job, names: Sequence[str]) -> dict[str, bytes]:
         return {}
     # The plainer an instruction set, the longer it takes: the longest are not left for the end.
     order = tuple(reversed(names))
-    with tempfile.TemporaryDirectory(prefix="mmfree-") as folder:
+    with _working() as folder:
         Path(folder, _JOB).write_bytes(pickle.dumps((job, order)))
         with _children(folder, min(len(names), resolve_threads(None)) - 1):
             _work(folder, job, order)
         return {name: Path(folder, name).read_bytes() for name in names}
+
+
+@contextmanager
+def _working() -> Iterator[str]:
+    """A temporary folder. LLVM ends the process when it cannot write: better to see it before."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="mmfree-") as folder:
+            if shutil.disk_usage(folder).free < ROOM:
+                raise OSError(errno.ENOSPC, f"fewer than {ROOM >> 20} MiB are free")
+            yield folder
+    except OSError as error:
+        cause = f"cannot be worked in: {error.strerror or error}"
+        mend = "Make room, or set TMPDIR to another folder"
+        raise ToolchainError(tempfile.gettempdir(), cause, mend) from error
 
 
 def _work(folder: str, job: Job, names: Sequence[str]) -> None:
@@ -112,6 +129,7 @@ def _work(folder: str, job: Job, names: Sequence[str]) -> None:
 
 def child(folder: str) -> None:
     """What a child process does."""
+    tempfile.tempdir = folder  # whatever ends this process, the parent removes what it left
     job, names = pickle.loads(Path(folder, _JOB).read_bytes())
     _work(folder, job, names)
 
@@ -131,6 +149,8 @@ def _children(folder: str, count: int) -> Iterator[None]:
             processes.append(stack.enter_context(process))
             stack.callback(process.kill)
         yield
-        if any(process.wait() for process in processes):
+        for status in filter(None, [process.wait() for process in processes]):
             tail = said.read_text(errors="replace").strip()[-STDERR_TAIL:]
-            raise ToolchainError("a process that compiles", f"failed\n{tail}", "Report this bug")
+            cause = f"ended with status {status}\n{tail}".strip()
+            mend = "Is there memory enough? Fewer variants take less: --target cpu:VARIANT"
+            raise ToolchainError("a process that compiles", cause, mend)

@@ -59,7 +59,7 @@ def load(name: str) -> bytes | None:
     """The bytes of the entry `name`; None when there is none, or a damaged one."""
     with suppress(OSError, ToolchainError):
         path = folder("objects") / name
-        entry = path.read_bytes()
+        entry = path.read_bytes() if path.is_file() else b""  # opening a pipe would wait for ever
         digest, data = entry[:DIGEST], entry[DIGEST:]
         if hashlib.sha256(data).digest() == digest:
             with suppress(OSError):

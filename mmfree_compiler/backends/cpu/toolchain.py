@@ -151,7 +151,7 @@ def _zig_version() -> str | None:
 
 
 def _zig_command(triple: str) -> list[str]:
-    return [sys.executable, "-m", "ziglang", "cc", "-target", f"{triple}.{GLIBC}"]
+    return [sys.executable, "-P", "-m", "ziglang", "cc", "-target", f"{triple}.{GLIBC}"]
 
 
 def _system_version() -> str | None:

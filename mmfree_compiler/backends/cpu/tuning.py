@@ -43,7 +43,7 @@ CANDIDATES: dict[str, tuple[int, ...]] = {
 def find(program: Program, variant: str) -> Tuning | None:
     """What `keep` kept; None when there is none, or of another version's settings."""
     found = cache.load(_key(program, variant))
-    with suppress(ValueError, TypeError):  # no JSON, or other settings
+    with suppress(ValueError, TypeError, RecursionError):  # no JSON, or other settings
         tuning = Tuning(**json.loads(found or b""))
         if all(value in CANDIDATES[name] for name, value in asdict(tuning).items()):
             return tuning
