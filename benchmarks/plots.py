@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.ceilings import CEILINGS
 from benchmarks.peers import OURS, PEERS
 from benchmarks.report import Group
+from benchmarks.tables import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +80,9 @@ def against_peers(figure: Figure, groups: Sequence[Group]) -> None:
     panels = figure.subplots(len(shapes), len(tasks), squeeze=False)
     for row, shape in zip(panels, shapes, strict=True):
         for axes, task in zip(row, tasks, strict=True):
-            _bars(axes, [g for g in groups if (g.shape.name, g.task) == (shape, task)])
+            own = [g for g in groups if (g.shape.name, g.task) == (shape, task)]
+            axes.set_visible(bool(own))
+            _bars(axes, own)
             axes.set_title(f"{shape}: {task.label}", fontsize="small")
     panels[0][0].set_ylabel("tokens/s")
 
@@ -93,7 +96,7 @@ def _bars(axes: Axes, groups: Sequence[Group]) -> None:
         heights = [group.tokens_per_second(peer) for _, peer in here]
         places = [at + place * width for at, _ in here]
         bars = axes.bar(places, heights, width, label=f"threads: {group.threads}")
-        axes.bar_label(bars, fmt="{:.3g}", fontsize=5)
+        axes.bar_label(bars, fmt=number, fontsize=5)
     titles = [PEERS[peer].title for peer in peers]
     axes.set_xticks(range(len(peers)), titles, rotation=30, ha="right", fontsize="x-small")
     if groups:
