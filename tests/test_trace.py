@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +193,19 @@ def test_a_fixed_size_is_a_trace_error() -> None:
 def test_examples_are_tensors() -> None:
     with pytest.raises(InputError, match="example input 1"):
         trace(_Layer(), (torch.randn(2, 8), [1]))  # type: ignore[arg-type]
+
+
+class _Interrupted(nn.Module):
+    """Ctrl-C comes while Python runs a weak reference's callback, where exceptions are dropped."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        thing = nn.Identity()
+        watching = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+        del thing
+        assert watching() is None
+        return 2 * x
+
+
+def test_ctrl_c_is_not_lost_in_callbacks() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        trace(_Interrupted(), (torch.zeros(2, 3),))

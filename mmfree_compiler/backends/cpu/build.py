@@ -82,7 +82,7 @@ def libraries(
     made = _compile(job, [name for name, data in found.items() if data is None])
     for name, data in made.items():
         cache.store(keys[name], data)
-    return {name: made.get(name) or found[name] or b"" for name in names}
+    return {name: data for name, data in (found | made).items() if data is not None}
 
 
 @once
