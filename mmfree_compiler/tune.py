@@ -69,10 +69,10 @@ def tune(
         tried = [replace(best, **{setting: value}) for value in others]
         gains = _gains(compiled, [best, *tried], count, progress)
         trials += [Trial(setting, *pair) for pair in zip(others, gains[1:], strict=True)]
-        top = int(np.argmax(gains))
-        if gains[top] > BETTER:  # once more: something else may have run at the first time
-            again = _gains(compiled, [best, [best, *tried][top]], count, progress)[1]
-            best = [best, *tried][top] if again > BETTER else best
+        first = [best, *tried][int(np.argmax(gains))]
+        # Once more, alone with the best: something else may have run at the first time.
+        if max(gains) > BETTER < _gains(compiled, [best, first], count, progress)[1]:
+            best = first
     keep(compiled.program, variant, best)
     return Report(processor(), variant, count, tuple(trials), best)
 
