@@ -71,7 +71,7 @@ def tune(
         trials += [Trial(setting, *pair) for pair in zip(others, gains[1:], strict=True)]
         first = [best, *tried][int(np.argmax(gains))]
         # Once more, alone with the best: something else may have run at the first time.
-        if max(gains) > BETTER < _gains(compiled, [best, first], count, progress)[1]:
+        if max(gains) > BETTER and _gains(compiled, [best, first], count, progress)[1] > BETTER:
             best = first
     keep(compiled.program, variant, best)
     return Report(processor(), variant, count, tuple(trials), best)
