@@ -124,7 +124,7 @@ def _draw(weights: Floats, at: float) -> int:
 
 
 # Weights relative to the largest: sorting those above a cut will do when they sum to enough.
-_CUTS = (2.0**-6, 2.0**-12)
+_CUTS = (2.0**-8, 2.0**-16)
 
 
 def _nucleus(weights: Floats, top_p: float) -> Ids:
