@@ -70,9 +70,11 @@ def test_log_probabilities(logits: Any, token: int) -> None:
 def test_top_k_keeps_the_largest_and_the_lower_of_equals(logits: Any, k: int) -> None:
     ids, _ = Sampler(top_k=k).distribution(logits, unseen(logits))
     by_rank = sorted(range(logits.size), key=lambda i: (-logits[i], i))[:k]
-    # A token e^-104 times as likely as the best, or less, has no fp32 weight.
-    possible = [i for i in by_rank if logits[i] - logits.max() > -103]
-    assert ids.tolist() == sorted(possible)
+    # A token e^-104 times as likely as the best has no fp32 weight; near that, rounding decides.
+    sure = {i for i in by_rank if logits[i] - logits.max() > -103}
+    possible = {i for i in by_rank if logits[i] - logits.max() > -105}
+    assert sure <= set(ids.tolist()) <= possible
+    assert (np.diff(ids) > 0).all()
 
 
 @given(LOGITS, st.floats(0.01, 0.99))
