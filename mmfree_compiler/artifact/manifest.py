@@ -133,7 +133,7 @@ class MemoryPlan(_Record):
     """Scratch that a launcher allocates, in elements a token: floats, floats, int8.
 
     A call takes at most `chunk` tokens. `private` and `codes` are needed a thread as well, when
-    there are more threads than tokens. `scratch` are bytes a thread, for matrix units.
+    there are more threads than tokens. `scratch` are bytes a thread.
     """
 
     shared: Count = 0

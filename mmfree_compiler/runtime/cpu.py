@@ -12,7 +12,7 @@ flat tensors and integers, in this order:
     slots                  int32, the state row of each token
     state                  float32, rows of `state_width`
     shared, private, codes rows of float32, float32, int8 between the stages
-    scratch                uint8, what the threads' matrix units work in
+    scratch                uint8, each thread's own: a panel's sums, digits for matrix units
     tokens, first, threads how many tokens; the first that has output rows; how many threads
 """
 

@@ -50,7 +50,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
     started: list[subprocess.Popen[bytes]] = []
     plain = subprocess.Popen
 
-    class Popen(plain):  # type: ignore[valid-type,misc]
+    class Popen(plain):  # type: ignore[valid-type,misc]  # mypy takes no variable as a base
         def __init__(self, command: list[str], **options: Any) -> None:
             super().__init__(command, **options)
             if build._CHILD in command:
@@ -170,7 +170,7 @@ def _value(program: Program, tensors: Tensors) -> tuple[Program, Tensors]:
 def _constant(field: str, value: object) -> Callable[..., tuple[Program, Tensors]]:
     def changed(program: Program, tensors: Tensors) -> tuple[Program, Tensors]:
         name, constant = next(iter(program.constants.items()))
-        constants = program.constants | {name: replace(constant, **{field: value})}  # type: ignore[arg-type]
+        constants = program.constants | {name: replace(constant, **{field: value})}  # type: ignore[arg-type]  # names vary
         return replace(program, constants=constants), tensors
 
     return changed

@@ -3,7 +3,7 @@
 Arenas (planned by passes/plan_memory.py, per token): "shared" holds what tiles write and rows read;
 "private" and "codes" hold what rows make. In decode each thread makes its rows for itself, so the
 last two are per thread; in prefill tokens are shared out and all three are per token. "scratch" is
-what a thread's matrix units work in.
+a thread's own: the integer sums of a panel, and what matrix units work in.
 """
 
 from __future__ import annotations
