@@ -22,7 +22,7 @@ from mmfree_compiler.program import Program
 CHUNK = 128  # tokens a prefill call takes: unpacking the weights hides behind the products
 # More than half of TVM's time, and without them the object is the same, to the byte or, in prefill,
 # to some scalar instructions: buffers are emitted as small as they need be, branches where they
-# belong, there are no virtual threads, and `tirx.StmtSimplify`, which stays, simplifies all once more.
+# belong, there are no virtual threads, and `tirx.StmtSimplify` simplifies all of it once more.
 IDLE_PASSES = (
     "s_tir.CompactBufferAllocation",
     "s_tir.HoistIfThenElse",
