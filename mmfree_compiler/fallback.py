@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
+from mmfree_compiler import explain
 from mmfree_compiler.errors import TargetError
 from mmfree_compiler.ops import OPS
 from mmfree_compiler.runtime import Session
@@ -29,6 +30,7 @@ class EagerModel:
 
     graph: fx.GraphModule
     eager: tuple[str, ...]
+    notes: tuple[explain.Note, ...]
 
     def __call__(self, *inputs: Tensor) -> Any:
         with torch.no_grad():
@@ -42,6 +44,10 @@ class EagerModel:
             'Compile with fallback="error" to see each with its source line',
         )
 
+    def explain(self) -> str:
+        """What each pass did, how each part is packed, and what runs in torch, as a table."""
+        return explain.text(self.notes)
+
 
 def eager_model(
     graph: fx.GraphModule, lowered: frozenset[str], compile_part: CompilePart
@@ -52,16 +58,21 @@ def eager_model(
     support = _Lowered(rows)
     partitioner = CapabilityBasedPartitioner(graph, support, allows_single_node_partition=True)
     parted = partitioner.partition_and_fuse()
+    notes = explain.notes(graph)
     for node in list(parted.graph.nodes):
         if node.op == "call_module":
             part = parted.get_submodule(str(node.target))
             assert isinstance(part, fx.GraphModule)
             _take_in_constants(parted, node, part)
-            parted.set_submodule(str(node.target), _Part(compile_part(part)))
+            session = compile_part(part)
+            parted.set_submodule(str(node.target), _Part(session))
+            made = session.artifact.manifest.notes
+            notes += [explain.Note(name, str(node.target), text) for name, _, text in made]
     parted.graph.eliminate_dead_code()
     parted.recompile()
-    eager = {str(node.target) for node in parted.graph.nodes if _is_eager(node)}
-    return EagerModel(parted, tuple(sorted(eager)))
+    eager = [node for node in parted.graph.nodes if _is_eager(node)]
+    notes += [explain.Note("fallback", node.name, f"{node.target}, in torch") for node in eager]
+    return EagerModel(parted, tuple(sorted({str(node.target) for node in eager})), tuple(notes))
 
 
 def _is_eager(node: fx.Node) -> bool:

@@ -120,6 +120,13 @@ def test_the_eager_fallback_runs_the_rest_in_torch(tmp_path: Path) -> None:
     assert_close(model(x), module(x))
     assert_close(model(rows(9, 16, seed=1)), module(rows(9, 16, seed=1)))
     assert any("sin" in name for name in model.eager)
+    explained = model.explain()
+    assert "detect_bitlinear (2)" in explained  # of the whole graph
+    assert explained.count("2 bits a weight") == 2  # of each compiled part
+    assert [line for line in explained.splitlines() if "in torch" in line] == [
+        "  cumsum  aten.cumsum.default, in torch",
+        "  sin     aten.sin.default, in torch",
+    ]
     with pytest.raises(TargetError, match="cannot be saved"):
         model.save(tmp_path / "model.mmfree")
     assert not list(tmp_path.iterdir())
