@@ -13,6 +13,7 @@ from pathlib import Path
 from mmfree_compiler.backends.cpu.toolchain import find_toolchain, host_triple
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.runtime.cpu_features import cpu_features, machine_arch
+from mmfree_compiler.wording import counted
 
 SOURCE = Path(__file__).with_suffix(".c")
 FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-pthread", "-Wall", "-Wextra", "-Werror")
@@ -101,7 +102,7 @@ class Ceilings:
     def _run(self, ceiling: Ceiling, count: int, threads: int) -> float:
         cpus = sorted(os.sched_getaffinity(0))[:threads]
         if len(cpus) < threads:
-            cause = f"more than the {len(cpus)} CPUs that this process may use"
+            cause = f"more than the {counted(len(cpus), 'CPU')} that this process may use"
             raise InputError(f"threads {threads}", cause, "Choose fewer")
         size = 0 if ceiling.multiply_adds else self._bytes
         places = (ctypes.c_int * threads)(*cpus)

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from mmfree_compiler.cli.measure import Spread
 from mmfree_compiler.runtime import Session, load
+from mmfree_compiler.wording import counted
 
 LOOP = "while True: pass"
 CPUS = sorted(os.sched_getaffinity(0))
@@ -53,7 +54,8 @@ def main(
             table.add_row(
                 path.stem, str(count), scene, *(f"{x:,.1f}" for x in figures), f"{ratio:.0%}"
             )
-            found[f"{path.stem}, {count} threads, {scene}"] = asdict(spread) | {"of_idle": ratio}
+            place = f"{path.stem}, {counted(count, 'thread')}, {scene}"
+            found[place] = asdict(spread) | {"of_idle": ratio}
     Console().print(table)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(found, indent=1) + "\n")

@@ -34,6 +34,7 @@ from mmfree_compiler.doctor import examine
 from mmfree_compiler.errors import InputError, MmfreeError
 from mmfree_compiler.runtime.cpu_features import processor
 from mmfree_compiler.runtime.threads import resolve_threads
+from mmfree_compiler.wording import counted
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 PICTURES = ROOT / "docs" / "images"
@@ -104,7 +105,7 @@ class Run:
             skipped = dict(self.skipped)
             workers = dict(self._open(shape, threads, stack, skipped))
             for name in self.tasks:
-                progress.print(f"{shape.name}, {threads} threads: {name}")
+                progress.print(f"{shape.name}, {counted(threads, 'thread')}: {name}")
                 group = measure(
                     TASKS[name], workers, lambda: self.ceilings.measure(threads), self.repeat
                 )
@@ -124,7 +125,7 @@ class Run:
     ) -> Iterator[tuple[str, Worker]]:
         """Open the peers one after another; those that cannot be are added to `skipped`."""
         for name in (peer for peer in self.peers if peer not in skipped):
-            progress.print(f"{shape.name}, {threads} threads: open {name}")
+            progress.print(f"{shape.name}, {counted(threads, 'thread')}: open {name}")
             try:
                 if reason := PEERS[name].missing(shape, _free_bytes()):
                     raise WorkerError(reason)

@@ -20,6 +20,7 @@ MAX_LINES = 300
 # not listed (compiler, cli, ...) know all.
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
+    "wording": (set(), set()),
     "interrupts": (set(), set()),
     "cpus": (set(), set()),
     "parallel": ({"cpus"}, {"torch"}),
@@ -29,12 +30,12 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "layouts": ({"errors"}, {"numpy"}),
     "artifact": ({"errors", "program"}, {"numpy", "pydantic"}),
     "runtime": (
-        {"artifact", "cpus", "errors", "layouts", "program", "target"},
+        {"artifact", "cpus", "errors", "layouts", "program", "target", "wording"},
         {"numpy", "pydantic", "tokenizers", "tvm_ffi"},
     ),
     "ops": ({"errors"}, {"torch"}),
     "models": (
-        {"errors", "interrupts", "ops", "parallel"},
+        {"errors", "interrupts", "ops", "parallel", "wording"},
         {"numpy", "pydantic", "safetensors", "tokenizers", "torch"},
     ),
     "repeats": (set(), {"torch"}),
@@ -42,7 +43,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "trace": ({"errors", "inplace", "interrupts", "ops", "repeats"}, {"torch"}),
     "explain": (set(), {"torch"}),
     "passes": (
-        {"errors", "explain", "layouts", "ops", "parallel", "program"},
+        {"errors", "explain", "layouts", "ops", "parallel", "program", "wording"},
         {"networkx", "numpy", "torch"},
     ),
     # `runtime`: the launcher that runs what a backend emits, and the table of CPU variants.

@@ -16,6 +16,7 @@ from mmfree_compiler.cli.measure import Spread, peak_rss
 from mmfree_compiler.cli.options import ArtifactPath, Json
 from mmfree_compiler.cli.output import emit, facts, grid, progress, size
 from mmfree_compiler.errors import InputError
+from mmfree_compiler.wording import counted
 
 if TYPE_CHECKING:
     from mmfree_compiler.runtime import Session
@@ -43,7 +44,7 @@ def bench(
         bar.advance(task)
         measured = []
         for count in counts:
-            bar.update(task, description=f"{count} threads")
+            bar.update(task, description=counted(count, "thread"))
             session = load(model, count)
             runs = []
             for run in _runs(session, prompt_tokens, new_tokens, 1 + repeat):
@@ -62,7 +63,7 @@ def bench(
         "peak_rss_bytes": peak_rss(),
         "threads": [asdict(figures) for figures in measured],
     }
-    title = f"\n{prompt_tokens} tokens of prompt, {new_tokens} new ones, {repeat} runs"
+    title = f"\n{counted(prompt_tokens, 'token')} of prompt, {new_tokens} new ones, {repeat} runs"
     emit(json, document, _overview(document, loading), _table(title, measured))
 
 
@@ -165,5 +166,5 @@ def _table(title: str, measured: list[_Figures]) -> Table:
         for field, label in MEASURES.items():
             spread = getattr(figures, field)
             numbers = (f"{x:,.3f}" for x in (spread.median, spread.low, spread.high))
-            rows.append((f"{label}, {figures.threads} threads", *numbers))
+            rows.append((f"{label}, {counted(figures.threads, 'thread')}", *numbers))
     return grid(title, ("", "median", "lowest", "highest"), rows)

@@ -11,6 +11,7 @@ from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mmfree_compiler.cli.options import Json, Threads
 from mmfree_compiler.cli.output import emit, facts, grid, progress
+from mmfree_compiler.wording import counted
 
 if TYPE_CHECKING:
     from mmfree_compiler.tune import Report
@@ -37,6 +38,6 @@ def _rows(report: Report) -> list[tuple[str, str]]:
     best = ", ".join(f"{name} {value}" for name, value in asdict(report.tuning).items())
     return [
         ("processor", report.processor),
-        ("variant", f"{report.variant}, {report.threads} threads"),
+        ("variant", f"{report.variant}, {counted(report.threads, 'thread')}"),
         ("kept", best),
     ]

@@ -23,6 +23,7 @@ from mmfree_compiler.models.initial import initialize
 from mmfree_compiler.models.lm import MatMulFreeLM, State
 from mmfree_compiler.models.resume import Run
 from mmfree_compiler.models.tokenizer import END_OF_TEXT_ID, VOCAB_SIZE, save_byte_tokenizer
+from mmfree_compiler.wording import counted
 
 RESUME_FILE = "training.safetensors"
 # The whole numbers of a TrainConfig that must be at least 1; nothing else may be negative.
@@ -96,7 +97,8 @@ def train(
     another checkpoint, or a run of other settings or of another corpus.
     """
     if min(len(corpus.train), len(corpus.held_out)) <= config.length:
-        raise CorpusError("corpus", f"shorter than {config.length} tokens", "Give more text")
+        cause = f"shorter than {counted(config.length, 'token')}"
+        raise CorpusError("corpus", cause, "Give more text")
     run = _begin(config)
     settings = json.dumps(asdict(config) | {"corpus": corpus.digest}, sort_keys=True)
     if (output / RESUME_FILE).exists():

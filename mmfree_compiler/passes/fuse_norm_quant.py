@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch.fx import GraphModule, Node
 
 from mmfree_compiler.passes.rewrite import calls, finish, insert, item, note, overload, replace
+from mmfree_compiler.wording import counted
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class FuseNormQuant:
                 index = user.args[1]
                 assert isinstance(index, int)
                 replace(user, item(fused, 2 * k + index))
-        note(gm, self.name, fused, f"{len(branches)} rows of codes, one reduction")
+        note(gm, self.name, fused, f"{counted(len(branches), 'row')} of codes, one reduction")
 
 
 def _outer(row: Node, branches: list[Branch]) -> tuple[Node, Node | None, float]:

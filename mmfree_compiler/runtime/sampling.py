@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfree_compiler.errors import InputError
+from mmfree_compiler.wording import bounds
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -19,6 +20,7 @@ Ids = NDArray[np.int64]
 _COLDEST = 1e-30  # temperature: below it fp32 quotients of equal logits would be 0 / 0
 _RUN = 256  # weights that are summed before a draw looks at each
 
+_KINDS: dict[Any, str] = {Real: "number", Integral: "whole number"}
 _RANGES: tuple[tuple[str, Any, float, float], ...] = (
     ("temperature", Real, 0, 1e6),
     ("top_k", Integral, 0, math.inf),
@@ -46,8 +48,10 @@ class Sampler:
     def __post_init__(self) -> None:
         for name, kind, low, high in _RANGES:
             value = getattr(self, name)
-            if not isinstance(value, kind) or not low <= value <= high:
-                raise InputError(name, f"{value!r} is out of range", f"Choose {low:g} to {high:g}")
+            if not isinstance(value, kind):
+                raise _refusal(name, f"{value!r} is no {_KINDS[kind]}", low, high)
+            if not low <= value <= high:
+                raise _refusal(name, f"{value!r} is out of range", low, high)
 
     def distribution(self, logits: Floats, seen: NDArray[np.bool_]) -> tuple[Ids, Doubles]:
         """Ids (C,) ascending of the tokens that may be chosen, and their probabilities (C,).
@@ -91,6 +95,10 @@ class Sampler:
         scores, penalty = logits.copy(), self.repetition_penalty
         scores[seen] *= np.where(scores[seen] > 0, 1 / penalty, penalty).astype(np.float32)
         return scores
+
+
+def _refusal(name: str, cause: str, low: float, high: float) -> InputError:
+    return InputError(name, cause, f"Choose {bounds(low, high)}")
 
 
 def log_probability(logits: Floats, token: int) -> float:

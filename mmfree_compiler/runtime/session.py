@@ -21,6 +21,7 @@ from mmfree_compiler.runtime.sampling import Sampler
 from mmfree_compiler.runtime.state import State
 from mmfree_compiler.runtime.threads import resolve_threads
 from mmfree_compiler.runtime.tokenizer import TextStream, Tokenizer
+from mmfree_compiler.wording import counted
 
 _CALLS: dict[str, type[LanguageModel] | type[RowModule]] = {
     "lm": LanguageModel,
@@ -186,7 +187,8 @@ class Session:
         stop_tokens: int | Sequence[int] | None,
     ) -> Limits:
         if not isinstance(max_new_tokens, Integral) or max_new_tokens < 1:
-            raise InputError("max_new_tokens", f"{max_new_tokens!r}", "Choose an integer from 1")
+            cause = f"{max_new_tokens!r} is no whole number from 1"
+            raise InputError("max_new_tokens", cause, "Choose at least 1")
         listed_texts = isinstance(stop, Sequence) and not isinstance(stop, str)
         stops = tuple(stop) if listed_texts else (stop,)
         if not all(isinstance(text, str) and text for text in stops):
@@ -226,5 +228,6 @@ def _seeds(seed: int | Sequence[int] | None, count: int) -> Sequence[int | None]
     if not isinstance(seed, Sized):
         raise InputError("seed", f"{seed!r} is no whole number", "Pass one, or one a prompt")
     if len(seed) != count:
-        raise InputError("seed", f"{len(seed)} for {count} prompts", "Pass one, or one a prompt")
+        cause = f"{len(seed)} for {counted(count, 'prompt')}"
+        raise InputError("seed", cause, "Pass one, or one a prompt")
     return seed

@@ -21,6 +21,7 @@ from mmfree_compiler.artifact import (
     write_archive,
 )
 from mmfree_compiler.errors import ArtifactError, StateError
+from mmfree_compiler.wording import counted
 
 Floats = NDArray[np.float32]
 
@@ -138,7 +139,7 @@ class State:
         if (self.model, self.array.shape[1]) != (other.model, other.array.shape[1]):
             raise StateError("state", "belongs to another model", "Pass a state that this one made")
         if len(self) != batch:
-            cause = f"holds {len(self)} sequences, the call has {batch}"
+            cause = f"holds {counted(len(self), 'sequence')}, the call has {batch}"
             raise StateError("state", cause, "Select or stack states to match")
 
 

@@ -43,7 +43,9 @@ def test_tune(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = invoke_json("tune", tiny_checkpoint, "--threads", "1")
     assert found["threads"] == 1
     assert {"setting", "value", "gain"} == found["trials"][0].keys()
-    assert "prefetch" in invoke("tune", tiny_checkpoint)
+    text = invoke("tune", tiny_checkpoint, "--threads", "1")
+    assert "prefetch" in text
+    assert "1 thread " in text
 
 
 def test_inspect(tiny_artifact: Path) -> None:
@@ -193,6 +195,14 @@ def test_bench(tiny_artifact: Path) -> None:
     for figures in found["threads"]:
         for name in ("prefill_tokens_per_second", "decode_tokens_per_second"):
             assert 0 < figures[name]["low"] <= figures[name]["median"] <= figures[name]["high"]
+
+
+def test_bench_for_people(tiny_artifact: Path) -> None:
+    options = ("--prompt-tokens", "1", "--new-tokens", "2", "--threads", "1,2")
+    text = invoke("bench", tiny_artifact, *options)
+    assert "1 token of prompt, 2 new ones, 5 runs" in text
+    assert "decode tokens/s, 1 thread " in text
+    assert "decode tokens/s, 2 threads" in text
 
 
 def test_bench_wants_enough_runs(tiny_artifact: Path) -> None:

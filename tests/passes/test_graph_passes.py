@@ -113,6 +113,7 @@ def test_notes_say_what_each_pass_did() -> None:
     gm = run(GRAPH, trace(Mixer(32), (x,)))
     rows = table(notes(gm))
     assert ("detect_bitlinear", "bit_linear", "int8 rows, eps 1e-05") in rows
+    assert any(row[2] == "1 row of codes, one reduction" for row in rows)
     assert {"detect_norm", "detect_mlgru", "ternarize", "fuse_norm_quant"} <= {r[0] for r in rows}
     assert "detect_mlgru (2)\n" in text(notes(gm))
     assert dot(gm).startswith("digraph")

@@ -184,6 +184,25 @@ def test_settings_out_of_range(name: str, value: Any) -> None:
         Sampler(**{name: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("top_k", -1, "top_k: -1 is out of range. Choose at least 0"),
+        ("top_k", 1.5, "top_k: 1.5 is no whole number. Choose at least 0"),
+        ("top_p", 0, "top_p: 0 is out of range. Choose more than 0 and at most 1"),
+        (
+            "temperature",
+            "hot",
+            "temperature: 'hot' is no number. Choose at least 0 and at most 1,000",
+        ),
+    ],
+)
+def test_what_is_said_of_a_bad_setting(name: str, value: Any, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Sampler(**{name: value})
+    assert str(caught.value).startswith(message)
+
+
 @pytest.mark.parametrize("seed", [1.5, -1, "x", [1, 2]], ids=str)
 def test_bad_seeds_of_a_batch(seed: Any) -> None:
     with pytest.raises(InputError, match="seed"):

@@ -155,6 +155,8 @@ def test_states_of_others() -> None:
     other = session.artifact.manifest.states[0].model_copy(update={"name": "other"})
     with pytest.raises(StateError, match="3 sequences, the call has 2"):
         session(TOKENS[:2], state)
+    with pytest.raises(StateError, match="1 sequence, the call has 3"):
+        session(TOKENS, state[0])
     with pytest.raises(StateError, match="another model"):
         lm_session(seed=1)(TOKENS, state)
     with pytest.raises(StateError, match="another model"):

@@ -1,0 +1,23 @@
+"""Numbers in sentences: messages and tables say "1 thread" and "at least 0"."""
+
+from __future__ import annotations
+
+import math
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 thread", "2 threads": a number and its noun, which takes an s."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def bounds(low: float, high: float) -> str:
+    """What a number from `low` to `high` must be: "at least 0 and at most 1".
+
+    The least positive number as `low` is "more than 0"; an infinite `high` is not mentioned.
+    """
+    least = "more than 0" if low == math.ulp(0.0) else f"at least {_plain(low)}"
+    return least if math.isinf(high) else f"{least} and at most {_plain(high)}"
+
+
+def _plain(number: float) -> str:
+    return f"{number:,.10g}"
