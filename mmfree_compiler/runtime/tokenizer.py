@@ -66,7 +66,7 @@ class TextStream:
     def __init__(self, tokenizer: Tokenizer, context: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._ids = self._tail(list(context))
-        self._known = tokenizer.decode(self._ids)  # text that was given out, or is the context's
+        self._known = self._begun()  # text that was given out, or is the context's
 
     def push(self, token: int) -> str:
         """The text that `token` completes."""
@@ -95,17 +95,31 @@ class TextStream:
             after = len(text) - len(text[start:].lstrip(_HALF))
             if after == len(text) and not last:
                 return ""
-            start = after - 1  # one half for what has become of the run
-        if end <= start:
+            # One half for what has become of the run, unless the context had it.
+            start = after if self._known.endswith(_HALF) else after - 1
+        if end < start:
             return ""
         self._known = text[:end]
         return text[start:end]
 
+    def _begun(self) -> str:
+        """The ids' text; of a run whose last character hides the others, these and a half."""
+        text = self._tokenizer.decode(self._ids)
+        cut = (self._tokenizer.decode(self._ids[:-count]) for count in range(1, 1 + _MOST_HALVES))
+        complete = next((t for t in cut if not t.endswith(_HALF)), text)
+        hidden = text.endswith(_HALF) and not text.startswith(complete)
+        return complete + _HALF if hidden else text
+
     def _tail(self, ids: list[int]) -> list[int]:
         """The last ids, from one on that begins a character where there is one."""
-        counts = range(_CONTEXT, _CONTEXT - 1 - _MOST_HALVES, -1)
-        tails = (ids[-count:] for count in counts)
-        whole = (tail for tail in tails if not self._tokenizer.decode(tail).startswith(_HALF))
+        tails = [ids[-count:] for count in range(_CONTEXT, _CONTEXT - 1 - _MOST_HALVES, -1)]
+        # Without its unfinished end, a run of bytes shows where its characters begin.
+        whole = (
+            tail
+            for cut in range(1 + _MOST_HALVES)
+            for tail in tails
+            if not self._tokenizer.decode(tail[: len(tail) - cut]).startswith(_HALF)
+        )
         return next(whole, ids[-_CONTEXT:])
 
 

@@ -100,11 +100,38 @@ def test_characters_that_are_spelled_in_bytes(text: str, before: str) -> None:
     assert "".join(stream(SPELLED.encode(text).tolist(), SPELLED, context)) == text
 
 
+@pytest.mark.parametrize("tokenizer", [BYTES, SPELLED], ids=["bytes", "spelled"])
+@settings(max_examples=300)
+@example("日本語", 4)
+@example("a日本", 5)
+@example("🎉🎈🎉🎈", 15)
+@example("日本" * 30, 91)
+@given(st.text("aéz日本🎉🎈", max_size=40), st.integers(0, 160))
+def test_a_context_that_ends_inside_a_character(tokenizer: Tokenizer, text: str, cut: int) -> None:
+    """Its complete characters are not given out again, the one that it begins comes whole."""
+    ids = tokenizer.encode(text).tolist()
+    ends = [tokenizer.encode(text[: i + 1]).size for i in range(len(text))]
+    complete = sum(end <= cut for end in ends)
+    pieces = stream(ids[cut:], tokenizer, tuple(ids[:cut]))
+    assert "".join(pieces) == text[complete:]
+    come = [bool(piece) for piece in pieces[:-1]]
+    assert come == [end in ends for end in range(cut + 1, len(ids) + 1)]
+
+
+def test_what_a_context_spelled_in_bytes_leaves_unfinished_is_not_given_out() -> None:
+    context = (*SPELLED.encode("日").tolist(), 4 + 0xE6)
+    assert stream([1, 2], SPELLED, context) == ["a", "b", ""]
+    assert stream([], SPELLED, context) == [""]
+    assert stream([4 + 0x9C], SPELLED, context) == ["", ""]
+    assert stream([4 + 0x9C, 4 + 0xAC, 4 + 0xE6, 1], SPELLED, context)[1:] == ["本", "", "�a", ""]
+    assert any(stream([4 + 0xFF] * 100, SPELLED, context)[:-1])  # not held back for ever
+
+
 @settings(max_examples=200)
-@given(st.lists(st.integers(1, 259), max_size=150))
-def test_bytes_that_spell_nothing_do_not_stop_the_text(ids: list[int]) -> None:
+@given(st.lists(st.integers(1, 259), max_size=150), st.lists(st.integers(1, 259), max_size=20))
+def test_bytes_that_spell_nothing_do_not_stop_the_text(ids: list[int], before: list[int]) -> None:
     """What was given out of a run cannot be taken back, but what follows the run comes through."""
-    pieces = stream([*ids, 1, 2, 3], SPELLED)
+    pieces = stream([*ids, 1, 2, 3], SPELLED, tuple(before))
     assert "".join(pieces).endswith("abc")
 
 
