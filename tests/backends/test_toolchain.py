@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import shutil
+import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from mmfree_compiler.backends.cpu import toolchain
+from mmfree_compiler.backends.cpu import cache, toolchain
 from mmfree_compiler.errors import ToolchainError
 
 HOST = toolchain.host_triple()
@@ -72,6 +75,36 @@ def test_a_failing_compiler_is_quoted_and_leaves_nothing(answer: Path) -> None:
     with pytest.raises(ToolchainError, match="absent"):
         toolchain.link([answer.with_name("absent.o")], answer.with_name("answer.so"), HOST)
     assert [path.name for path in answer.parent.iterdir()] == ["answer.c"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "warning(zcu): unable to write cached ZIR code for lib/std/zip.zig to z/f42c: NoSpaceLeft",
+        "fatal error: error in backend: IO failure on output stream: No space left on device",
+        "error: unable to build glibc shared objects: DiskQuota",
+    ],
+)
+@pytest.mark.parametrize("kind", ["cache", "temporary"])
+def test_a_full_disk_is_named(
+    said: str, kind: str, answer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disk_usage(path: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=0 if path == full else 1 << 40)
+
+    folders = {"cache": cache.folder("zig"), "temporary": Path(tempfile.gettempdir())}
+    variables = {"cache": "XDG_CACHE_HOME", "temporary": "TMPDIR"}
+    full = folders[kind]
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    failing = [sys.executable, "-c", f"import sys; sys.exit({said!r} + 'x' * 5000)"]
+    fake = toolchain.Toolchain("fake", lambda: "1", lambda _: failing)
+    monkeypatch.setattr(toolchain, "TOOLCHAINS", {"fake": fake})
+    with pytest.raises(ToolchainError) as caught:
+        toolchain.compile_object(answer, HOST)
+    assert str(caught.value) == (
+        f"{kind} folder {full}: no space left. "
+        f"Free 64 MB there, or set {variables[kind]} to another folder"
+    )
 
 
 def test_a_call_of_an_absent_runtime_is_refused(answer: Path) -> None:

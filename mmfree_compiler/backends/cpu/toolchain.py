@@ -2,7 +2,7 @@
 
 Zig carries the C library's stubs for every architecture, so that no compiler need be installed and
 a library links against glibc 2.17 wherever it is made. Its first link for a triple builds them, a
-few seconds, into the user's cache folder.
+few seconds and some 50 MB, into the user's cache folder.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ THREADS_SOURCE = Path(__file__).with_name("threads.c")
 # Of TVM's runtime, what threads.c defines. Anything else would be called through a null pointer.
 RUNTIME = {b"__TVMBackendParallelBarrier", b"__TVMBackendParallelLaunch"}
 STDERR_TAIL = 2000  # characters
+DISK_FULL = ("No space left", "NoSpaceLeft", "quota exceeded", "DiskQuota")  # the system's, Zig's
 
 
 @dataclass(frozen=True)
@@ -130,18 +131,32 @@ def _renamed_to(path: Path) -> Iterator[Path]:
 
 def _run(triple: str, arguments: Sequence[str]) -> None:
     toolchain = find_toolchain()
-    stubs = str(cache.folder("zig"))
-    environment = os.environ | {"ZIG_GLOBAL_CACHE_DIR": stubs, "ZIG_LOCAL_CACHE_DIR": stubs}
+    stubs = cache.folder("zig")
+    names = ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR")
+    environment = os.environ | dict.fromkeys(names, str(stubs))
     command = [*toolchain.command(triple), *arguments]
     try:
         subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        said = str(getattr(error, "stderr", None) or "").strip()[-STDERR_TAIL:]
+        said = str(getattr(error, "stderr", None) or "").strip()
+        if any(words in f"{error}\n{said}" for words in DISK_FULL):
+            raise _disk_full(stubs) from None
         raise ToolchainError(
             f"{toolchain.name} toolchain for {triple}",
-            f"{error}\n{said}".strip(),
+            f"{error}\n{said[-STDERR_TAIL:]}".strip(),
             f"Try the other one: MMFREE_LINKER={'|'.join(TOOLCHAINS)}",
         ) from None
+
+
+def _disk_full(stubs: Path) -> ToolchainError:
+    """What is said of the fuller one of the folders that a toolchain writes to."""
+    places = (
+        ("cache", stubs, "XDG_CACHE_HOME"),
+        ("temporary", Path(tempfile.gettempdir()), "TMPDIR"),
+    )
+    kind, folder, variable = min(places, key=lambda place: shutil.disk_usage(place[1]).free)
+    mend = f"Free 64 MB there, or set {variable} to another folder"
+    return ToolchainError(f"{kind} folder {folder}", "no space left", mend)
 
 
 def _zig_version() -> str | None:
