@@ -33,7 +33,6 @@ from mmfree_compiler.cli.bench import thread_counts
 from mmfree_compiler.doctor import examine
 from mmfree_compiler.errors import InputError, MmfreeError
 from mmfree_compiler.runtime.cpu_features import processor
-from mmfree_compiler.runtime.threads import resolve_threads
 from mmfree_compiler.wording import counted
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -54,7 +53,7 @@ def main(
     """Measure, write cpu.json into the folder, and publish."""
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder, _chosen(peers, PEERS, "peers"), _chosen(tasks, TASKS, "tasks"), repeat)
-    counts = [resolve_threads(count) for count in thread_counts(threads)]
+    counts = thread_counts(threads)
     for shape in map(Shape.of, shapes.split(",")):
         run.prepare(shape, fresh)
         for count in counts:

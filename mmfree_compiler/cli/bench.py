@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from mmfree_compiler.runtime import Session
 
 FEWEST_RUNS = 5
+MOST_TOKENS = 1 << 20  # of a prompt: their ids lie in memory
 
 
 def bench(
     model: ArtifactPath,
-    prompt_tokens: Annotated[int, typer.Option(min=1)] = 128,
-    new_tokens: Annotated[int, typer.Option(min=2)] = 64,
+    prompt_tokens: Annotated[
+        int, typer.Option(help="Tokens to read at once.", min=1, max=MOST_TOKENS)
+    ] = 128,
+    new_tokens: Annotated[int, typer.Option(help="Tokens to write, one by one.", min=2)] = 64,
     threads: Annotated[str, typer.Option(help="Thread counts to measure, such as 1,2.")] = "1",
     repeat: Annotated[int, typer.Option(help="Runs after a warm-up.", min=FEWEST_RUNS)] = 5,
     json: Json = False,
@@ -68,11 +71,13 @@ def bench(
 
 
 def thread_counts(threads: str) -> list[int]:
-    """The numbers of "1,2". Raises InputError."""
+    """The numbers of "1,2". Raises InputError unless a session takes each."""
+    from mmfree_compiler.runtime.threads import MAX_THREADS, resolve_threads
+
     try:
-        return [int(count) for count in threads.split(",")]
-    except ValueError:
-        cause = "no numbers, separated by commas"
+        return [resolve_threads(int(count)) for count in threads.split(",")]
+    except ValueError:  # an InputError is one too
+        cause = f"no whole numbers from 1 to {MAX_THREADS}, separated by commas"
         raise InputError(f"threads {threads!r}", cause, "Write --threads 1,2") from None
 
 

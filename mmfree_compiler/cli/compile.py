@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mmfree_compiler.cli.measure import peak_rss
-from mmfree_compiler.cli.options import Json
+from mmfree_compiler.cli.options import CheckpointPath, Json
 from mmfree_compiler.cli.output import emit, facts, progress, size
 from mmfree_compiler.errors import ArtifactError, InputError
 from mmfree_compiler.target import Target
@@ -23,9 +23,9 @@ STAGES = ("load", "trace", "passes", "codegen", "save")
 
 
 def compile_checkpoint(
-    checkpoint: Annotated[Path, typer.Argument(help="A folder: config.json and *.safetensors.")],
+    checkpoint: CheckpointPath,
     output: Annotated[Path, typer.Option("-o", "--output", help="The model.mmfree to write.")],
-    target: Annotated[str, typer.Option(help="cpu, or cpu:VARIANT,...")] = "cpu",
+    target: Annotated[str, typer.Option(help="cpu, or cpu:VARIANT,... (see doctor).")] = "cpu",
     check: Annotated[
         bool, typer.Option("--check", help="Compare every pass's graph with the one before.")
     ] = False,

@@ -26,13 +26,15 @@ def train(
         typer.Argument(help="Files or folders of text; python: what every Python carries."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The checkpoint folder to write.")],
-    hidden_size: Annotated[int | None, typer.Option()] = None,
-    layers: Annotated[int | None, typer.Option()] = None,
+    hidden_size: Annotated[int | None, typer.Option(help="Width of the model.")] = None,
+    layers: Annotated[int | None, typer.Option(help="Layers of the model.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     batch: Annotated[int | None, typer.Option(help="Sequences a step.")] = None,
     length: Annotated[int | None, typer.Option(help="Bytes a sequence.")] = None,
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr")] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", "--lr", help="After warming up, the largest.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same model.")] = None,
     bfloat16: Annotated[
         bool, typer.Option("--bfloat16", help="Matrix products in bfloat16: faster on new CPUs.")
     ] = False,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from mmfree_compiler.cli.options import Json, Threads
+from mmfree_compiler.cli.options import CheckpointPath, Json, Threads
 from mmfree_compiler.cli.output import emit, facts, grid, progress
 from mmfree_compiler.wording import counted
 
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def tune(
-    checkpoint: Annotated[Path, typer.Argument(help="A folder: config.json and *.safetensors.")],
+    checkpoint: CheckpointPath,
     threads: Threads = None,
     json: Json = False,
 ) -> None:

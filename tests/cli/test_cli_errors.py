@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from mmfree_compiler import cli, doctor
@@ -73,9 +74,22 @@ def test_stdin_that_is_no_text(tiny_artifact: Path) -> None:
     assert_one_line((result.exit_code, result.stdout, result.stderr), "stdin", "UTF-8")
 
 
-@pytest.mark.parametrize("threads", ["0", "x", "1,", "-1"])
+@pytest.mark.parametrize("threads", ["0", "x", "1,", "-1", "", "1,257", "9" * 5000])
 def test_bad_bench_threads(tiny_artifact: Path, threads: str) -> None:
-    assert_one_line(invoke("bench", tiny_artifact, f"--threads={threads}"), "threads")
+    said = invoke("bench", tiny_artifact, f"--threads={threads}")
+    assert_one_line(said, "threads", "from 1 to 256, separated by commas. Write --threads 1,2")
+
+
+def test_bench_of_more_tokens_than_memory_holds(tiny_artifact: Path) -> None:
+    code, _, stderr = invoke("bench", tiny_artifact, "--prompt-tokens", str(10**12))
+    assert code == 2
+    assert "--prompt-tokens" in stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_says_what_it_is(command: str) -> None:
+    documented = get_command(app).commands[command].params  # type: ignore[attr-defined]
+    assert [option.name for option in documented if not option.help] == []
 
 
 def test_compile_to_an_unknown_target(tiny_checkpoint: Path, tmp_path: Path) -> None:
