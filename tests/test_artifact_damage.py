@@ -267,6 +267,8 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "absent", tmp_path / "pipe"):
         with pytest.raises(ArtifactError, match="is no file"):
             read_artifact(path)
+    with pytest.raises(ArtifactError, match="File name too long"):
+        read_artifact(tmp_path / ("a" * 300))
 
 
 def test_crc_of_named_members_only(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ A cpu artifact holds native code: loading it is running a program. Load only wha
 checks here find damage and refuse malformed files, they do not make hostile kernels safe.
 """
 
-from mmfree_compiler.artifact.archive import read_archive, replacing, write_archive
+from mmfree_compiler.artifact.archive import check_writable, read_archive, replacing, write_archive
 from mmfree_compiler.artifact.file import Artifact, read_artifact
 from mmfree_compiler.artifact.manifest import (
     SCHEMA_VERSION,
@@ -30,6 +30,7 @@ __all__ = [
     "TensorEntry",
     "Variant",
     "aligned_empty",
+    "check_writable",
     "pack_constants",
     "read_archive",
     "read_artifact",

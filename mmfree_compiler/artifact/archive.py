@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Container, Iterator, Mapping
@@ -72,21 +73,39 @@ def write_archive(path: Path, members: Mapping[str, Bytes]) -> None:
 
     Raises ArtifactError when the file cannot be written; `path` is then as it was.
     """
+    with _writable(path), replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, data in members.items():
+            large = data.nbytes >= _ZIP64_FROM
+            entry = _entry(name, data.nbytes, file.tell(), large)
+            with archive.open(entry, "w", force_zip64=large) as member:
+                member.write(data.data)
+
+
+def check_writable(path: Path) -> None:
+    """Raise ArtifactError where `write_archive` would before its first byte."""
+    with _writable(path), tempfile.TemporaryFile(dir=path.parent):
+        pass
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Raise ArtifactError where `path` is nothing that can be written, or the block cannot."""
     try:
+        if path.is_dir():
+            raise _unwritable(path, "is a folder", "Name a file in it")
         if (path.exists() and not path.is_file()) or "\0" in str(path):
-            mend = "Name a new or a regular file"  # renaming over a device would remove it
-            raise ArtifactError(repr(str(path)), "cannot be written: is no file", mend)
-        with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
-            for name, data in members.items():
-                large = data.nbytes >= _ZIP64_FROM
-                entry = _entry(name, data.nbytes, file.tell(), large)
-                with archive.open(entry, "w", force_zip64=large) as member:
-                    member.write(data.data)
+            # Renaming over a device would remove it.
+            raise _unwritable(path, "is no file", "Name a new or a regular file")
+        if not path.parent.is_dir():
+            raise _unwritable(path, "its folder does not exist", "Make it first")
+        yield
     except OSError as error:
-        cause = f"cannot be written: {error.strerror or error}"
-        raise ArtifactError(
-            str(path), cause, "Choose a folder with write access and room"
-        ) from error
+        mend = "Choose a folder with write access and room"
+        raise _unwritable(path, error.strerror or str(error), mend) from error
+
+
+def _unwritable(path: Path, cause: str, mend: str) -> ArtifactError:
+    return ArtifactError(repr(str(path)), f"cannot be written: {cause}", mend)
 
 
 def _entry(name: str, size: int, offset: int, large: bool) -> zipfile.ZipInfo:
@@ -115,14 +134,14 @@ def read_archive(path: Path, crc: Container[str] = ()) -> Archive:
     The CRC-32 of members named in `crc` is verified; others are not read at all. Raises
     ArtifactError when the file is missing, unreadable or not a well-formed archive of this kind.
     """
-    if not path.is_file():  # opening a pipe would wait for ever
-        raise ArtifactError(str(path), "is no file", "Check the path")
     try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise ArtifactError(str(path), "is no file", "Check the path")
         with path.open("rb") as file:
             return _read(str(path), file, crc)
     except OSError as error:
         cause = f"cannot be read: {error.strerror or error}"
-        raise ArtifactError(str(path), cause, "Check its permissions") from error
+        raise ArtifactError(str(path), cause, "Check the path and its permissions") from error
 
 
 def _read(thing: str, file: BinaryIO, crc: Container[str]) -> Archive:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mmfree_compiler.cli.measure import peak_rss
 from mmfree_compiler.cli.options import CheckpointPath, Json
 from mmfree_compiler.cli.output import emit, facts, progress, size
-from mmfree_compiler.errors import ArtifactError, InputError
+from mmfree_compiler.errors import InputError
 from mmfree_compiler.target import Target
 
 if TYPE_CHECKING:
@@ -33,11 +33,10 @@ def compile_checkpoint(
     json: Json = False,
 ) -> None:
     """Compile a checkpoint folder to one file that runs without torch and without a compiler."""
+    from mmfree_compiler.artifact import check_writable
+
     goal, bits = Target.parse(target), _density(density)
-    if output.is_dir():
-        raise ArtifactError(str(output), "is a folder", "Name a file in it")
-    if not output.parent.is_dir():  # better now than after a minute of work
-        raise ArtifactError(str(output), "its folder does not exist", "Make it first")
+    check_writable(output)  # better now than after a minute of work
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with progress(*columns, TimeElapsedColumn(), quiet=json) as bar:
         stages = _Stages(bar)

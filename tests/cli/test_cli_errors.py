@@ -110,6 +110,21 @@ def test_compile_into_no_folder(tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert_one_line(invoke("compile", tiny_checkpoint, "-o", tmp_path), "is a folder")
 
 
+@pytest.mark.parametrize(
+    ("output", "cause"),
+    [
+        ("a" * 300, "File name too long"),
+        ("/dev/null", "is no file"),
+        ("/proc/model.mmfree", "cannot be written"),
+    ],
+)
+def test_an_output_that_cannot_be_is_said_before_the_work(
+    output: str, cause: str, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmfree_compiler.models.load_checkpoint", None)
+    assert_one_line(invoke("compile", tiny_checkpoint, "-o", output), cause)
+
+
 def test_the_reference_target_cannot_be_saved(tiny_checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "m"
     said = invoke("compile", tiny_checkpoint, "-o", output, "--target", "reference")
