@@ -16,13 +16,14 @@ from torch import Tensor, fx, nn
 from mmfree_compiler import backends, explain, passes
 from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.backends import Backend, Density, Details
-from mmfree_compiler.errors import InputError, TargetError
+from mmfree_compiler.errors import ArtifactError, CheckpointError, InputError, TargetError
 from mmfree_compiler.fallback import EagerModel, eager_model
 from mmfree_compiler.models import MLGRU, MatMulFreeLM, load_checkpoint
 from mmfree_compiler.program import Program
 from mmfree_compiler.runtime import Session
 from mmfree_compiler.runtime.launcher import Launcher
 from mmfree_compiler.runtime.threads import resolve_threads
+from mmfree_compiler.runtime.tokenizer import Tokenizer
 from mmfree_compiler.target import Target
 from mmfree_compiler.trace import trace
 
@@ -226,6 +227,16 @@ def _details(graph: fx.GraphModule, names: tuple[str, ...], module: nn.Module | 
     tokenizer = None
     if isinstance(module, MatMulFreeLM):
         model = module.config.model_dump()
-        path = module.tokenizer_path
-        tokenizer = path.read_bytes() if path else None
+        tokenizer = _tokenizer(module.tokenizer_path) if module.tokenizer_path else None
     return Details(model, QUANTIZATION, names, notes, tokenizer)
+
+
+def _tokenizer(path: Path) -> bytes:
+    """tokenizer.json at `path`. Raises CheckpointError when it is seen to be none."""
+    text = path.read_bytes()
+    try:
+        if Tokenizer.available():
+            Tokenizer(text)
+    except ArtifactError as error:
+        raise CheckpointError(str(path), error.cause, "Fetch the checkpoint again") from error
+    return text

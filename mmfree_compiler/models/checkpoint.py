@@ -37,6 +37,7 @@ def load_checkpoint(path: str | Path) -> MatMulFreeLM:
     damaged files, and NaN or infinite weights, for which every page is read once.
     """
     folder = Path(path)
+    _check_path(folder)
     config = ModelConfig.read(folder / CONFIG)
     with torch.device("meta"):
         model = MatMulFreeLM(config)
@@ -49,6 +50,14 @@ def load_checkpoint(path: str | Path) -> MatMulFreeLM:
     _check_finite(folder, model)
     model.tokenizer_path = folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
     return model.eval()
+
+
+def _check_path(folder: Path) -> None:
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        cause = "its path is no UTF-8, which safetensors needs"
+        raise CheckpointError(str(folder), cause, "Rename it") from None
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -72,8 +81,8 @@ def _stored(folder: Path) -> Iterator[tuple[str, Tensor]]:
                 for name in opened.keys():  # noqa: SIM118 - not a mapping
                     yield name, opened.get_tensor(name)
         except (SafetensorError, OSError, ValueError) as error:
-            mend = "Fetch the checkpoint again"
-            raise CheckpointError(str(file), f"cannot be read: {error}", mend) from None
+            cause = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+            raise CheckpointError(str(file), cause, "Fetch the checkpoint again") from None
 
 
 def _read_ahead(file: Path) -> None:

@@ -220,6 +220,22 @@ def test_pipes_are_not_waited_for(folder: Path, name: str) -> None:
         load_checkpoint(folder)
 
 
+def test_missing_weights_are_said_in_a_few_words(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(folder)
+    expected = "cannot be read: No such file or directory. Fetch the checkpoint again"
+    assert str(caught.value) == f"{folder / WEIGHTS}: {expected}"
+
+
+def test_a_path_that_is_no_utf8(folder: Path) -> None:
+    """What safetensors cannot open is not damaged."""
+    renamed = folder.rename(folder.with_name(os.fsdecode(b"caf\xe9")))
+    with pytest.raises(CheckpointError, match=r"no UTF-8.*Rename") as caught:
+        load_checkpoint(renamed)
+    assert "again" not in str(caught.value)
+
+
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 4000), position=st.integers(0, 1500), byte=st.integers(0, 255))
 def test_damaged_weight_files_never_crash(
