@@ -16,7 +16,7 @@ from mmfree_compiler.backends.cpu import cache, retuned, tuning
 from mmfree_compiler.backends.cpu.isa import ISAS
 from mmfree_compiler.backends.cpu.tuning import CANDIDATES, Tuning, find, keep
 from mmfree_compiler.compiler import CompiledModel
-from mmfree_compiler.errors import InputError
+from mmfree_compiler.errors import InputError, ToolchainError
 from mmfree_compiler.runtime import Session
 
 pytestmark = pytest.mark.usefixtures("cold")
@@ -36,6 +36,13 @@ def test_what_is_kept_is_found_and_taken() -> None:
     keep(first.program, "portable", OTHER)
     assert find(first.program, "portable") == OTHER
     assert compiled("portable").artifact.manifest.variants[0].tuning == asdict(OTHER)
+
+
+def test_what_cannot_be_kept_is_said(cold: Path) -> None:
+    program = compiled("portable").program
+    cold.rename(cold.with_name("away"))
+    with pytest.raises(ToolchainError, match="XDG_CACHE_HOME"):
+        keep(program, "portable", OTHER)
 
 
 def test_for_these_shapes_and_this_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from mmfree_compiler.backends.cpu import cache
+from mmfree_compiler.errors import ToolchainError
 from mmfree_compiler.program import Program
 from mmfree_compiler.runtime.cpu_features import processor
 
@@ -51,8 +52,15 @@ def find(program: Program, variant: str) -> Tuning | None:
 
 
 def keep(program: Program, variant: str, tuning: Tuning) -> None:
-    """Have compilations of the same shapes for `variant` on this CPU take `tuning`."""
-    cache.store(_key(program, variant), json.dumps(asdict(tuning)).encode())
+    """Have compilations of the same shapes for `variant` on this CPU take `tuning`.
+
+    Raises ToolchainError when the cache does not hold it.
+    """
+    key, text = _key(program, variant), json.dumps(asdict(tuning)).encode()
+    cache.store(key, text)
+    if cache.load(key) != text:
+        thing, cause = f"cache folder {cache.folder('objects')}", "cannot keep the settings"
+        raise ToolchainError(thing, cause, "Make room, or set XDG_CACHE_HOME to another folder")
 
 
 def _key(program: Program, variant: str) -> str:
