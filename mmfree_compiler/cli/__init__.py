@@ -6,12 +6,16 @@ One command a file; torch and TVM are imported inside the commands that need the
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
 
 def main() -> None:
     """The entry point `mmfree`. Errors are one line on stderr; MMFREE_DEBUG shows tracebacks."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a terminal cannot show, as stderr has it: models write any character.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from mmfree_compiler.cli.app import app
     except ModuleNotFoundError as error:

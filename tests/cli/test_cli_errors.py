@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -201,9 +202,18 @@ def test_a_full_disk_behind_stdout_is_no_bug(monkeypatch: pytest.MonkeyPatch) ->
     assert "bug" not in str(left.value)
 
 
-def run_python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run_python(
+    code: str, *arguments: str | Path, encoding: str = "utf-8"
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_what_a_terminal_cannot_show(tiny_artifact: Path) -> None:
+    code = "from mmfree_compiler.cli import main; main()"
+    shown = run_python(code, "inspect", tiny_artifact, encoding="ascii:strict")
+    assert shown.returncode == 0, shown.stderr
 
 
 @pytest.mark.parametrize("package", ["typer", "rich"])
