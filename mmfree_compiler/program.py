@@ -21,7 +21,7 @@ Attr = int | float | str | None
 ValueType = Literal["float32", "int8", "int64"]
 
 VECTOR = 16  # rows of floats are padded to whole vectors of this many elements
-LINE = 64  # rows of codes are padded to cache lines
+LINE = 64  # bytes of a cache line; rows of codes are padded to whole ones
 # Zeros that follow every row of codes, at least: a weight layout's last block of columns may reach
 # past the row (layouts.py: a block has at most 20).
 CODES_SLACK = 19
@@ -158,10 +158,14 @@ Step = Stage | Loop
 
 @dataclass(frozen=True)
 class Storage:
-    """Where a value waits between stages: an arena and an offset in elements a token."""
+    """Where a value waits between stages: its rows in an arena, in elements.
+
+    `offset` is that of one token's row; of n tokens the rows begin at n times as much.
+    """
 
     arena: str  # "shared": floats made by tiles; "private": floats made by rows; "codes": int8
     offset: int
+    stride: int  # from one token's row to the next
 
 
 @dataclass(frozen=True)

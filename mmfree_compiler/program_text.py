@@ -31,7 +31,7 @@ def _lines(program: Program) -> Iterator[str]:
         at = program.state_offset(slot.name)
         yield f"  state {slot.name}: float32{list(slot.shape)}{count} at {at}"
     for name, storage in program.storage.items():
-        yield f"  storage {name}: {storage.arena}[{storage.offset}]"
+        yield f"  storage {name}: {storage.arena}[{storage.offset}] stride {storage.stride}"
     if program.arenas:
         yield "  arenas " + ", ".join(f"{name} {size}" for name, size in program.arenas.items())
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import networkx as nx
+import numpy as np
 
 from mmfree_compiler.ops import OPS
-from mmfree_compiler.program import Loop, Program, Storage
+from mmfree_compiler.program import LINE, Loop, Program, Storage, Value
 
 
 @dataclass
@@ -43,7 +44,8 @@ class PlanMemory:
             here = [life for life in lives if life.arena == arena]
             offsets, arenas[arena] = _first_fit(here)
             for life, offset in zip(here, offsets, strict=True):
-                storage |= {name: Storage(arena, offset) for name in life.names}
+                place = Storage(arena, offset, life.width)
+                storage |= dict.fromkeys(life.names, place)
         return replace(program, storage=storage, arenas=arenas)
 
 
@@ -61,11 +63,20 @@ def _lives(program: Program) -> list[_Life]:
         if name in arenas:
             root = same[name]
             root = same.get(root, root)
-            life = lives.setdefault(root, _Life(arenas[root], program.values[root].stride))
+            life = lives.setdefault(root, _Life(arenas[root], _stride(program.values[root])))
             life.touch(stage)
             if name not in life.names:
                 life.names.append(name)
     return list(lives.values())
+
+
+def _stride(value: Value) -> int:
+    """Elements from row to row: an odd number of cache lines.
+
+    So one column of many tokens' rows is spread over all sets of a cache. Widths of models are
+    multiples of high powers of two, which would leave it a few sets, or a single one.
+    """
+    return value.stride | LINE // np.dtype(value.dtype).itemsize
 
 
 def _arenas(program: Program) -> dict[str, str]:

@@ -21,7 +21,7 @@ from mmfree_compiler.backends.cpu.isa import ISAS
 from mmfree_compiler.backends.cpu.tuning import Tuning
 from mmfree_compiler.compiler import CompiledModel
 from mmfree_compiler.errors import ToolchainError
-from mmfree_compiler.program import Node, Program, Stage, Storage
+from mmfree_compiler.program import Node, Program, Stage
 
 NAMES = ("x86-64-v3", "portable")
 TUNINGS = {name: ISAS[name].tuning for name in NAMES}
@@ -188,7 +188,7 @@ def _tensor(field: str) -> Callable[..., tuple[Program, Tensors]]:
 def _storage(program: Program, tensors: Tensors) -> tuple[Program, Tensors]:
     storage = dict(program.storage)
     name, place = storage.popitem()
-    storage[name] = Storage(place.arena, place.offset + 16)
+    storage[name] = replace(place, offset=place.offset + 16)
     return replace(program, storage=storage), tensors
 
 

@@ -112,7 +112,8 @@ def test_values_that_share_a_stage_do_not_share_storage(programs: dict[str, Prog
         spans = {}
         for name in names & program.storage.keys():
             storage = program.storage[name]
-            stop = storage.offset + program.values[name].stride
+            stop = storage.offset + storage.stride
+            assert storage.stride >= program.values[name].stride
             spans[same.get(name, name)] = (storage.arena, storage.offset, stop)
             assert stop <= program.arenas[storage.arena]
         held = list(spans.values())

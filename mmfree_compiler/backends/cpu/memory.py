@@ -86,16 +86,17 @@ class Memory:
         return self.program.values[name].width
 
     def stride(self, name: str) -> int:
-        return self.program.values[name].stride
+        """Elements from one token's row of a value that waits in an arena to the next."""
+        return self.program.storage[name].stride
 
     def row(self, name: str, place: Place) -> tuple[Buffer, Expr]:
         """The buffer and the element at which the token's row of a value begins."""
-        stride = self.stride(name)
         if name in self.program.inputs:
+            stride = self.program.values[name].stride
             return self.buffers[input_buffer(name)], place.token * stride
         storage = self.program.storage[name]
         if self.tokens > 1 or storage.arena == "shared":
-            at = storage.offset * self.tokens + place.token * stride
+            at = storage.offset * self.tokens + place.token * storage.stride
         else:
             at = place.thread * self.program.arenas[storage.arena] + storage.offset
         return self.buffers[storage.arena], at
