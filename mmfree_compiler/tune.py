@@ -78,7 +78,7 @@ def tune(
 
 
 def _settings(isa: Isa) -> tuple[str, ...]:
-    return ("prefetch", "columns", "stretch") if isa.matrices else ("prefetch", "tokens")
+    return ("prefetch",) if isa.matrices else ("prefetch", "tokens")
 
 
 def _gains(

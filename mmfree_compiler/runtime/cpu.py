@@ -39,9 +39,7 @@ from mmfree_compiler.runtime.pace import Pace
 
 Array = NDArray[np.generic]
 
-ABI = 3  # the number of the convention above; a change of it is a new number
-# Tokens that matrix units take at once: so many rows of codes past a chunk's last may be read.
-MATRIX_TOKENS = 32
+ABI = 4  # the number of the convention above; a change of it is a new number
 # Packed weights that a thread of a decode step should at least read (0.2 ms from DRAM): with less,
 # the step gains little from another thread, and waits for it when the machine is busy.
 BYTES_PER_THREAD = 4 << 20
@@ -156,7 +154,7 @@ def _scratch(plan: MemoryPlan, threads: int) -> list[Any]:
     sizes = (
         (plan.shared * plan.chunk, np.float32),
         (plan.private * rows, np.float32),
-        (plan.codes * (rows + MATRIX_TOKENS), np.int8),
+        (plan.codes * rows, np.int8),
         (plan.scratch * threads, np.uint8),
     )
     return [tvm_ffi.from_dlpack(_reserve(size, dtype)) for size, dtype in sizes]

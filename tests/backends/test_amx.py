@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from amx_emulation import emulate_amx
-from op_modules import mm, ternary
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from op_modules import TinyLM, mm, runnable_variants, ternary
 from torch import Tensor, nn
 
 import mmfree_compiler as mmf
-from mmfree_compiler.runtime import cpu_features
+from mmfree_compiler.runtime import Session, cpu_features
 from mmfree_compiler.runtime.cpu_features import AMX, VARIANTS, lacks
 
 
@@ -36,6 +39,35 @@ def test_chunks_of_tokens_go_to_the_matrix_units(tokens: int, used: bool) -> Non
     before = emulator.amx_emulated()
     model(x)
     assert (emulator.amx_emulated() > before) == used
+
+
+@pytest.fixture(scope="module")
+def sessions() -> list[Session]:
+    """The same model on matrix units and on vectors; widths of a tile and a half, and more."""
+    if "x86-64-amx" not in runnable_variants():
+        pytest.skip("no AMX, and no AVX-512 to emulate it on")
+    ids = torch.zeros(2, 3, dtype=torch.int64)
+    variants = ("x86-64-amx", "x86-64-avx512vbmi")
+    model = TinyLM(D=100, inner=80, F=180, L=2)
+    made = [mmf.compile(model, f"cpu:{name}", example_inputs=(ids,)) for name in variants]
+    return [Session(each.artifact, 2) for each in made]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_every_count_of_tokens_and_logits(sessions: list[Session], data: st.DataObject) -> None:
+    """Tiles of tokens may be cut at both ends; results are those of vectors, to the bit."""
+    tokens = data.draw(st.integers(1, 150))
+    first = data.draw(st.integers(0, tokens - 1))
+    ids = np.random.default_rng(tokens).integers(37, size=tokens)
+    slots = np.sort(np.random.default_rng(first).integers(3, size=tokens)).astype(np.int32)
+    found = []
+    for session in sessions:
+        state = session.language_model.fork(None, 3).array
+        logits = session.language_model.advance(ids, slots, state, first)
+        found.append((logits.copy(), state))
+    for ours, expected in zip(*found, strict=True):
+        assert np.array_equal(ours, expected)
 
 
 def test_no_permission_is_no_amx(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from mmfree_compiler.runtime import Session
 
 pytestmark = pytest.mark.usefixtures("cold")
 RUNNABLE = runnable_variants()
-OTHER = Tuning(tokens=6, prefetch=0, stretch=16, columns=4)
+OTHER = Tuning(tokens=6, prefetch=0)
 
 
 def compiled(name: str) -> CompiledModel:
@@ -62,8 +62,8 @@ NO_TUNINGS = (
     b"null",
     b"[1]",
     b'{"prefetch": 0}',
-    b'{"tokens": 16, "prefetch": 0, "stretch": 16}',
-    b'{"tokens": 6, "prefetch": 0, "stretch": 16, "more": 1}',
+    b'{"tokens": 16, "prefetch": 0}',
+    b'{"tokens": 6, "prefetch": 0, "more": 1}',
 )
 
 
@@ -96,18 +96,18 @@ def test_settings_change_no_result(name: str) -> None:
 def test_the_search_keeps_the_fastest(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Speeds are made up: 8 tokens, or a stretch of 64, and prefetching 32 blocks are the best."""
+    """Speeds are made up: 8 tokens and prefetching 32 blocks are the best."""
     told: list[str] = []
 
     def gains(_: object, tunings: list[Tuning], *__: object) -> list[float]:
-        good = [(t.prefetch == 32) + (t.tokens == 8) + (t.stretch == 64) for t in tunings]
+        good = [(t.prefetch == 32) + (t.tokens == 8) for t in tunings]
         return [1 + 0.1 * (score - good[0]) for score in good]
 
     monkeypatch.setattr(search, "_gains", gains)
     report = search.tune(tiny_checkpoint, 1, told.append)
     isa = ISAS[report.variant]
     assert report.tuning.prefetch == 32
-    assert (report.tuning.stretch == 64) if isa.matrices else (report.tuning.tokens == 8)
+    assert report.tuning.tokens == (isa.tuning.tokens if isa.matrices else 8)
     made = mmf.compile(tiny_checkpoint, f"cpu:{report.variant}").artifact.manifest.variants[0]
     assert made.tuning == asdict(report.tuning)
 
@@ -120,8 +120,7 @@ def test_chance_is_not_kept(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(search, "_gains", gains)
     report = search.tune(tiny_checkpoint, 1)
-    isa = ISAS[report.variant]
-    assert replace(report.tuning, columns=isa.tuning.columns) == isa.tuning
+    assert report.tuning == ISAS[report.variant].tuning
 
 
 def test_the_search_measures(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,11 +128,7 @@ def test_the_search_measures(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(search, "ROUNDS", 1)
     told: list[str] = []
     report = search.tune(tiny_checkpoint, 1, told.append)
-    settings = (
-        ("prefetch", "columns", "stretch")
-        if ISAS[report.variant].matrices
-        else ("prefetch", "tokens")
-    )
+    settings = ("prefetch",) if ISAS[report.variant].matrices else ("prefetch", "tokens")
     assert {trial.setting for trial in report.trials} == set(settings)
     assert len(told) >= len(report.trials) + len(settings)  # what wins is measured again
     assert all(trial.gain > 0 for trial in report.trials)

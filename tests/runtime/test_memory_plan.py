@@ -6,13 +6,13 @@ import pytest
 
 from mmfree_compiler.artifact import MemoryPlan
 from mmfree_compiler.errors import ArtifactError
-from mmfree_compiler.runtime.cpu import MATRIX_TOKENS, _scratch
+from mmfree_compiler.runtime.cpu import _scratch
 
 
 def test_arenas_are_as_planned() -> None:
     plan = MemoryPlan(shared=3, private=5, codes=7, scratch=64, chunk=2)
     shapes = [tuple(arena.shape) for arena in _scratch(plan, threads=4)]
-    assert shapes == [(6,), (20,), (7 * (4 + MATRIX_TOKENS),), (256,)]
+    assert shapes == [(6,), (20,), (28,), (256,)]
 
 
 @pytest.mark.parametrize(

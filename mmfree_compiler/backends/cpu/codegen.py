@@ -19,7 +19,8 @@ from mmfree_compiler.interrupts import uninterrupted
 from mmfree_compiler.layouts import LAYOUTS
 from mmfree_compiler.program import Program
 
-CHUNK = 128  # tokens a prefill call takes: unpacking the weights hides behind the products
+# Tokens a prefill call takes, whole tiles of matrix units: unpacking hides behind the products.
+CHUNK = 128
 # More than half of TVM's time, and without them the object is the same, to the byte or, in prefill,
 # to some scalar instructions: buffers are emitted as small as they need be, branches where they
 # belong, there are no virtual threads, and `tirx.StmtSimplify` simplifies all of it once more.

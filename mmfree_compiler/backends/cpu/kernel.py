@@ -46,7 +46,7 @@ class Kernel:
     @property
     def engine(self) -> Engine:
         """What multiplies chunks of tokens."""
-        return Amx(self.isa.tuning) if self.isa.matrices else Vectors()
+        return Amx(self.program, self.isa.tuning) if self.isa.matrices else Vectors()
 
     @property
     def scratch_bytes(self) -> int:
@@ -60,7 +60,10 @@ def emit(kernel: Kernel, tensors: Mapping[str, TensorEntry]) -> tvm.tirx.PrimFun
         I.func_name(kernel.name)
         I.func_attr({"global_symbol": kernel.name, "tirx.noalias": True})
         buffers, (count, first, threads) = arguments(kernel.program)
-        memory = Memory(kernel.program, buffers, tensors, kernel.tokens, kernel.scratch_bytes)
+        together = 1 if kernel.decode else kernel.engine.together
+        memory = Memory(
+            kernel.program, buffers, tensors, kernel.tokens, together, kernel.scratch_bytes
+        )
         I.evaluate(T.call_extern("int32", "mmfree_set_threads", threads))
         emitter = _Emitter(kernel, memory, count, first, threads)
         with I.attr(0, "pragma_parallel_launch_point", 1):
@@ -160,7 +163,7 @@ class _Emitter:
             at = replace(place, column=I.bind(first * LANES))
             Panel(engine, self.memory, at, columns, start, self.count).emit(nodes)
 
-        with engine.ready(self.memory, place.thread, self.count - start):
+        with engine.ready(self.memory, place.thread, start, self.count):
             if panels:
                 with self._share(place.thread, T.int32(0), T.int32(panels)) as panel:
                     emit(panel * engine.columns, engine.columns)

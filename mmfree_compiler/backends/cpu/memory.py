@@ -9,14 +9,14 @@ a thread's own: the integer sums of a panel, and what matrix units work in.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm.script import tirx as T
 from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.artifact import TensorEntry
 from mmfree_compiler.backends.cpu.vector import FLOATS, LANES, Buffer, Expr, load, store
-from mmfree_compiler.program import TABLE, VECTOR, Program, round_up
+from mmfree_compiler.program import LINE, TABLE, VECTOR, Program, round_up
 
 ARENAS = {"shared": "float32", "private": "float32", "codes": "int8", "scratch": "uint8"}
 SUM = 1  # a scale's row holds the scale at 0 and the sum of its codes, as int32 bits, here
@@ -70,12 +70,14 @@ def output_buffer(name: str) -> str:
 @dataclass(frozen=True)
 class Memory:
     """Addresses. `tensors`: the constants' places in weights.bin; `tokens`: the largest M;
-    `scratch_bytes`: of one thread's scratch. The constants' data are not there."""
+    `together`: how many tokens' codes lie in lines side by side (see `codes`); `scratch_bytes`: of
+    one thread's scratch. The constants' data are not there."""
 
     program: Program
     buffers: dict[str, Buffer]
     tensors: Mapping[str, TensorEntry]
     tokens: int
+    together: int = 1
     scratch_bytes: int = 0
 
     def scratch(self, thread: Expr) -> tuple[Buffer, Expr]:
@@ -100,6 +102,16 @@ class Memory:
         else:
             at = place.thread * self.program.arenas[storage.arena] + storage.offset
         return self.buffers[storage.arena], at
+
+    def codes(self, name: str, place: Place, column: Expr) -> tuple[Buffer, Expr]:
+        """The buffer and the element of a token's codes of a value, from a column on.
+
+        Rows of `together` tokens are cut into lines: the tokens' first lines follow each other,
+        then their second ones.
+        """
+        within = place.token % self.together
+        buffer, at = self.row(name, replace(place, token=place.token - within))
+        return buffer, at + (column // LINE * self.together + within) * LINE + column % LINE
 
     def load(self, name: str, place: Place, column: Expr, dtype: str = FLOATS) -> Expr:
         buffer, at = self.row(name, place)

@@ -97,9 +97,11 @@ class Vectors:
 
     columns = 1
     reserved = 0
-    slack = 0
+    together = 1
 
-    def ready(self, _memory: Memory, _thread: Expr, _count: Expr) -> AbstractContextManager[None]:
+    def ready(
+        self, _memory: Memory, _thread: Expr, _start: Expr, _count: Expr
+    ) -> AbstractContextManager[None]:
         return nullcontext()
 
     def multiply(self, panel: Panel, index: int, node: Node) -> None:
@@ -107,7 +109,7 @@ class Vectors:
         assert codes is not None
         tile = Tile.of(memory, panel.place, node)
         rows, first = memory.row(codes, replace(panel.place, token=panel.start))
-        sums, at = panel.sums(index, 0, T.int32(0))
+        sums, at = panel.sums(index, 0, panel.start)
         arguments = [
             T.address_of(tile.buffer[tile.start]),
             tile.blocks,

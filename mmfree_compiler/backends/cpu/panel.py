@@ -18,7 +18,7 @@ from mmfree_compiler.backends.cpu import vector as v
 from mmfree_compiler.backends.cpu.memory import Memory, Place
 from mmfree_compiler.backends.cpu.tiles import epilogue
 from mmfree_compiler.backends.cpu.vector import LANES, Buffer, Expr
-from mmfree_compiler.program import Node, Program
+from mmfree_compiler.program import Node, Program, round_up
 
 ROW = 4 * LANES  # bytes of a token's 16 sums
 
@@ -26,8 +26,9 @@ ROW = 4 * LANES  # bytes of a token's 16 sums
 class Engine(Protocol):
     """What multiplies.
 
-    A panel is up to `columns` tiles of 16 columns wide. Of a thread's scratch the first `reserved`
-    bytes are the engine's own; it may write sums for `slack` tokens more than there are.
+    A panel is up to `columns` tiles of 16 columns wide. Codes of so many tokens lie `together`
+    (memory.py), and sums of as many may be written at once. Of a thread's scratch the first
+    `reserved` bytes are the engine's own.
     """
 
     @property
@@ -35,10 +36,12 @@ class Engine(Protocol):
     @property
     def reserved(self) -> int: ...
     @property
-    def slack(self) -> int: ...
+    def together(self) -> int: ...
 
-    def ready(self, memory: Memory, thread: Expr, count: Expr) -> AbstractContextManager[None]:
-        """The thread's engine is set up in the body, for `count` tokens."""
+    def ready(
+        self, memory: Memory, thread: Expr, start: Expr, count: Expr
+    ) -> AbstractContextManager[None]:
+        """The thread's engine is set up in the body, for tokens `start` to `count`."""
 
     def multiply(self, panel: Panel, index: int, node: Node) -> None:
         """The integer sums of `node`, the panel's product `index`, to where `panel.sums` says."""
@@ -61,11 +64,11 @@ class Panel:
         for i, node in enumerate(found):
             self.engine.multiply(self, i, node)
         # Columns inside: a token's rows lie pages apart, and each visit to one costs a TLB miss.
-        with I.serial(0, self.count - self.start) as token:
+        with I.serial(self.start, self.count) as token:
             for column in range(self.columns):
                 totals = {n.outputs[0]: self._total(i, column, token) for i, n in enumerate(found)}
                 at = self.place.column + column * LANES
-                place = replace(self.place, token=self.start + token, column=at)
+                place = replace(self.place, token=token, column=at)
                 epilogue(self.memory, place, nodes, totals)
 
     def scratch(self, offset: Expr) -> tuple[Buffer, Expr]:
@@ -74,10 +77,9 @@ class Panel:
         return buffer, at + offset
 
     def sums(self, product: int, column: int, token: Expr) -> tuple[Buffer, Expr]:
-        """Where the 16 sums of a token (counted from `start`) lie in a tile of columns."""
-        height = self.memory.tokens + self.engine.slack
-        row = (product * self.engine.columns + column) * height + token
-        return self.scratch(self.engine.reserved + row * ROW)
+        """Where the 16 sums of a token lie, in a tile of columns."""
+        row = (product * self.engine.columns + column) * _height(self.engine, self.memory.tokens)
+        return self.scratch(self.engine.reserved + (row + token) * ROW)
 
     def _total(self, product: int, column: int, token: Expr) -> Expr:
         buffer, at = self.sums(product, column, token)
@@ -87,7 +89,12 @@ class Panel:
 def scratch_bytes(engine: Engine, program: Program, tokens: int) -> int:
     """Bytes of scratch that a thread needs for chunks of `tokens`."""
     most = max((len(products(stage.tiles)) for stage in program.stages()), default=0)
-    return engine.reserved + most * engine.columns * (tokens + engine.slack) * ROW
+    return engine.reserved + most * engine.columns * _height(engine, tokens) * ROW
+
+
+def _height(engine: Engine, tokens: int) -> int:
+    """Rows of sums of a tile of columns."""
+    return round_up(tokens, engine.together)
 
 
 def products(nodes: tuple[Node, ...]) -> list[Node]:

@@ -178,18 +178,20 @@ def _write_codes(
     factor = v.splat(I.bind(T.float32(CODE_MAX) / absmax * inverse))
     total = v.register("int32")
     v.store(total, 0, v.splat_int(0))
-    buffer, at = memory.row(codes, place)
+
+    def write(column: Expr, code: Expr) -> None:
+        v.store(*memory.codes(codes, place, column), T.Cast(f"int8x{LANES}", code))
 
     def body(column: Expr, lanes: int) -> None:
         # |row * factor| <= 127 (1 + 2^-22): rounding cannot leave int8, so there is no clamp.
         rounded = v.round_half_even(_valid(row(column), lanes) * factor)
         code = I.bind(T.Cast(v.INTS, rounded))
-        v.store(buffer, at + column, T.Cast(f"int8x{LANES}", code))
+        write(column, code)
         v.store(total, 0, v.load(total, 0, v.INTS) + code)
 
     _columns(memory.width(codes), body)
     for column in range(round_up(memory.width(codes), LANES), memory.stride(codes), LANES):
-        v.store(buffer, at + column, T.broadcast(T.int8(0), LANES))  # see program.CODES_SLACK
+        write(column, v.splat_int(0))  # see program.CODES_SLACK
     floats, start = memory.row(scale, place)
     I.buffer_store(floats, absmax / T.float32(CODE_MAX), [start])
     summed = T.reinterpret("float32", v.fold(total, _add, "int32"))

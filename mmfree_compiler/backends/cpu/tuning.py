@@ -22,22 +22,16 @@ class Tuning:
     """`tokens`: the most tokens of a chunk that vectors take at once, below 16 (see isa.BLOCKS).
 
     `prefetch`: how many blocks of weights ahead (64 bytes each) are asked for.
-    `stretch`: how many packed blocks of a tile are unpacked at once for matrix units, `columns` how
-    many tiles wide their panels are: 32 blocks of two tiles fill 16 or 20 KiB, which stay in L1.
     """
 
     tokens: int
     prefetch: int = 128
-    stretch: int = 32
-    columns: int = 2
 
 
 # What a search tries.
 CANDIDATES: dict[str, tuple[int, ...]] = {
     "prefetch": (0, 32, 64, 128, 256),
     "tokens": (2, 4, 6, 8, 12, 15),
-    "stretch": (16, 32, 64),
-    "columns": (2, 4),
 }
 
 
