@@ -144,6 +144,21 @@ def test_integer_sums_are_exact(variant: str, shape: tuple[int, int], density: f
 
 
 @variants
+@densities
+def test_the_largest_sums_do_not_overflow(variant: str, density: float) -> None:
+    """Codes of one sign against weights of +1, whose digits are 2: int16 sums reach 32512."""
+    weight, one = torch.ones(16, 1000, dtype=torch.int8), torch.ones(1)
+    x = torch.full((8, 1000), 127.0) * torch.tensor([1.0, -1.0] * 4)[:, None]
+
+    def linear(x: Tensor) -> object:
+        return mm.ternary_linear(*mm.quantize(x, 1e-5), weight, one, None)
+
+    model = compiled(variant, Apply(linear), x, density=density)
+    for some in (x[:1], x[1:2], x):
+        assert torch.equal(model(some), some.sum(1, keepdim=True).expand(-1, 16))
+
+
+@variants
 def test_scans_follow_sequences(variant: str) -> None:
     weight = rows(24, 4, seed=5)
 

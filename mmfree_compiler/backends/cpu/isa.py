@@ -50,6 +50,8 @@ class Isa:
 
 _X86 = {"kind": "llvm", "mtriple": "x86_64-linux-gnu"}
 _AVX512 = ["+avx512vnni", "-prefer-256-bit"]
+# Else LLVM shortens chains of sums, and 16 registers no longer hold what it adds up beside them.
+_IN_ORDER = ["-x86-machine-combiner:bool=false"]
 _AARCH64 = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "generic"}
 
 _VNNI = "llvm.x86.avx512.vpdpbusd"
@@ -84,7 +86,7 @@ ISAS: dict[str, Isa] = {
             Dot(f"{_VNNI}.256", 32, True, avx2_lookup),
             _NARROW,
         ),
-        Isa("x86-64-v3", _X86 | {"mcpu": "x86-64-v3"}, Maddubs(), _NARROW),
+        Isa("x86-64-v3", _X86 | {"mcpu": "x86-64-v3", "cl-opt": _IN_ORDER}, Maddubs(), _NARROW),
         Isa("portable", _X86 | {"mcpu": "x86-64"}, Arithmetic(), _NARROW),
         Isa(
             "aarch64-i8mm",

@@ -21,7 +21,7 @@ from mmfree_compiler.backends.cpu import vector as v
 from mmfree_compiler.backends.cpu.isa import Isa
 from mmfree_compiler.backends.cpu.memory import Memory, Place
 from mmfree_compiler.backends.cpu.panel import Panel
-from mmfree_compiler.backends.cpu.products import BLOCK, lanes, total
+from mmfree_compiler.backends.cpu.products import BLOCK, Blocks, Codes, Part, lanes, total
 from mmfree_compiler.backends.cpu.vector import LANES, Buffer, Expr
 from mmfree_compiler.layouts import LAYOUTS, Layout
 from mmfree_compiler.program import Node
@@ -59,7 +59,8 @@ def multiply(isa: Isa, tile: Tile, rows: Sequence[Row]) -> Sums:
     sums = v.register("int32", size)
     for lane in range(0, size, LANES):
         v.store(sums, lane, v.splat_int(0))
-    with I.serial(0, tile.blocks) as k:
+
+    def block(k: Expr) -> tuple[Part, Codes]:
         at = I.bind(tile.start + T.Cast("int64", k) * T.int64(BLOCK))
         prefetch(tile.buffer, at, isa.tuning.prefetch)
 
@@ -72,7 +73,9 @@ def multiply(isa: Isa, tile: Tile, rows: Sequence[Row]) -> Sums:
                 "int32", v.load(row, first + k * layout.block + 4 * field, "int8x4")
             )
 
-        product.add(layout.name, part, four_codes, sums, tokens)
+        return part, four_codes
+
+    product.add(layout.name, Blocks(tile.blocks, block), sums, tokens)
     return lambda token: total(product, layout.name, sums, token, tokens)
 
 

@@ -8,9 +8,10 @@ subtracts the sum of the codes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Protocol
 
@@ -18,13 +19,30 @@ from tvm.script import tirx as T
 from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.backends.cpu.lookups import avx2_lookup
-from mmfree_compiler.backends.cpu.unpack import DIGITS, FIELDS, SHIFTS, Field, Lookup
-from mmfree_compiler.backends.cpu.vector import INTS, LANES, Buffer, Expr, load, splat_int, store
+from mmfree_compiler.backends.cpu.unpack import DIGITS, FIELDS, SHIFTS, Lookup
+from mmfree_compiler.backends.cpu.vector import (
+    INTS,
+    LANES,
+    Buffer,
+    Expr,
+    load,
+    register,
+    splat_int,
+    store,
+)
 
 BLOCK = 64  # bytes of a block of packed weights
 
 Part = Callable[[int, int], Expr]  # (first byte, bytes) -> that part of the block, uint8
 Codes = Callable[[int, int], Expr]  # (token, field) -> the int32 that holds its four codes
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of a tile, and the codes that go with each: `at(k)` emits what block k needs."""
+
+    count: Expr
+    at: Callable[[Expr], tuple[Part, Codes]]
 
 
 class Product(Protocol):
@@ -38,8 +56,8 @@ class Product(Protocol):
     def shifts(self, layout: str, tokens: int, /) -> tuple[int, ...]:
         """Of a token's accumulators, when `tokens` go together."""
 
-    def add(self, layout: str, block: Part, codes: Codes, sums: Buffer, tokens: int) -> None:
-        """Add one block's products."""
+    def add(self, layout: str, blocks: Blocks, sums: Buffer, tokens: int) -> None:
+        """Add the products of all blocks."""
 
 
 def lanes(product: Product, layout: str, tokens: int) -> int:
@@ -82,12 +100,16 @@ class Dot:
             return SHIFTS[layout]
         return (0,) * max(1, INDEPENDENT * self.width // (BLOCK * tokens))
 
-    def add(self, layout: str, block: Part, codes: Codes, sums: Buffer, tokens: int) -> None:
+    def add(self, layout: str, blocks: Blocks, sums: Buffer, tokens: int) -> None:
+        with I.serial(0, blocks.count) as k:
+            self._block(layout, *blocks.at(k), sums, tokens)
+
+    def _block(self, layout: str, block: Part, codes: Codes, sums: Buffer, tokens: int) -> None:
         count = len(self.shifts(layout, tokens))
         for first in range(0, BLOCK, self.width):
             fields = FIELDS[layout](block(first, self.width), self.width, self.lookup)
             for s, field in enumerate(fields):
-                digits = field.in_place() if self._in_place(tokens) else field.digits()
+                digits = field.digits(field.shift if self._in_place(tokens) else 0)
                 for token in range(tokens):
                     at = (s % count * tokens + token) * LANES + first // 4
                     self._multiply(sums, at, digits, codes(token, s))
@@ -104,63 +126,119 @@ class Dot:
         store(sums, at, after, count)
 
 
-# --- AVX2: vpmaddubsw makes int16 pairs (at most 5 * 2 * 2 * 128, no saturation), vpmaddwd int32 --
+# --- sums of int16, widened when they might overflow ----------------------------------------------
+
+# A pair is two codes times two digits: at most 2 * 2 * 127 and at least 2 * 2 * -128. So many pairs
+# add up to 32512 at most and -32768 at least, which int16 holds; times 2**n, so many >> n.
+PAIRS = 64
+
+AddBlock = Callable[[Part, Codes, Buffer], None]  # adds pairs to accumulators of 32 int16 each
+Widen = Callable[[Expr], Expr]  # int16x16 -> int32x8: sums of neighbours
+
+
+def _widened(
+    blocks: Blocks, span: int, block: AddBlock, widen: Widen, sums: Buffer, size: int
+) -> None:
+    """Add all blocks' products to the `size` lanes of `sums`: pairs by `block`, `span` at a time.
+
+    int16 lanes 2i and 2i + 1 hold what int32 lane i is the sum of.
+    """
+    pairs, half = register("int16", 2 * size), LANES // 2
+    with I.serial(0, (blocks.count + span - 1) // span) as turn:
+        for lane in range(0, size, LANES):
+            store(pairs, 2 * lane, _int16(0), 2 * LANES)
+        first = I.bind(turn * span)
+        with I.serial(first, T.min(first + span, blocks.count)) as k:
+            block(*blocks.at(k), pairs)
+        for lane in range(0, size, half):
+            found = I.bind(load(pairs, 2 * lane, f"int16x{LANES}"))
+            _grow(sums, lane, widen(found), f"int32x{half}")
+
+
+def _grow(cells: Buffer, lane: int, vector: Expr, kind: str) -> None:
+    store(cells, lane, load(cells, lane, kind) + vector, int(kind.partition("x")[2]))
+
+
+def _int16(value: int) -> Expr:
+    return T.broadcast(T.int16(value), 2 * LANES)
 
 
 class Maddubs:
-    """One accumulator a token: its sums grow once a block."""
+    """AVX2: vpmaddubsw multiplies and adds pairs.
 
-    def shifts(self, _layout: str, _tokens: int, /) -> tuple[int, ...]:
-        return (0,)
+    Shifts and masks to unpack are shared by several tokens. One token's digits stay where two
+    shifts less leave them, times 1 or 4, each with an accumulator of its own.
+    """
 
-    def add(self, layout: str, block: Part, codes: Codes, sums: Buffer, tokens: int) -> None:
+    def shifts(self, layout: str, tokens: int, /) -> tuple[int, ...]:
+        return tuple(sorted(self._fields(layout, tokens)))
+
+    def add(self, layout: str, blocks: Blocks, sums: Buffer, tokens: int) -> None:
+        span = min((PAIRS >> left) // n for left, n in self._fields(layout, tokens).items())
+        block = partial(self._block, layout, tokens)
+        _widened(blocks, span, block, _madd, sums, lanes(self, layout, tokens))
+
+    def _fields(self, layout: str, tokens: int) -> Counter[int]:
+        """How many fields of a block are multiplied at each shift to the left."""
+        return Counter(self._left(shift, tokens) for shift in SHIFTS[layout])
+
+    @staticmethod
+    def _left(shift: int, tokens: int) -> int:
+        return shift % 4 if tokens == 1 else 0
+
+    def _block(self, layout: str, tokens: int, block: Part, codes: Codes, pairs: Buffer) -> None:
         half = BLOCK // 2
-        ones = T.broadcast(T.int16(1), 16)
-        for first in range(0, BLOCK, half):
-            fields: Sequence[Field] = FIELDS[layout](block(first, half), half, avx2_lookup)
-            digits = [field.digits() for field in fields]
-            for token in range(tokens):
-                pairs = [_maddubs(weights, codes(token, s)) for s, weights in enumerate(digits)]
-                quads = T.call_llvm_pure_intrin(
-                    "int32x8", "llvm.x86.avx2.pmadd.wd", reduce(add, pairs), ones
-                )
-                _grow(sums, token * LANES + first // 4, quads, half // 4)
+        shifts = self.shifts(layout, tokens)
+        # Several tokens: both halves field by field, so that a token's codes serve both at once and
+        # registers hold all accumulators. One: half by half, as its codes stay in registers.
+        for parts in [(0, half)] if tokens > 1 else [(0,), (half,)]:
+            halves = [FIELDS[layout](block(first, half), half, avx2_lookup) for first in parts]
+            for s, fields in enumerate(zip(*halves, strict=True)):
+                left = self._left(fields[0].shift, tokens)
+                digits = [field.digits(left) for field in fields]
+                for token in range(tokens):
+                    at = (shifts.index(left) * tokens + token) * 2 * LANES
+                    for first, weights in zip(parts, digits, strict=True):
+                        found = _maddubs(weights, codes(token, s))
+                        _grow(pairs, at + first // 2, found, "int16x16")
 
 
 def _maddubs(weights: Expr, codes: Expr) -> Expr:
-    broadcast = T.reinterpret("int8x32", T.broadcast(codes, LANES // 2))
-    return T.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.pmadd.ub.sw", weights, broadcast)
+    four = T.reinterpret("int8x32", T.broadcast(codes, LANES // 2))
+    return T.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.pmadd.ub.sw", weights, four)
 
 
-def _grow(sums: Buffer, offset: int, vector: Expr, count: int = LANES) -> None:
-    store(sums, offset, load(sums, offset, f"int32x{count}") + vector, count)
-
-
-# --- portable: int16 products by plain vector arithmetic, widened once a block -------------------
+def _madd(pairs: Expr) -> Expr:
+    ones = T.broadcast(T.int16(1), LANES)
+    return T.call_llvm_pure_intrin("int32x8", "llvm.x86.avx2.pmadd.wd", pairs, ones)
 
 
 class Arithmetic:
-    """Bytes in pairs as int16: the even and the odd byte's digits times the even and odd code."""
+    """Portable: bytes in pairs as int16, the even and the odd byte's digits times their codes."""
 
     def shifts(self, _layout: str, _tokens: int, /) -> tuple[int, ...]:
         return (0,)
 
-    def add(self, layout: str, block: Part, codes: Codes, sums: Buffer, tokens: int) -> None:
-        pairs = T.reinterpret("uint16x32", block(0, BLOCK))
-        low = T.bitwise_and(pairs, T.broadcast(T.uint16(255), 32))
-        high = T.shift_right(pairs, T.broadcast(T.uint16(8), 32))
+    def add(self, layout: str, blocks: Blocks, sums: Buffer, tokens: int) -> None:
+        span = PAIRS // len(SHIFTS[layout])
+        block = partial(self._block, layout, tokens)
+        _widened(blocks, span, block, _add_halves, sums, lanes(self, layout, tokens))
+
+    def _block(self, layout: str, tokens: int, block: Part, codes: Codes, pairs: Buffer) -> None:
+        bytes_ = T.reinterpret("uint16x32", block(0, BLOCK))
+        low = T.bitwise_and(bytes_, T.broadcast(T.uint16(255), 32))
+        high = T.shift_right(bytes_, T.broadcast(T.uint16(8), 32))
         even, odd = (DIGITS[layout](I.bind(T.reinterpret("int16x32", h))) for h in (low, high))
         for token in range(tokens):
-            products = T.broadcast(T.int16(0), 32)
+            products = _int16(0)
             for s in range(len(even)):
                 pair = I.bind(T.reinterpret("int16x32", T.broadcast(codes(token, s), LANES)))
                 first = T.shift_right(T.shift_left(pair, _int16(8)), _int16(8))
                 second = T.shift_right(pair, _int16(8))
                 products = products + even[s] * first + odd[s] * second
-            both = I.bind(T.reinterpret(INTS, products))
-            left = T.shift_right(T.shift_left(both, splat_int(16)), splat_int(16))
-            _grow(sums, token * LANES, left + T.shift_right(both, splat_int(16)))
+            _grow(pairs, token * 2 * LANES, products, "int16x32")
 
 
-def _int16(value: int) -> Expr:
-    return T.broadcast(T.int16(value), 32)
+def _add_halves(pairs: Expr) -> Expr:
+    both, bits = I.bind(T.reinterpret("int32x8", pairs)), T.broadcast(T.int32(16), LANES // 2)
+    return T.shift_right(T.shift_left(both, bits), bits) + T.shift_right(both, bits)

@@ -34,15 +34,11 @@ class Field:
     shift: int
     width: int
 
-    def in_place(self) -> Expr:
-        """The digits times 2**shift, unsigned."""
-        return T.bitwise_and(self.packed, T.broadcast(T.uint8(_TWO_BITS << self.shift), self.width))
-
-    def digits(self) -> Expr:
-        """The digits: 0, 1, 2."""
-        bits = T.broadcast(T.uint8(self.shift), self.width)
-        moved = T.shift_right(self.packed, bits) if self.shift else self.packed
-        return I.bind(T.bitwise_and(moved, T.broadcast(T.uint8(_TWO_BITS), self.width)))
+    def digits(self, left: int = 0) -> Expr:
+        """The digits, 0 to 2, times 2**left, unsigned; `left` is at most `shift`."""
+        right = T.broadcast(T.uint8(self.shift - left), self.width)
+        moved = T.shift_right(self.packed, right) if self.shift > left else self.packed
+        return I.bind(T.bitwise_and(moved, T.broadcast(T.uint8(_TWO_BITS << left), self.width)))
 
 
 # Where each field's two bits lie in its bytes.
