@@ -83,7 +83,7 @@ ISAS: dict[str, Isa] = {
         Isa(
             "x86-64-avxvnni",
             _X86 | {"mcpu": "x86-64-v3", "mattr": ["+avxvnni"]},
-            Dot(f"{_VNNI}.256", 32, True, avx2_lookup),
+            Dot(f"{_VNNI}.256", 32, True, avx2_lookup, registers=12),
             _NARROW,
         ),
         Isa("x86-64-v3", _X86 | {"mcpu": "x86-64-v3", "cl-opt": _IN_ORDER}, Maddubs(), _NARROW),

@@ -21,7 +21,7 @@ from mmfree_compiler.backends.cpu import vector as v
 from mmfree_compiler.backends.cpu.isa import Isa
 from mmfree_compiler.backends.cpu.memory import Memory, Place
 from mmfree_compiler.backends.cpu.panel import Panel
-from mmfree_compiler.backends.cpu.products import BLOCK, Blocks, Codes, Part, lanes, total
+from mmfree_compiler.backends.cpu.products import BLOCK, Blocks, Codes, Part, total
 from mmfree_compiler.backends.cpu.vector import LANES, Buffer, Expr
 from mmfree_compiler.layouts import LAYOUTS, Layout
 from mmfree_compiler.program import Node
@@ -55,10 +55,10 @@ class Tile:
 def multiply(isa: Isa, tile: Tile, rows: Sequence[Row]) -> Sums:
     """Emit the products of a tile with the codes of some tokens."""
     product, layout, tokens = isa.product, tile.layout, len(rows)
-    size = lanes(product, layout.name, tokens)
-    sums = v.register("int32", size)
-    for lane in range(0, size, LANES):
-        v.store(sums, lane, v.splat_int(0))
+    sums = [v.register("int32", LANES * tokens) for _ in product.shifts(layout.name, tokens)]
+    for cells in sums:
+        for lane in range(0, LANES * tokens, LANES):
+            v.store(cells, lane, v.splat_int(0))
 
     def block(k: Expr) -> tuple[Part, Codes]:
         at = I.bind(tile.start + T.Cast("int64", k) * T.int64(BLOCK))

@@ -9,7 +9,7 @@ subtracts the sum of the codes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -19,7 +19,7 @@ from tvm.script import tirx as T
 from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.backends.cpu.lookups import avx2_lookup
-from mmfree_compiler.backends.cpu.unpack import DIGITS, FIELDS, SHIFTS, Lookup
+from mmfree_compiler.backends.cpu.unpack import DIGITS, FIELDS, SHIFTS, Field, Lookup
 from mmfree_compiler.backends.cpu.vector import (
     INTS,
     LANES,
@@ -48,38 +48,44 @@ class Blocks:
 class Product(Protocol):
     """One way to multiply.
 
-    A block of tokens has a grid of accumulators, 16 int32 lanes each: `shifts` says how many a
-    token has, and by how many bits the sums in each are shifted left. Accumulator a of token t lies
-    at lane 16 (a tokens + t).
+    A token has accumulators of 16 int32 lanes: `shifts` says how many, and by how many bits the
+    sums in each are shifted left. For each there is a buffer; token t is at lane 16 t of it.
     """
 
     def shifts(self, layout: str, tokens: int, /) -> tuple[int, ...]:
         """Of a token's accumulators, when `tokens` go together."""
 
-    def add(self, layout: str, blocks: Blocks, sums: Buffer, tokens: int) -> None:
+    def add(self, layout: str, blocks: Blocks, sums: Sequence[Buffer], tokens: int) -> None:
         """Add the products of all blocks."""
 
 
-def lanes(product: Product, layout: str, tokens: int) -> int:
-    """int32 lanes of all accumulators."""
-    return LANES * tokens * len(product.shifts(layout, tokens))
-
-
-def total(product: Product, layout: str, sums: Buffer, token: Expr, tokens: int) -> Expr:
+def total(product: Product, layout: str, sums: Sequence[Buffer], token: Expr, tokens: int) -> Expr:
     """A token's 16 sums. Exact: shifted sums are multiples of 2**shift, below 2^31 for K < 2^17."""
     return reduce(
         add,
         (
-            T.shift_right(load(sums, (a * tokens + token) * LANES, INTS), splat_int(shift))
-            for a, shift in enumerate(product.shifts(layout, tokens))
+            T.shift_right(load(cells, token * LANES, INTS), splat_int(shift))
+            for cells, shift in zip(sums, product.shifts(layout, tokens), strict=True)
         ),
     )
 
 
-# --- dot products of four bytes into int32: one instruction a field; none can saturate -----------
+def _fields(
+    layout: str, block: Part, width: int, lookup: Lookup, tokens: int
+) -> Iterator[tuple[int, list[tuple[int, Field]]]]:
+    """(s, (first byte, field s) of parts of the block, `width` bytes each) in a good order.
 
-# Accumulators that an instruction of latency 5, two at a time, wants: with fewer it waits for them.
-INDEPENDENT = 12
+    Several tokens: field by field, of all parts, so that a token's codes serve all parts at once
+    and leave the registers to sums. One: part by part, as its codes stay in registers.
+    """
+    firsts = range(0, BLOCK, width)
+    for together in [firsts] if tokens > 1 else [[first] for first in firsts]:
+        parts = [FIELDS[layout](block(first, width), width, lookup) for first in together]
+        for s, fields in enumerate(zip(*parts, strict=True)):
+            yield s, list(zip(together, fields, strict=True))
+
+
+# --- dot products of four bytes into int32: one instruction a field; none can saturate -----------
 
 
 @dataclass(frozen=True)
@@ -87,32 +93,39 @@ class Dot:
     """`intrinsic(sums, digits, codes)` on vectors of `width` bytes.
 
     `unsigned`: it takes digits as unsigned bytes, so that one token's fields are multiplied where
-    they lie in their bytes, each into an accumulator of its own.
+    they lie in their bytes, each into an accumulator of its own. `registers` are what accumulators
+    of several tokens may fill: the instruction has a latency of 5 and starts twice a cycle, so that
+    it waits for sums where there are fewer than ten.
     """
 
     intrinsic: str
     width: int
     unsigned: bool
     lookup: Lookup
+    registers: int = 16
 
     def shifts(self, layout: str, tokens: int, /) -> tuple[int, ...]:
         if self._in_place(tokens):
             return SHIFTS[layout]
-        return (0,) * max(1, INDEPENDENT * self.width // (BLOCK * tokens))
+        most = self.registers * self.width // (BLOCK * tokens)
+        return (0,) * max(1, min(most, len(SHIFTS[layout])))
 
-    def add(self, layout: str, blocks: Blocks, sums: Buffer, tokens: int) -> None:
+    def add(self, layout: str, blocks: Blocks, sums: Sequence[Buffer], tokens: int) -> None:
         with I.serial(0, blocks.count) as k:
             self._block(layout, *blocks.at(k), sums, tokens)
 
-    def _block(self, layout: str, block: Part, codes: Codes, sums: Buffer, tokens: int) -> None:
-        count = len(self.shifts(layout, tokens))
-        for first in range(0, BLOCK, self.width):
-            fields = FIELDS[layout](block(first, self.width), self.width, self.lookup)
-            for s, field in enumerate(fields):
-                digits = field.digits(field.shift if self._in_place(tokens) else 0)
-                for token in range(tokens):
-                    at = (s % count * tokens + token) * LANES + first // 4
-                    self._multiply(sums, at, digits, codes(token, s))
+    def _block(
+        self, layout: str, block: Part, codes: Codes, sums: Sequence[Buffer], tokens: int
+    ) -> None:
+        for s, fields in _fields(layout, block, self.width, self.lookup, tokens):
+            digits = [
+                (first // 4, field.digits(field.shift if self._in_place(tokens) else 0))
+                for first, field in fields
+            ]
+            for token in range(tokens):
+                for lane, weights in digits:
+                    at = token * LANES + lane
+                    self._multiply(sums[s % len(sums)], at, weights, codes(token, s))
 
     def _in_place(self, tokens: int) -> bool:
         return self.unsigned and tokens == 1
@@ -132,27 +145,31 @@ class Dot:
 # add up to 32512 at most and -32768 at least, which int16 holds; times 2**n, so many >> n.
 PAIRS = 64
 
-AddBlock = Callable[[Part, Codes, Buffer], None]  # adds pairs to accumulators of 32 int16 each
+# Adds one block's pairs to accumulators like a product's, but of 32 int16 each.
+AddBlock = Callable[[Part, Codes, Sequence[Buffer]], None]
 Widen = Callable[[Expr], Expr]  # int16x16 -> int32x8: sums of neighbours
 
 
 def _widened(
-    blocks: Blocks, span: int, block: AddBlock, widen: Widen, sums: Buffer, size: int
+    blocks: Blocks, span: int, block: AddBlock, widen: Widen, sums: Sequence[Buffer], tokens: int
 ) -> None:
-    """Add all blocks' products to the `size` lanes of `sums`: pairs by `block`, `span` at a time.
+    """Add all blocks' products to `sums`: pairs by `block`, for `span` blocks at a time.
 
     int16 lanes 2i and 2i + 1 hold what int32 lane i is the sum of.
     """
-    pairs, half = register("int16", 2 * size), LANES // 2
+    size, half = LANES * tokens, LANES // 2
+    pairs = [register("int16", 2 * size) for _ in sums]
     with I.serial(0, (blocks.count + span - 1) // span) as turn:
-        for lane in range(0, size, LANES):
-            store(pairs, 2 * lane, _int16(0), 2 * LANES)
+        for cells in pairs:
+            for lane in range(0, size, LANES):
+                store(cells, 2 * lane, _int16(0), 2 * LANES)
         first = I.bind(turn * span)
         with I.serial(first, T.min(first + span, blocks.count)) as k:
             block(*blocks.at(k), pairs)
-        for lane in range(0, size, half):
-            found = I.bind(load(pairs, 2 * lane, f"int16x{LANES}"))
-            _grow(sums, lane, widen(found), f"int32x{half}")
+        for cells, narrow in zip(sums, pairs, strict=True):
+            for lane in range(0, size, half):
+                found = I.bind(load(narrow, 2 * lane, f"int16x{LANES}"))
+                _grow(cells, lane, widen(found), f"int32x{half}")
 
 
 def _grow(cells: Buffer, lane: int, vector: Expr, kind: str) -> None:
@@ -173,10 +190,10 @@ class Maddubs:
     def shifts(self, layout: str, tokens: int, /) -> tuple[int, ...]:
         return tuple(sorted(self._fields(layout, tokens)))
 
-    def add(self, layout: str, blocks: Blocks, sums: Buffer, tokens: int) -> None:
+    def add(self, layout: str, blocks: Blocks, sums: Sequence[Buffer], tokens: int) -> None:
         span = min((PAIRS >> left) // n for left, n in self._fields(layout, tokens).items())
         block = partial(self._block, layout, tokens)
-        _widened(blocks, span, block, _madd, sums, lanes(self, layout, tokens))
+        _widened(blocks, span, block, _madd, sums, tokens)
 
     def _fields(self, layout: str, tokens: int) -> Counter[int]:
         """How many fields of a block are multiplied at each shift to the left."""
@@ -186,21 +203,18 @@ class Maddubs:
     def _left(shift: int, tokens: int) -> int:
         return shift % 4 if tokens == 1 else 0
 
-    def _block(self, layout: str, tokens: int, block: Part, codes: Codes, pairs: Buffer) -> None:
-        half = BLOCK // 2
+    def _block(
+        self, layout: str, tokens: int, block: Part, codes: Codes, pairs: Sequence[Buffer]
+    ) -> None:
         shifts = self.shifts(layout, tokens)
-        # Several tokens: both halves field by field, so that a token's codes serve both at once and
-        # registers hold all accumulators. One: half by half, as its codes stay in registers.
-        for parts in [(0, half)] if tokens > 1 else [(0,), (half,)]:
-            halves = [FIELDS[layout](block(first, half), half, avx2_lookup) for first in parts]
-            for s, fields in enumerate(zip(*halves, strict=True)):
-                left = self._left(fields[0].shift, tokens)
-                digits = [field.digits(left) for field in fields]
-                for token in range(tokens):
-                    at = (shifts.index(left) * tokens + token) * 2 * LANES
-                    for first, weights in zip(parts, digits, strict=True):
-                        found = _maddubs(weights, codes(token, s))
-                        _grow(pairs, at + first // 2, found, "int16x16")
+        for s, fields in _fields(layout, block, BLOCK // 2, avx2_lookup, tokens):
+            left = self._left(fields[0][1].shift, tokens)
+            digits = [(first // 2, field.digits(left)) for first, field in fields]
+            cells = pairs[shifts.index(left)]
+            for token in range(tokens):
+                for lane, weights in digits:
+                    at = token * 2 * LANES + lane
+                    _grow(cells, at, _maddubs(weights, codes(token, s)), "int16x16")
 
 
 def _maddubs(weights: Expr, codes: Expr) -> Expr:
@@ -219,12 +233,14 @@ class Arithmetic:
     def shifts(self, _layout: str, _tokens: int, /) -> tuple[int, ...]:
         return (0,)
 
-    def add(self, layout: str, blocks: Blocks, sums: Buffer, tokens: int) -> None:
+    def add(self, layout: str, blocks: Blocks, sums: Sequence[Buffer], tokens: int) -> None:
         span = PAIRS // len(SHIFTS[layout])
         block = partial(self._block, layout, tokens)
-        _widened(blocks, span, block, _add_halves, sums, lanes(self, layout, tokens))
+        _widened(blocks, span, block, _add_halves, sums, tokens)
 
-    def _block(self, layout: str, tokens: int, block: Part, codes: Codes, pairs: Buffer) -> None:
+    def _block(
+        self, layout: str, tokens: int, block: Part, codes: Codes, pairs: Sequence[Buffer]
+    ) -> None:
         bytes_ = T.reinterpret("uint16x32", block(0, BLOCK))
         low = T.bitwise_and(bytes_, T.broadcast(T.uint16(255), 32))
         high = T.shift_right(bytes_, T.broadcast(T.uint16(8), 32))
@@ -236,7 +252,7 @@ class Arithmetic:
                 first = T.shift_right(T.shift_left(pair, _int16(8)), _int16(8))
                 second = T.shift_right(pair, _int16(8))
                 products = products + even[s] * first + odd[s] * second
-            _grow(pairs, token * 2 * LANES, products, "int16x32")
+            _grow(pairs[0], token * 2 * LANES, products, "int16x32")
 
 
 def _add_halves(pairs: Expr) -> Expr:
