@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from mmfree_compiler.backends.cpu.dots import Dot
 from mmfree_compiler.backends.cpu.lookups import (
     avx2_lookup,
     avx512_lookup,
     neon_lookup,
     vbmi_lookup,
 )
-from mmfree_compiler.backends.cpu.products import Arithmetic, Dot, Maddubs, Product
+from mmfree_compiler.backends.cpu.pairs import Arithmetic, Maddubs
+from mmfree_compiler.backends.cpu.products import Product
 from mmfree_compiler.backends.cpu.tuning import Tuning
 
 # As many tokens as registers hold accumulators for; few tokens in one block beat two smaller ones,
