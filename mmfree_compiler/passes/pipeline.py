@@ -55,7 +55,7 @@ def _tell(observers: Iterable[Observer], name: str, subject: Any, seconds: float
 
 def _debug_observers() -> tuple[Observer, ...]:
     level = os.environ.get("MMFREE_DEBUG", "0")
-    return (print_times, print_subject)[: int(level) if level.isdigit() else 0]
+    return (print_times, print_subject)[: int(level) if level.isdecimal() else 0]
 
 
 def print_times(name: str, subject: Any, seconds: float) -> None:

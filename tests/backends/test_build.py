@@ -17,6 +17,7 @@ from op_modules import TinyLM
 import mmfree_compiler as mmf
 from mmfree_compiler.artifact import TensorEntry
 from mmfree_compiler.backends.cpu import build
+from mmfree_compiler.backends.cpu.codegen import shows_code
 from mmfree_compiler.backends.cpu.isa import ISAS
 from mmfree_compiler.backends.cpu.tuning import Tuning
 from mmfree_compiler.compiler import CompiledModel
@@ -116,6 +117,12 @@ def test_code_that_is_to_be_shown_is_generated(
     monkeypatch.setenv("MMFREE_DEBUG", "3")
     assert built(model) == members(model)
     assert capsys.readouterr().err.count("def prefill") == len(NAMES)
+
+
+@pytest.mark.parametrize("level", ["", "0", "2", "yes", "²", "-3"])
+def test_code_is_shown_from_the_third_level_on(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMFREE_DEBUG", level)
+    assert not shows_code()
 
 
 @pytest.mark.usefixtures("cold", "folder")

@@ -99,11 +99,11 @@ def test_debug_prints_times_and_graphs(
 ) -> None:
     x = torch.randn(2, 5, 32)
     printed = {}
-    for level in ("0", "1", "2"):
+    for level in ("0", "1", "2", "yes", "²"):
         monkeypatch.setenv("MMFREE_DEBUG", level)
         run(GRAPH, trace(Proj(32, 16), (x,)))
         printed[level] = capsys.readouterr().err
-    assert printed["0"] == ""
+    assert printed["0"] == printed["yes"] == printed["²"] == ""
     assert len(printed["1"].splitlines()) == len(GRAPH) + 1
     assert "mmfree.ternary_linear(" in printed["2"]
 

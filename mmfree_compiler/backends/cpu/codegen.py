@@ -37,7 +37,8 @@ IDLE_PASSES = (
 
 def shows_code() -> bool:
     """Whether the user asked to see what is generated."""
-    return int(os.environ.get("MMFREE_DEBUG") or 0) >= 3
+    level = os.environ.get("MMFREE_DEBUG", "")
+    return level.isdecimal() and int(level) >= 3
 
 
 def library(program: Program, isa: Isa, tensors: Mapping[str, TensorEntry]) -> bytes:
