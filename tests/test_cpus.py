@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mmfree_compiler.cpus import available_cpus
 from mmfree_compiler.runtime.threads import resolve_threads
+
+
+def test_threads_as_numpy_counts_them() -> None:
+    assert type(resolve_threads(np.int64(2))) is int  # type: ignore[arg-type]  # as kernels want
 
 
 @pytest.fixture

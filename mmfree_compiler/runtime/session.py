@@ -224,7 +224,7 @@ def _seeds(seed: int | Sequence[int] | None, count: int) -> Sequence[int | None]
     if seed is None:
         return [None] * count
     if isinstance(seed, int | np.integer):
-        return range(seed, seed + count)
+        return range(int(seed), int(seed) + count)
     if not isinstance(seed, Sized):
         raise InputError("seed", f"{seed!r} is no whole number", "Pass one, or one a prompt")
     if len(seed) != count:

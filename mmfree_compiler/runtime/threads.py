@@ -20,4 +20,4 @@ def resolve_threads(threads: int | None) -> int:
     if not isinstance(threads, Integral) or not 1 <= threads <= MAX_THREADS:
         cause = f"{threads!r} is no whole number from 1 to {MAX_THREADS}"
         raise InputError("threads", cause, "Leave it out for all CPUs")
-    return threads
+    return int(threads)

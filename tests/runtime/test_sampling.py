@@ -207,3 +207,10 @@ def test_what_is_said_of_a_bad_setting(name: str, value: Any, message: str) -> N
 def test_bad_seeds_of_a_batch(seed: Any) -> None:
     with pytest.raises(InputError, match="seed"):
         lm_session().generate_batch([[1]], seed=seed)
+
+
+def test_a_seed_as_numpy_counts_it() -> None:
+    seed: Any = np.uint8(255)
+    found = lm_session().generate_batch([[1], [1]], seed=seed, max_new_tokens=8, stop_tokens=())
+    expected = lm_session().generate([1], seed=256, max_new_tokens=8, stop_tokens=())
+    assert found[1].ids == [token.id for token in expected]
