@@ -62,6 +62,8 @@ def run(
 
 
 def _stdin() -> str:
+    if sys.stdin is None:  # the caller closed it
+        raise InputError("stdin", "closed", "Pipe a text into it, or write it after --prompt")
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:

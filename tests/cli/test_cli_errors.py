@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from mmfree_compiler import cli, doctor
 from mmfree_compiler.cli.app import COMMANDS, app
-from mmfree_compiler.errors import ArtifactError, MmfreeError
+from mmfree_compiler.cli.run import run
+from mmfree_compiler.errors import ArtifactError, InputError, MmfreeError
 
 MODEL_COMMANDS = {
     "run": ["--prompt", "a"],
@@ -73,6 +74,12 @@ def test_bad_run(tiny_artifact: Path, options: list[str], words: list[str]) -> N
 def test_stdin_that_is_no_text(tiny_artifact: Path) -> None:
     result = CliRunner().invoke(app, ["run", str(tiny_artifact), "--prompt", "-"], input=b"\xff")
     assert_one_line((result.exit_code, result.stdout, result.stderr), "stdin", "UTF-8")
+
+
+def test_stdin_that_is_closed(tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(InputError, match=r"stdin: closed"):
+        run(tiny_artifact, "-")
 
 
 @pytest.mark.parametrize("threads", ["0", "x", "1,", "-1", "", "1,257", "9" * 5000])
