@@ -232,11 +232,14 @@ def _details(graph: fx.GraphModule, names: tuple[str, ...], module: nn.Module | 
 
 
 def _tokenizer(path: Path) -> bytes:
-    """tokenizer.json at `path`. Raises CheckpointError when it is seen to be none."""
-    text = path.read_bytes()
+    """tokenizer.json at `path`. Raises CheckpointError when it cannot be read or is none."""
     try:
+        text = path.read_bytes()
         if Tokenizer.available():
             Tokenizer(text)
     except ArtifactError as error:
         raise CheckpointError(str(path), error.cause, "Fetch the checkpoint again") from error
+    except OSError as error:
+        cause = f"cannot be read: {error.strerror or error}"
+        raise CheckpointError(str(path), cause, "Check that it is there and readable") from error
     return text

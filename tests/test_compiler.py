@@ -159,9 +159,10 @@ def test_a_tokenizer_that_is_none(tmp_path: Path) -> None:
     """Better now than when the artifact runs, where compiling again would not help."""
     module = tiny_lm()
     module.tokenizer_path = tmp_path / "tokenizer.json"
-    module.tokenizer_path.touch()
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json: no tokenizer.*Fetch"):
-        mmf.compile(module, "reference")
+    for cause in ("cannot be read: No such file", "no tokenizer.*Fetch"):
+        with pytest.raises(CheckpointError, match=rf"tokenizer\.json: {cause}"):
+            mmf.compile(module, "reference")
+        module.tokenizer_path.touch()
 
 
 def test_a_reference_model_is_not_saved(tmp_path: Path) -> None:
