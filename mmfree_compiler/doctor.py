@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import shutil
 import sys
@@ -50,6 +51,7 @@ PACKAGES = (
     Package("torch", "compile, train, verify", "compile"),
     Package("safetensors", "compile, train, verify", "compile"),
     Package("networkx", "compile", "compile"),
+    Package("platformdirs", "compile", "compile"),
     Package("apache-tvm", "compile for cpu", "cpu"),
 )
 
@@ -98,13 +100,22 @@ def _package(package: Package) -> Check:
 
 def _linker() -> Check:
     """Zig from PyPI, or the system's compiler: see backends/cpu/toolchain.py."""
-    try:
-        return Check("linker", "ok", f"ziglang {importlib.metadata.version('ziglang')}")
-    except importlib.metadata.PackageNotFoundError:
-        system = shutil.which("cc")
-    if system:
-        return Check("linker", "ok", system)
+    found = {"zig": _zig(), "system": shutil.which("cc")}
+    wanted = os.environ.get("MMFREE_LINKER")
+    if wanted and not found.get(wanted):
+        cause = f"MMFREE_LINKER={wanted}: {'not installed' if wanted in found else 'none of ours'}"
+        return Check("linker", "failed", cause, f"Unset it; known: {', '.join(found)}")
+    linker = found[wanted] if wanted else found["zig"] or found["system"]
+    if linker:
+        return Check("linker", "ok", linker)
     return Check("linker", "missing", "neither ziglang nor cc", "pip install ziglang")
+
+
+def _zig() -> str | None:
+    try:
+        return f"ziglang {importlib.metadata.version('ziglang')}"
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _self_test() -> Check:
