@@ -53,6 +53,7 @@ def describe(artifact: Artifact, file_size: int) -> dict[str, Any]:
         "kind": manifest.kind,
         "variants": [variant.name for variant in manifest.variants],
         "variant_here": _variant_here(manifest),
+        "calling_conventions": sorted({variant.abi for variant in manifest.variants}),
         "tuning": {variant.name: variant.tuning for variant in manifest.variants},
         "layers": manifest.model.get("num_hidden_layers")
         or max((tensor.count for tensor in manifest.tensors.values()), default=0),
@@ -113,13 +114,15 @@ def _tensor_kind(tensor: TensorEntry) -> str:
 
 
 def _variant_here(manifest: Manifest) -> str | None:
-    """The variant that this machine runs."""
+    """The variant that this runtime runs on this machine."""
+    from mmfree_compiler.runtime.cpu import ABI
     from mmfree_compiler.runtime.cpu_features import choose
 
     try:
-        return str(choose(manifest.variants).name)
+        variant = choose(manifest.variants)
     except TargetError:
         return None
+    return variant.name if variant.abi == ABI else None
 
 
 def _overview(found: dict[str, Any]) -> Table:
@@ -141,7 +144,12 @@ def _overview(found: dict[str, Any]) -> Table:
 
 
 def _here(found: dict[str, Any]) -> str:
-    name = found["variant_here"]
+    from mmfree_compiler.runtime.cpu import ABI
+
+    name, conventions = found["variant_here"], found["calling_conventions"]
+    if conventions and ABI not in conventions:
+        listed = ", ".join(map(str, conventions))
+        return f"none of them: calling convention {listed}, this runtime knows {ABI}"
     if name is None:
         return "none of them"
     settings = ", ".join(f"{key} {value}" for key, value in found["tuning"][name].items())

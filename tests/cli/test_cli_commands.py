@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from mmfree_compiler import doctor, tune
 from mmfree_compiler.cli.app import app
 from mmfree_compiler.cli.measure import Spread, peak_rss
-from mmfree_compiler.runtime import cpu_features, load
+from mmfree_compiler.runtime import cpu, cpu_features, load
 
 
 def invoke(*arguments: str | Path, code: int = 0) -> str:
@@ -79,6 +79,14 @@ def test_inspect_where_no_variant_runs(
     monkeypatch.setenv("MMFREE_VARIANT", "other")
     assert invoke_json("inspect", tiny_artifact)["variant_here"] is None
     assert "none of them" in invoke("inspect", tiny_artifact)
+
+
+def test_inspect_of_another_calling_convention(
+    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "ABI", cpu.ABI + 1)
+    assert invoke_json("inspect", tiny_artifact)["variant_here"] is None
+    assert f"this runtime knows {cpu.ABI}" in " ".join(invoke("inspect", tiny_artifact).split())
 
 
 RUN = ("--prompt", "def ", "--max-new-tokens", "12", "--seed", "3", "--threads", "1")
