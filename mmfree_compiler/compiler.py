@@ -62,17 +62,19 @@ class CompiledModel:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write model.mmfree. Raises TargetError when the target exists in this process only."""
-        if self.launcher is not None:
-            raise TargetError(
-                f"target {self.artifact.manifest.target}",
-                "runs in the process that compiled it and cannot be saved",
-                'Compile for target "cpu"',
-            )
+        check_savable(Target.parse(self.artifact.manifest.target))
         self.artifact.save(path)
 
     def explain(self) -> str:
         """What each pass did, as a table."""
         return explain.text(explain.Note(*note) for note in self.artifact.manifest.notes)
+
+
+def check_savable(target: Target) -> None:
+    """Raise TargetError when what is compiled for `target` exists in this process only."""
+    if backends.get(target.kind).launcher is not None:
+        cause = "runs in the process that compiled it and cannot be saved"
+        raise TargetError(f"target {target}", cause, 'Compile for target "cpu"')
 
 
 class Options(TypedDict, total=False):

@@ -72,6 +72,7 @@ def _compile(
 ) -> Manifest:
     from mmfree_compiler import compiler, models
 
+    compiler.check_savable(target)
     model = models.load_checkpoint(checkpoint)
     stages.enter("trace")
     compiled = compiler.compile(

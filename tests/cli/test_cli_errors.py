@@ -14,7 +14,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from mmfree_compiler import cli, doctor
+from mmfree_compiler import cli, doctor, models
 from mmfree_compiler.cli.app import COMMANDS, app
 from mmfree_compiler.cli.run import run
 from mmfree_compiler.errors import ArtifactError, InputError, MmfreeError
@@ -131,6 +131,14 @@ def test_an_output_that_cannot_be_is_said_before_the_work(
 ) -> None:
     monkeypatch.setattr("mmfree_compiler.models.load_checkpoint", None)
     assert_one_line(invoke("compile", tiny_checkpoint, "-o", output), cause)
+
+
+def test_what_cannot_be_saved_is_not_compiled(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "load_checkpoint", lambda _: pytest.fail("in vain"))
+    said = invoke("compile", tiny_checkpoint, "-o", tmp_path / "a", "--target", "reference")
+    assert_one_line(said, "cannot be saved")
 
 
 def test_the_reference_target_cannot_be_saved(tiny_checkpoint: Path, tmp_path: Path) -> None:
