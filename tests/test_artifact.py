@@ -23,6 +23,7 @@ from mmfree_compiler.artifact import (
     Variant,
     aligned_empty,
     archive,
+    check_writable,
     pack_constants,
     read_artifact,
 )
@@ -173,6 +174,15 @@ def test_full_disk_is_an_artifact_error_and_leaves_the_old_file(tmp_path: Path) 
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.mmfree"]
     assert path.read_bytes() == b"old"
+
+
+def test_names_of_any_length(tmp_path: Path) -> None:
+    longest = tmp_path / ("a" * 255)  # what Linux's file systems take
+    check_writable(longest)
+    sample_artifact().save(longest)
+    assert [*tmp_path.iterdir()] == [longest]
+    with pytest.raises(ArtifactError, match="cannot be written: File name too long"):
+        check_writable(tmp_path / ("a" * 256))
 
 
 def test_saving_into_no_folder_is_an_artifact_error(tmp_path: Path) -> None:

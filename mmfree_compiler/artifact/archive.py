@@ -55,7 +55,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     It is written under a temporary name in the same folder, flushed to the disk and renamed. When
     the block fails, Ctrl-C included, it is removed and what was at `path` stays. Raises OSError.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    # No longer than any other, however long the name that it is for.
+    temporary = path.with_name(f".mmfree-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
             yield file

@@ -23,7 +23,7 @@ def staged(folder: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=".mmfree-", dir=folder.parent))
         yield temporary
         _publish(temporary, folder)
     except (OSError, SafetensorError) as error:  # safetensors wraps a full disk's error

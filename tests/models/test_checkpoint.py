@@ -41,6 +41,11 @@ def rewrite(folder: Path, **tensors: torch.Tensor | None) -> None:
     save_file(merged, folder / WEIGHTS)
 
 
+def test_a_folder_of_the_longest_name(tmp_path: Path) -> None:
+    random_checkpoint(tmp_path / ("a" * 255), ModelConfig.of(8, 1, 16))
+    assert len([*tmp_path.iterdir()]) == 1
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("tied", [False, True])
 def test_round_trip_keeps_bits_and_dtype(tmp_path: Path, dtype: torch.dtype, tied: bool) -> None:
