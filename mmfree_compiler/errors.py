@@ -58,4 +58,4 @@ class InputError(MmfreeError, ValueError):
 
 
 class StateError(InputError):
-    """A state does not belong to this model or batch."""
+    """A state does not belong to this model or batch, or was left half done."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -64,7 +65,24 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Compile MatMul-free language models to ternary kernels, and run them.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("mmfree-compiler"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    wanted: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and leave.", callback=_print_version),
+    ] = False,
+) -> None:
+    """Compile MatMul-free language models to ternary kernels, and run them."""
+
+
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)

@@ -36,7 +36,7 @@ class ModelConfig(BaseModel):
     hidden_ratio: Count = 4
     intermediate_size: Width | None = None
     hidden_act: Literal["swish", "silu"] = "swish"
-    rms_norm_eps: Annotated[float, Field(ge=0, lt=1)] = NORM_EPS
+    rms_norm_eps: Annotated[float, Field(gt=0, lt=1)] = NORM_EPS
     use_lower_bound: bool = True
     use_short_conv: bool = False
     share_conv_kernel: bool = True

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from mmfree_compiler.errors import StateError
 from mmfree_compiler.runtime.language_model import Ids, LanguageModel
 from mmfree_compiler.runtime.launcher import Floats
 from mmfree_compiler.runtime.sampling import Sampler
@@ -46,6 +47,9 @@ class Generation(Iterator[Token]):
 
     A stop token is yielded, without text of its own; text ends before a stop string. `tokens` are
     those yielded so far, `finish_reason` is None until the last one is. One thread at a time.
+
+    What is interrupted within a token (Ctrl-C) cannot go on, as with Python's own generators:
+    `tokens` and `text` stay as they were, another token or the state is a StateError.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Generation(Iterator[Token]):
         self._random, self._stream = random, stream
         self._stops = StopFilter(limits.stop)
         self._state = state
+        self._torn = False  # whether a token was begun and not finished: nothing else is in order
         self._pending = prompt  # ids that are not in the state yet
         self._seen = np.zeros(model.vocab_size, np.bool_)
         self._seen[prompt[prompt < model.vocab_size]] = True  # a model may read more than it says
@@ -80,7 +85,11 @@ class Generation(Iterator[Token]):
 
     @property
     def state(self) -> State:
-        """The state after the prompt and all of `tokens`: a copy, to continue from."""
+        """The state after the prompt and all of `tokens`: a copy, to continue from.
+
+        Raises StateError after an interrupt within a token.
+        """
+        self._check_whole()
         state = self._state.fork()
         self._advance(state, first=self._pending.size)
         return state.advanced([self._pending.size])
@@ -88,8 +97,17 @@ class Generation(Iterator[Token]):
     def __next__(self) -> Token:
         if self.finish_reason is not None:
             raise StopIteration
+        self._check_whole()
+        self._torn = True
         logits = self._advance(self._state, first=self._pending.size - 1)
-        return self._accept(logits[0])
+        token = self._accept(logits[0])
+        self._torn = False
+        return token
+
+    def _check_whole(self) -> None:
+        if self._torn:
+            mend = "Generate again: its prompt and its ids so far are a prompt"
+            raise StateError("generation", "was interrupted within a token", mend)
 
     def _advance(self, state: State, first: int) -> Floats:
         slots = np.zeros(self._pending.size, np.int32)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import mmfree_compiler as mmf
 from mmfree_compiler import doctor, tune
 from mmfree_compiler.cli.app import app
 from mmfree_compiler.cli.measure import Spread, peak_rss
@@ -25,6 +26,10 @@ def invoke(*arguments: str | Path, code: int = 0) -> str:
 
 def invoke_json(*arguments: str | Path, code: int = 0) -> Any:
     return json.loads(invoke(*arguments, "--json", code=code))
+
+
+def test_version() -> None:
+    assert invoke("--version") == f"{mmf.__version__}\n"
 
 
 def test_compile(tiny_checkpoint: Path, tiny_artifact: Path, tmp_path: Path) -> None:

@@ -47,6 +47,33 @@ def test_same_seed_same_text() -> None:
     assert ids_of(PROMPT) != ids_of(PROMPT)  # without a seed, chance
 
 
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_what_is_interrupted_within_a_token_does_not_go_on(
+    before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = lm_session()
+    generation = session.generate(PROMPT, seed=0, max_new_tokens=9, stop_tokens=())
+    for _ in range(before):
+        next(generation)
+    text, state = generation.text, generation.state
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sampler, "sample", interrupted)  # the state has seen the pending ids by then
+        with pytest.raises(KeyboardInterrupt):
+            next(generation)
+    with pytest.raises(StateError, match="generation: was interrupted within a token"):
+        next(generation)
+    with pytest.raises(StateError, match="generation: was interrupted within a token"):
+        _ = generation.state
+    assert (len(generation.ids), generation.text) == (before, text)
+    again = session.generate([*PROMPT, *generation.ids], seed=0, max_new_tokens=1)
+    assert next(again).id in range(VOCAB)
+    assert state.array.shape == again.state.array.shape
+
+
 def test_what_a_generation_tells() -> None:
     generation = SESSION.generate(PROMPT, seed=3, max_new_tokens=5, stop_tokens=())
     assert (generation.tokens, generation.text, generation.finish_reason) == ([], "", None)
