@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_launcher import END, VOCAB, calls_of, lm_artifact, lm_session, session_of
+from fake_launcher import END, VOCAB, calls_of, lm_session
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmfree_compiler.artifact import Port
-from mmfree_compiler.errors import InputError, StateError, ToolchainError
+from mmfree_compiler.errors import InputError, StateError
 from mmfree_compiler.runtime import Session, Token
-from mmfree_compiler.runtime import tokenizer as tokenizer_module
 from mmfree_compiler.runtime.sampling import Sampler
 
 SESSION = lm_session()
@@ -246,82 +245,3 @@ def test_seeds_of_a_batch() -> None:
     with pytest.raises(InputError, match=r"2 for 1 prompt\."):
         SESSION.generate_batch(["x"], seed=[1, 2])
     assert len(SESSION.generate_batch(["x", "x"])) == 2
-
-
-@pytest.mark.parametrize("prompts", [[], None, (), "text", ["a", ""], [[1], [VOCAB]]], ids=str)
-def test_bad_batches(prompts: Any) -> None:
-    with pytest.raises(InputError, match="prompt"):
-        SESSION.generate_batch(prompts)
-
-
-# --- bad input, found before the first token --------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"prompt": ""}, "prompt: empty"),
-        ({"prompt": []}, "prompt"),
-        ({"prompt": [[1, 2]]}, "prompt"),
-        ({"prompt": [1, VOCAB]}, r"id 257 at \(1,\)"),
-        ({"prompt": None}, "prompt"),
-        ({"max_new_tokens": 0}, "max_new_tokens: 0 is no whole number from 1"),
-        ({"max_new_tokens": 1.5}, "max_new_tokens"),
-        ({"temperature": -1}, "temperature"),
-        ({"top_k": -1}, "top_k"),
-        ({"top_p": 0}, "top_p"),
-        ({"repetition_penalty": 0}, "repetition_penalty"),
-        ({"seed": -1}, "seed"),
-        ({"seed": "x"}, "seed"),
-        ({"stop": ""}, "stop"),
-        ({"stop": ["a", 1]}, "stop"),
-        ({"stop": 3}, "stop"),
-        ({"stop": None}, "stop"),
-        ({"state": "state"}, "is a str"),
-        ({"stop_tokens": [VOCAB]}, "stop_tokens"),
-        ({"stop_tokens": ["a"]}, "stop_tokens"),
-    ],
-    ids=str,
-)
-def test_bad_arguments(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        SESSION.generate(**({"prompt": "Hi"} | options))
-
-
-def test_states_that_do_not_fit() -> None:
-    with pytest.raises(StateError, match="another model"):
-        SESSION.generate("Hi", state=lm_session(seed=1).prefill("Hi"))
-    with pytest.raises(StateError, match="2 sequences"):
-        SESSION.generate("Hi", state=SESSION([[1], [2]])[1])
-
-
-def test_artifacts_without_a_tokenizer() -> None:
-    session = lm_session(tokenizer=False)
-    for options in ({"prompt": "Hi"}, {"prompt": [1], "stop": "x"}):
-        with pytest.raises(InputError, match="no tokenizer"):
-            session.generate(**options)
-    tokens = list(session.generate(PROMPT, seed=1, stop_tokens=(), max_new_tokens=4))
-    assert [token.id for token in tokens] == ids_of(
-        PROMPT, seed=1, stop_tokens=(), max_new_tokens=4
-    )
-    assert {token.text for token in tokens} == {""}
-
-
-def test_without_the_tokenizers_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    def find_nothing(_: str) -> None:
-        return None
-
-    monkeypatch.setattr(tokenizer_module, "find_spec", find_nothing)
-    session = lm_session()
-    assert len(ids_of(PROMPT, session, max_new_tokens=2, stop_tokens=())) == 2
-    for options in ({"prompt": "Hi"}, {"prompt": [1], "stop": "x"}):
-        with pytest.raises(ToolchainError, match="pip install"):
-            session.generate(**options)
-
-
-def test_damaged_weights_are_told() -> None:
-    artifact = lm_artifact()
-    weights = artifact.members["weights.bin"]
-    weights.view(np.float32)[: VOCAB * 10] = np.nan
-    with pytest.raises(InputError, match="logits"):
-        next(session_of(artifact).generate(PROMPT))
