@@ -21,6 +21,7 @@ MAX_LINES = 300
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "wording": (set(), set()),
+    "debug": (set(), set()),
     "interrupts": (set(), set()),
     "cpus": (set(), set()),
     "parallel": ({"cpus"}, {"torch"}),
@@ -43,12 +44,13 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "trace": ({"errors", "inplace", "interrupts", "ops", "repeats"}, {"torch"}),
     "explain": (set(), {"torch"}),
     "passes": (
-        {"errors", "explain", "layouts", "ops", "parallel", "program", "wording"},
+        {"debug", "errors", "explain", "layouts", "ops", "parallel", "program", "wording"},
         {"networkx", "numpy", "torch"},
     ),
     # `runtime`: the launcher that runs what a backend emits, and the table of CPU variants.
     "backends": (
-        {"artifact", "errors", "interrupts", "layouts", "ops", "program", "runtime", "target"},
+        {"artifact", "debug", "errors", "interrupts", "layouts", "ops", "program", "runtime"}
+        | {"target"},
         {"numpy", "torch"},
     ),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+from mmfree_compiler import debug
 from mmfree_compiler.errors import MmfreeError
 from mmfree_compiler.explain import listing
 
@@ -54,8 +54,7 @@ def _tell(observers: Iterable[Observer], name: str, subject: Any, seconds: float
 
 
 def _debug_observers() -> tuple[Observer, ...]:
-    level = os.environ.get("MMFREE_DEBUG", "0")
-    return (print_times, print_subject)[: int(level) if level.isdecimal() else 0]
+    return (print_times, print_subject)[: debug.level()]
 
 
 def print_times(name: str, subject: Any, seconds: float) -> None:

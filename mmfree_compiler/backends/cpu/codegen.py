@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import tvm
 
+from mmfree_compiler import debug
 from mmfree_compiler.artifact import TensorEntry
 from mmfree_compiler.backends.cpu import multiply
 from mmfree_compiler.backends.cpu.isa import Isa
@@ -37,8 +37,7 @@ IDLE_PASSES = (
 
 def shows_code() -> bool:
     """Whether the user asked to see what is generated."""
-    level = os.environ.get("MMFREE_DEBUG", "")
-    return level.isdecimal() and int(level) >= 3
+    return debug.level() >= 3
 
 
 def library(program: Program, isa: Isa, tensors: Mapping[str, TensorEntry]) -> bytes:
