@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from mmfree_compiler import __version__
 from mmfree_compiler.cli.bench import bench
 from mmfree_compiler.cli.compile import compile_checkpoint
 from mmfree_compiler.cli.doctor import doctor
@@ -70,7 +70,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(version("mmfree-compiler"))
+        typer.echo(__version__)
         raise typer.Exit
 
 

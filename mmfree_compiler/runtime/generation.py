@@ -49,7 +49,7 @@ class Generation(Iterator[Token]):
     those yielded so far, `finish_reason` is None until the last one is. One thread at a time.
 
     What is interrupted within a token (Ctrl-C) cannot go on, as with Python's own generators:
-    `tokens` and `text` stay as they were, another token or the state is a StateError.
+    `tokens` and `text` stay, another token or the state is a StateError.
     """
 
     def __init__(

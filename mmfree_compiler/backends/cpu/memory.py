@@ -77,8 +77,8 @@ class Memory:
     buffers: dict[str, Buffer]
     tensors: Mapping[str, TensorEntry]
     tokens: int
-    together: int = 1
-    scratch_bytes: int = 0
+    together: int
+    scratch_bytes: int
 
     def scratch(self, thread: Expr) -> tuple[Buffer, Expr]:
         """The buffer and the byte at which the thread's scratch begins."""
