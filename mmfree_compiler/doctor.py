@@ -1,4 +1,4 @@
-"""What this machine can compile and run, and how to mend the rest; free of torch and TVM."""
+"""What this machine can compile and run, and how to hint the rest; free of torch and TVM."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Check:
     name: str
     status: Status
     found: str
-    mend: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ def _self_test() -> Check:
     try:
         error = _tiny_error()
     except ImportError as missing:
-        mend = "pip install 'mmfree-compiler[cpu]'"
-        return Check("self-test", "missing", f"{missing.name} is not installed", mend)
+        hint = "pip install 'mmfree-compiler[cpu]'"
+        return Check("self-test", "missing", f"{missing.name} is not installed", hint)
     except MmfreeError as problem:
         return Check("self-test", "failed", str(problem), "Mend what is named here")
     # One int8 code that flips on a rounding edge moves a logit of this model by less than this.

@@ -1,4 +1,4 @@
-"""The one tree of errors. Every message names the thing, the cause and the mend.
+"""The one tree of errors. Every message names the thing, the cause and the hint.
 
 MmfreeError
 ├── CheckpointError     a checkpoint folder: its config, its tensors, its tokenizer
@@ -16,13 +16,13 @@ MmfreeError
 class MmfreeError(Exception):
     """Base of every error that this package raises on purpose.
 
-    `thing` is what is wrong (a path, a node, an argument), `cause` what is wrong with it, `mend`
+    `thing` is what is wrong (a path, a node, an argument), `cause` what is wrong with it, `hint`
     what the reader can do about it.
     """
 
-    def __init__(self, thing: str, cause: str, mend: str = "") -> None:
-        self.thing, self.cause, self.mend = thing, cause, mend
-        super().__init__(f"{thing}: {cause}" + (f". {mend}" if mend else ""))
+    def __init__(self, thing: str, cause: str, hint: str = "") -> None:
+        self.thing, self.cause, self.hint = thing, cause, hint
+        super().__init__(f"{thing}: {cause}" + (f". {hint}" if hint else ""))
 
 
 class CheckpointError(MmfreeError):

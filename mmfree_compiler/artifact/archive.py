@@ -101,12 +101,12 @@ def _writable(path: Path) -> Iterator[None]:
             raise _unwritable(path, "its folder does not exist", "Make it first")
         yield
     except OSError as error:
-        mend = "Choose a folder with write access and room"
-        raise _unwritable(path, error.strerror or str(error), mend) from error
+        hint = "Choose a folder with write access and room"
+        raise _unwritable(path, error.strerror or str(error), hint) from error
 
 
-def _unwritable(path: Path, cause: str, mend: str) -> ArtifactError:
-    return ArtifactError(repr(str(path)), f"cannot be written: {cause}", mend)
+def _unwritable(path: Path, cause: str, hint: str) -> ArtifactError:
+    return ArtifactError(repr(str(path)), f"cannot be written: {cause}", hint)
 
 
 def _entry(name: str, size: int, offset: int, large: bool) -> zipfile.ZipInfo:

@@ -49,8 +49,8 @@ class Commands(TyperGroup):
             missing = str(error.name).partition(".")[0]
             if missing == "mmfree_compiler":
                 raise
-            mend = "pip install 'mmfree-compiler[all]'"
-            raise _failure(ToolchainError(missing, "is not installed", mend)) from None
+            hint = "pip install 'mmfree-compiler[all]'"
+            raise _failure(ToolchainError(missing, "is not installed", hint)) from None
 
 
 def _failure(error: MmfreeError) -> Exception:

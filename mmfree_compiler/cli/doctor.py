@@ -1,4 +1,4 @@
-"""`mmfree doctor`: what this machine can do, and how to mend the rest."""
+"""`mmfree doctor`: what this machine can do, and how to hint the rest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def doctor(
     table = Table(box=None, pad_edge=False, show_header=False)
     for check in checks:
         status = Text(check.status, COLORS[check.status])
-        table.add_row(status, Text(check.name, "bold"), Text(check.found), Text(check.mend))
+        table.add_row(status, Text(check.name, "bold"), Text(check.found), Text(check.hint))
     emit(json, {"healthy": healthy, "checks": [asdict(check) for check in checks]}, table)
     if not healthy:
         raise typer.Exit(1)

@@ -74,8 +74,8 @@ def train(
 def _check_resume(run: Path, resume: bool) -> None:
     """A run is neither continued nor begun by accident."""
     if run.exists() and not resume:
-        mend = "Pass --resume to continue it, or choose another folder"
-        raise CheckpointError(str(run), "holds a training run", mend)
+        hint = "Pass --resume to continue it, or choose another folder"
+        raise CheckpointError(str(run), "holds a training run", hint)
     if resume and not run.exists():
         raise CheckpointError(str(run), "no training run to resume", "Leave --resume out")
 
@@ -86,8 +86,8 @@ def _read(names: list[str]) -> Corpus:
     if names == [PYTHON]:
         return Corpus.of(python_corpus())
     if PYTHON in names:
-        mend = f"Write ./{PYTHON} if you mean a file"
-        raise InputError("corpus", f"{PYTHON!r} beside other text", mend)
+        hint = f"Write ./{PYTHON} if you mean a file"
+        raise InputError("corpus", f"{PYTHON!r} beside other text", hint)
     return Corpus.read([Path(name) for name in names])
 
 

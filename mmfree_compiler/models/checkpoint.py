@@ -123,8 +123,8 @@ def _check_names_and_shapes(
         if tensor.dtype not in DTYPES:
             problems.append(f"{name} is {tensor.dtype}, not one of {', '.join(DTYPES.values())}")
     if problems:
-        mend = f"Check that {CONFIG} belongs to these weights"
-        raise CheckpointError(str(folder), "; ".join(sorted(problems)), mend)
+        hint = f"Check that {CONFIG} belongs to these weights"
+        raise CheckpointError(str(folder), "; ".join(sorted(problems)), hint)
 
 
 def _check_finite(folder: Path, model: MatMulFreeLM) -> None:

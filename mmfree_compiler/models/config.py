@@ -92,8 +92,8 @@ class ModelConfig(BaseModel):
                 f"{'.'.join(map(str, e['loc'])) or 'keys'}: {e['msg'].lower()}"
                 for e in error.errors()
             ]
-            mend = "Write these keys as the published configuration does"
-            raise CheckpointError(thing, "; ".join(problems), mend) from None
+            hint = "Write these keys as the published configuration does"
+            raise CheckpointError(thing, "; ".join(problems), hint) from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -103,8 +103,8 @@ def read_json(path: Path) -> dict[str, Any]:
             raise CheckpointError(str(path), "is no file", "Write the file again")
         value = json.loads(path.read_bytes())
     except OSError as error:
-        mend = "Name a folder that holds config.json and model.safetensors"
-        raise CheckpointError(str(path), error.strerror or "unreadable", mend) from None
+        hint = "Name a folder that holds config.json and model.safetensors"
+        raise CheckpointError(str(path), error.strerror or "unreadable", hint) from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(str(path), f"not JSON: {error}", "Write the file again") from None
     if not isinstance(value, dict):

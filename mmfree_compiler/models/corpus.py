@@ -48,8 +48,8 @@ class Corpus:
         """
         pieces = _pieces([document for document in documents if document])
         if len(pieces) < 2:
-            mend = "Give at least a few kilobytes of text"
-            raise CorpusError("corpus", "too short to train on", mend)
+            hint = "Give at least a few kilobytes of text"
+            raise CorpusError("corpus", "too short to train on", hint)
         # In the order of their hashes, a prefix of the held-out text is a sample of all of it.
         held_out = sorted(pieces[::HELD_OUT_EVERY], key=_digest)
         train = [piece for n, piece in enumerate(pieces) if n % HELD_OUT_EVERY]

@@ -27,9 +27,9 @@ def staged(folder: Path) -> Iterator[Path]:
         yield temporary
         _publish(temporary, folder)
     except (OSError, SafetensorError) as error:  # safetensors wraps a full disk's error
-        mend = "Name a folder on a disk with room that you may write to"
+        hint = "Name a folder on a disk with room that you may write to"
         cause = getattr(error, "strerror", None) or str(error)
-        raise CheckpointError(str(folder), cause, mend) from error
+        raise CheckpointError(str(folder), cause, hint) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)

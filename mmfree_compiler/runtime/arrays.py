@@ -28,8 +28,8 @@ def to_numpy(value: Any, thing: str) -> Array:
     try:
         return np.from_dlpack(value.detach()) if is_torch(value) else np.asarray(value)
     except (TypeError, ValueError, RuntimeError, BufferError, OverflowError) as error:
-        mend = "Pass a NumPy array or a torch tensor on the CPU, int64 or float32"
-        raise InputError(thing, f"no array: {error}", mend) from error
+        hint = "Pass a NumPy array or a torch tensor on the CPU, int64 or float32"
+        raise InputError(thing, f"no array: {error}", hint) from error
 
 
 def like(example: object, array: Array) -> Any:

@@ -106,8 +106,8 @@ class Generation(Iterator[Token]):
 
     def _check_whole(self) -> None:
         if self._torn:
-            mend = "Generate again: its prompt and its ids so far are a prompt"
-            raise StateError("generation", "was interrupted within a token", mend)
+            hint = "Generate again: its prompt and its ids so far are a prompt"
+            raise StateError("generation", "was interrupted within a token", hint)
 
     def _advance(self, state: State, first: int) -> Floats:
         slots = np.zeros(self._pending.size, np.int32)

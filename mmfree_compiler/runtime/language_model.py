@@ -65,8 +65,8 @@ class LanguageModel:
         """`tokens` as C-contiguous int64, copied only when they are not. Raises InputError."""
         array: NDArray[Any] = to_numpy(tokens, thing)
         if array.ndim != dimensions or array.size == 0:
-            mend = f"Pass {_SHAPES[dimensions]} with at least one token"
-            raise InputError(thing, f"shape {array.shape}", mend)
+            hint = f"Pass {_SHAPES[dimensions]} with at least one token"
+            raise InputError(thing, f"shape {array.shape}", hint)
         if array.dtype.kind not in "iu":
             raise InputError(thing, f"dtype {array.dtype}", "Pass integers (int64)")
         if array.min() < 0 or array.max() >= self.id_limit:

@@ -103,7 +103,7 @@ class State:
         try:
             write_archive(Path(path), {_HEADER: text, _DATA: data})
         except ArtifactError as error:
-            raise StateError(error.thing, error.cause, error.mend) from error
+            raise StateError(error.thing, error.cause, error.hint) from error
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> State:
@@ -114,7 +114,7 @@ class State:
                 raise ArtifactError(str(path), "holds no state", "Check the path")
             header = _Header.model_validate_json(members[_HEADER].tobytes(), strict=True)
         except ArtifactError as error:
-            raise StateError(error.thing, error.cause, error.mend) from error
+            raise StateError(error.thing, error.cause, error.hint) from error
         except ValidationError as error:
             raise StateError(str(path), "has a wrong header", "Save the state again") from error
         return cls._of_bytes(str(path), header, members[_DATA])

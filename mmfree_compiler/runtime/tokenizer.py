@@ -25,8 +25,8 @@ class Tokenizer:
 
     def __init__(self, text: bytes) -> None:
         if not self.available():
-            mend = "pip install mmfree-compiler[cli], or pass token ids"
-            raise ToolchainError("tokenizers", "the package is not installed", mend)
+            hint = "pip install mmfree-compiler[cli], or pass token ids"
+            raise ToolchainError("tokenizers", "the package is not installed", hint)
         import tokenizers
 
         try:

@@ -238,7 +238,7 @@ def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "PACKAGES", (absent,))
     found = {check["name"]: check for check in invoke_json("doctor")["checks"]}
     assert found["no-such-package"]["status"] == "missing"
-    assert found["no-such-package"]["mend"] == "pip install 'mmfree-compiler[cpu]'"
+    assert found["no-such-package"]["hint"] == "pip install 'mmfree-compiler[cpu]'"
     monkeypatch.setattr(doctor, "PACKAGES", (needed,))
     assert invoke_json("doctor", code=1)["healthy"] is False
     assert "failed" in invoke("doctor", code=1)

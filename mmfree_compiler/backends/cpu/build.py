@@ -116,8 +116,8 @@ def _working() -> Iterator[str]:
             yield folder
     except OSError as error:
         cause = f"cannot be worked in: {error.strerror or error}"
-        mend = "Make room, or set TMPDIR to another folder"
-        raise ToolchainError(tempfile.gettempdir(), cause, mend) from error
+        hint = "Make room, or set TMPDIR to another folder"
+        raise ToolchainError(tempfile.gettempdir(), cause, hint) from error
 
 
 def _work(folder: str, job: Job, names: Sequence[str]) -> None:
@@ -152,5 +152,5 @@ def _children(folder: str, count: int) -> Iterator[None]:
         for status in filter(None, [process.wait() for process in processes]):
             tail = said.read_text(errors="replace").strip()[-STDERR_TAIL:]
             cause = f"ended with status {status}\n{tail}".strip()
-            mend = "Is there memory enough? Fewer variants take less: --target cpu:VARIANT"
-            raise ToolchainError("a process that compiles", cause, mend)
+            hint = "Is there memory enough? Fewer variants take less: --target cpu:VARIANT"
+            raise ToolchainError("a process that compiles", cause, hint)

@@ -155,8 +155,8 @@ def _disk_full(stubs: Path) -> ToolchainError:
         ("temporary", Path(tempfile.gettempdir()), "TMPDIR"),
     )
     kind, folder, variable = min(places, key=lambda place: shutil.disk_usage(place[1]).free)
-    mend = f"Free 64 MB there, or set {variable} to another folder"
-    return ToolchainError(f"{kind} folder {folder}", "no space left", mend)
+    hint = f"Free 64 MB there, or set {variable} to another folder"
+    return ToolchainError(f"{kind} folder {folder}", "no space left", hint)
 
 
 def _zig_version() -> str | None:
