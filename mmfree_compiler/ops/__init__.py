@@ -1,12 +1,32 @@
-"""The op table: every mmfree op declared once. Its reference in plain torch is its meaning.
+"""The op table: one op a file, whose reference in plain torch is its meaning.
 
-All values are rows: shape `(..., width)`, a row a token; leading dimensions are batch and time.
+To add an op, copy the file of one like it. Every module of this folder is imported, so no other
+file here lists it; a backend that lowers the op has an entry for it in a table of its own.
+
+All values are rows: shape `(..., width)`, one row per token; leading dimensions are batch and time.
 The references follow the numerics contract in docs/numerics.md, whose sections the comments cite.
 Importing this registers `torch.ops.mmfree`.
 """
 
-from mmfree_compiler.ops import rows, scans
-from mmfree_compiler.ops.pointwise import POINTWISE_BINARY, POINTWISE_UNARY
-from mmfree_compiler.ops.table import KINDS, OPS, Op
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = ["KINDS", "OPS", "POINTWISE_BINARY", "POINTWISE_UNARY", "Op", "rows", "scans"]
+from mmfree_compiler.ops.spelling import Builder, Operand, Rule
+from mmfree_compiler.ops.table import KINDS, OPS, ROLES, Kind, Op, Parameter, Role, StateRule
+
+__all__ = [
+    "KINDS",
+    "OPS",
+    "ROLES",
+    "Builder",
+    "Kind",
+    "Op",
+    "Operand",
+    "Parameter",
+    "Role",
+    "Rule",
+    "StateRule",
+]
+
+for _module in iter_modules(__path__, f"{__name__}."):
+    import_module(_module.name)

@@ -1,51 +1,103 @@
-"""The op table and how an op enters it."""
+"""The table of ops, and what a row of it says: kind, operand roles, state rule, spellings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
+from mmfree_compiler.ops.spelling import Spellings
+
 # How an op constrains a schedule:
-#   pointwise  column n of the output needs column n of the inputs, of the same token
+#   pointwise  column n of the output needs column n of the operands, of the same token
 #   scan       pointwise in columns, sequential in time, carries a state
 #   row        needs the token's whole row
 #   linear     needs the whole row of codes, makes any column on its own
 #   gather     reads a row of a constant table
 #   compound   must be rewritten by a pass before any backend sees it
-KINDS = ("pointwise", "scan", "row", "linear", "gather", "compound")
+Kind = Literal["pointwise", "scan", "row", "linear", "gather", "compound"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+# What a constant is that is given for an operand:
+#   row      one row, or one number for every column
+#   ternary  (N, K) codes of a ternary weight
+#   table    (V, D), rows named by ids
+#   taps     (D, k) of a depthwise convolution
+Role = Literal["row", "ternary", "table", "taps"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+Form = Literal["tensor", "tensors", "scalar"]  # "tensors" is a list of them
+_FORMS: dict[str, Form] = {
+    "Tensor": "tensor",
+    "Optional[Tensor]": "tensor",
+    "List[Tensor]": "tensors",
+}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of an op; an optional tensor is a "tensor" too."""
+
+    name: str
+    form: Form
+
+
+@dataclass(frozen=True)
+class StateRule:
+    """What a scan carries from one call to the next. Its state is its last parameter.
+
+    `shape`: the shape of each argument (None for one that is absent) -> the state's, per sequence.
+    Of rows, only the last dimension counts.
+    `after`: the output, then each argument, the state before the call last -> the state after it.
+    Both states have a leading batch dimension; a sequence begins with zeros.
+    """
+
+    shape: Callable[..., tuple[int, ...]]
+    after: Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
 class Op:
-    """One row of the table: `overload` is torch.ops.mmfree.<name>.default."""
+    """One row of the table. `roles` has the parameters whose role is not "row"."""
 
     name: str
-    kind: str
+    kind: Kind
     reference: Callable[..., Any]
-    overload: Any
+    roles: Mapping[str, Role]
+    state: StateRule | None
+    aten: Spellings
 
     def __str__(self) -> str:
         return f"mmfree.{self.name}"
 
+    @property
+    def overload(self) -> Any:
+        """`torch.ops.mmfree.<name>.default`."""
+        return getattr(torch.ops.mmfree, self.name).default
+
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """In the order of the signature."""
+        arguments = self.overload._schema.arguments
+        return tuple(Parameter(a.name, _FORMS.get(str(a.type), "scalar")) for a in arguments)
+
+    def role(self, parameter: str) -> Role:
+        """What a constant given for `parameter` is."""
+        return self.roles.get(parameter, "row")
+
+    def roles_of(self, inputs: Sequence[T]) -> list[tuple[T, Role]]:
+        """Each input of a Program's Node with its role; a list's items follow each other."""
+        tensors = [p for p in self.parameters if p.form != "scalar"]
+        items = len(inputs) - len(tensors) + 1  # no op has more than one list
+        count = {"tensor": 1, "tensors": items}
+        roles = [self.role(p.name) for p in tensors for _ in range(count[p.form])]
+        return list(zip(inputs, roles, strict=True))
+
 
 OPS: dict[str, Op] = {}
-
-
-def op(kind: str, fake: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated reference as `mmfree::<its name>`; `fake` is its shape rule."""
-
-    def register(reference: Callable[..., Any]) -> Callable[..., Any]:
-        name = reference.__name__
-        torch.library.custom_op(f"mmfree::{name}", reference, mutates_args=()).register_fake(fake)
-        OPS[name] = Op(name, kind, reference, getattr(torch.ops.mmfree, name).default)
-        return reference
-
-    return register
-
-
-def like_first(x: Tensor, *_: object, **__: object) -> Tensor:
-    return torch.empty_like(x, dtype=torch.float32)

@@ -162,21 +162,21 @@ class _Builder:
         if op.kind == "scan":
             check_initial_state(node, inputs[-1])
             check_leading(str(node), node.meta["val"], self.examples)
-            state = self._state(node, inputs)
+            state = self._state(node, op)
         self.nodes.append(Node(op.name, inputs, outputs, attrs, state, source_line(node)))
 
     def _arguments(self, node: fx.Node, op: Op) -> tuple[tuple[str | None, ...], dict[str, Attr]]:
         """Operands in order, list arguments flattened, and scalars by name."""
         inputs: list[str | None] = []
         attrs: dict[str, Attr] = {}
-        for argument, schema in zip(_bound(node, op), op.overload._schema.arguments, strict=True):
+        for argument, parameter in zip(_bound(node, op), op.parameters, strict=True):
             if isinstance(argument, (list, tuple)):
                 attrs["groups"] = len(argument)
                 inputs.extend(self._name(item) for item in argument)
-            elif "Tensor" in str(schema.type):
+            elif parameter.form != "scalar":
                 inputs.append(None if argument is None else self._name(argument))
             else:
-                attrs[schema.name] = argument
+                attrs[parameter.name] = argument
         return tuple(inputs), attrs
 
     def _name(self, node: Any) -> str:
@@ -197,12 +197,11 @@ class _Builder:
         self.values[name] = value
         return value
 
-    def _state(self, node: fx.Node, inputs: tuple[str | None, ...]) -> str:
-        """A scan's state row: (I,) for mlgru_scan, (k, D) for a short convolution."""
-        name = self._name(node)
-        width = self.values[name].width
-        taps = self.constants[inputs[1]].shape[1:] if inputs[1] in self.constants else ()
-        slot = StateSlot(name, (*taps, width))
+    def _state(self, node: fx.Node, op: Op) -> str:
+        """The slot of a scan's state."""
+        assert op.state is not None
+        shapes = [x.meta["val"].shape if isinstance(x, fx.Node) else None for x in _bound(node, op)]
+        slot = StateSlot(self._name(node), tuple(int(n) for n in op.state.shape(*shapes)))
         self.states.append(slot)
         return slot.name
 

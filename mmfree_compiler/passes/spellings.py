@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from torch.fx import Node
 
+from mmfree_compiler.ops import OPS
 from mmfree_compiler.passes.pattern import Literal, OneOf, Var, add, aten, call, first, mul
 from mmfree_compiler.passes.rewrite import insert, is_fp32, overload, same_shape
 
@@ -171,7 +172,8 @@ def _zero_state(node: Node, _: set[Node]) -> Node | None:
 
 
 _SPLITS = {aten.chunk.default, aten.split.Tensor, aten.split.sizes, aten.split_with_sizes.default}
-_STATE_ARGUMENT = {overload("mlgru_scan"): 2, overload("short_conv"): 3}
+# A scan's state is its last argument.
+_STATE_ARGUMENT = {op.overload: len(op.parameters) - 1 for op in OPS.values() if op.kind == "scan"}
 
 # Rules in order, each with what to note; those without a note only drop or rename.
 RULES: dict[Callable[[Node, set[Node]], Node | None], str] = {

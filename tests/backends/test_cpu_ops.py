@@ -15,10 +15,14 @@ import mmfree_compiler as mmf
 from mmfree_compiler import backends
 from mmfree_compiler.backends import Density
 from mmfree_compiler.compiler import CompiledModel
-from mmfree_compiler.ops import OPS, POINTWISE_BINARY, POINTWISE_UNARY
+from mmfree_compiler.ops import OPS
 from mmfree_compiler.runtime import Session
 
 RUNNABLE = runnable_variants()
+POINTWISE = {
+    count: [n for n, op in OPS.items() if op.kind == "pointwise" and len(op.parameters) == count]
+    for count in (1, 2)
+}
 WIDTHS = [16, 48, 37, 5]  # whole vectors, several, and two that end in padding
 # fp32 outputs agree to 1e-5 relative (numerics, promise b): sums are taken in another order, and
 # exp is a polynomial within 2e-7 of the true value.
@@ -65,13 +69,13 @@ def test_pointwise(variant: str, width: int) -> None:
 
     def everything(x: Tensor, y: Tensor, positive: Tensor) -> list[Tensor]:
         arguments = {"sqrt": positive, "reciprocal": positive, "exp": -positive}
-        unary = [getattr(mm, name)(arguments.get(name, x)) for name in POINTWISE_UNARY]
-        return unary + [getattr(mm, name)(x, positive + y) for name in POINTWISE_BINARY]
+        unary = [getattr(mm, name)(arguments.get(name, x)) for name in POINTWISE[1]]
+        return unary + [getattr(mm, name)(x, positive + y) for name in POINTWISE[2]]
 
     module = Apply(everything)
     expected = everything(x, y, positive)
     got = compiled(variant, module, x, y, positive)(x, y, positive)
-    for name, a, b in zip((*POINTWISE_UNARY, *POINTWISE_BINARY), got, expected, strict=True):
+    for name, a, b in zip((*POINTWISE[1], *POINTWISE[2]), got, expected, strict=True):
         close(a, b, msg=f"{name} of {x}, {y}: {a}, not {b}")
 
 

@@ -1,4 +1,4 @@
-"""Pointwise expressions of rows, numbers and constants, whatever side each is on."""
+"""Pointwise expressions of rows, numbers and constants, each on either side."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_expressions_become_table_ops(tree: Any) -> None:
         lambda x, _: x.exp2(),
     ],
 )
-def test_what_is_no_row_is_left_over(function: Callable[[Tensor, Tensor], Any]) -> None:
+def test_what_is_not_a_row_is_left_over(function: Callable[[Tensor, Tensor], Any]) -> None:
     module = Expression(function)
     x = torch.ones(2, 6, WIDTH)
     gm = run(GRAPH, trace(module, (x,), dynamic=False))

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmfree_compiler.ops import OPS
+from mmfree_compiler.ops import OPS, Parameter
 from mmfree_compiler.program import Array, Constant, Loop, Node, Program, Stage, StateSlot
 
 
@@ -81,11 +81,13 @@ class _Call:
     def _arguments(self, node: Node, layer: int) -> list[Any]:
         """Operands and attributes back in the order of the op's schema."""
         operands = iter([self._operand(name, layer) for name in node.inputs])
-        return [_argument(str(a.type), a.name, operands, node.attrs) for a in _schema(node)]
+        return [_argument(p, operands, node.attrs) for p in OPS[node.op].parameters]
 
     def _scan(self, node: Node, layer: int) -> Tensor:
         """Sequence by sequence, from and to the sequence's state."""
+        op = OPS[node.op]
         assert node.state is not None
+        assert op.state is not None
         slot = self.program.state(node.state)
         offset = self.program.state_offset(node.state) + layer * slot.stride
         arguments = self._arguments(node, layer)[:-1]
@@ -94,9 +96,9 @@ class _Call:
             at = torch.from_numpy(np.flatnonzero(self.slots == sequence))
             part = self.state[sequence, offset : offset + slot.stride]
             rows = [x[:, at] if _is_row(x, arguments[0]) else x for x in arguments]
-            before = _read(slot, part)
-            out[:, at] = OPS[node.op].overload(*rows, before)
-            _STATE_AFTER[node.op](slot, part, before, rows[0], out[:, at])
+            rows.append(_read(slot, part))
+            out[:, at] = op.overload(*rows)
+            _write(slot, part, op.state.after(out[:, at], *rows))
         return out
 
 
@@ -104,14 +106,10 @@ def _is_row(x: Any, like: Tensor) -> bool:
     return isinstance(x, Tensor) and x.shape == like.shape
 
 
-def _schema(node: Node) -> Any:
-    return OPS[node.op].overload._schema.arguments
-
-
-def _argument(kind: str, name: str, operands: Any, attrs: Mapping[str, Any]) -> Any:
-    if "List[Tensor]" in kind:
+def _argument(parameter: Parameter, operands: Any, attrs: Mapping[str, Any]) -> Any:
+    if parameter.form == "tensors":
         return [next(operands) for _ in range(attrs["groups"])]
-    return next(operands) if "Tensor" in kind else attrs[name]
+    return next(operands) if parameter.form == "tensor" else attrs[parameter.name]
 
 
 def _tensor(constant: Constant, part: int) -> Tensor:
@@ -128,19 +126,5 @@ def _read(slot: StateSlot, part: NDArray[np.float32]) -> Tensor:
 
 
 def _write(slot: StateSlot, part: NDArray[np.float32], value: Tensor) -> None:
-    part.reshape(*slot.shape[:-1], slot.row_stride)[..., : slot.shape[-1]] = value.numpy()
-
-
-def _after_mlgru(
-    slot: StateSlot, part: NDArray[np.float32], _before: Tensor, _c: Tensor, h: Tensor
-) -> None:
-    _write(slot, part, h[0, -1])
-
-
-def _after_conv(
-    slot: StateSlot, part: NDArray[np.float32], before: Tensor, x: Tensor, _y: Tensor
-) -> None:
-    _write(slot, part, torch.cat([before, x], dim=1)[0, -slot.shape[0] :])
-
-
-_STATE_AFTER = {"mlgru_scan": _after_mlgru, "short_conv": _after_conv}
+    """Writes a state's (1, *shape) to its padded rows."""
+    part.reshape(*slot.shape[:-1], slot.row_stride)[..., : slot.shape[-1]] = value[0].numpy()

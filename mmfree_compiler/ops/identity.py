@@ -1,0 +1,13 @@
+"""Pointwise `identity`: a copy, where a value must be written again."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mmfree_compiler.ops.register import op
+
+
+@op("pointwise")
+def identity(x: Tensor) -> Tensor:
+    """`x` in fp32, in memory of its own."""
+    return x.float().clone()

@@ -1,0 +1,22 @@
+"""Pointwise `mlgru_gates`: what the recurrence reads, of its projections."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmfree_compiler.ops.register import like_first, op
+
+
+def _fake(i: Tensor, f: Tensor, lower_bound: Tensor | None) -> list[Tensor]:
+    return [like_first(i), like_first(i)]
+
+
+@op("pointwise", _fake)
+def mlgru_gates(i: Tensor, f: Tensor, lower_bound: Tensor | None) -> list[Tensor]:
+    """[c, forget]: `forget = LB + (1-LB) * sigmoid(f)`, `c = silu(i) * (1-forget)` (numerics 7)."""
+    forget = torch.sigmoid(f)
+    if lower_bound is not None:
+        forget = lower_bound + (1 - lower_bound) * forget
+    return [F.silu(i) * (1 - forget), forget]

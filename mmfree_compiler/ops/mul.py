@@ -1,0 +1,15 @@
+"""Pointwise `mul`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmfree_compiler.ops.register import op
+from mmfree_compiler.ops.spelling import aten, commutative
+
+
+@op("pointwise", aten={aten.mul.Tensor: commutative})
+def mul(x: Tensor, y: Tensor) -> Tensor:
+    """`x * y`."""
+    return torch.mul(x.float(), y.float())

@@ -1,0 +1,50 @@
+"""How an op file names the ATen calls that become its op: overload -> rule.
+
+    @op("pointwise", aten={aten.tanh.default: direct})
+
+A rule makes calls of the op table that compute what the ATen call computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch.fx import Node
+
+aten = torch.ops.aten
+
+# A value of the graph or a number. None is a call that could not be made: calls of it are None too.
+Operand = Node | float | None
+
+
+class Builder(Protocol):
+    """What a rule makes calls with: the pass that lowers ATen calls has it."""
+
+    op: str  # the name of the op whose file has the rule
+
+    def __call__(self, name: str, *operands: Operand) -> Node | None:
+        """A call of an op of the table, or None when it does not take these operands.
+
+        The first is a row; each other one is a row of its shape, a constant of width 1 or of the
+        row's width, or a number.
+        """
+
+    def is_constant(self, x: Operand) -> bool:
+        """Whether x is known at compile time: a number, or made of parameters alone."""
+
+
+# Called with a builder and the arguments of the ATen call; None leaves that call as it is.
+Rule = Callable[..., Node | None]
+Spellings = Mapping[Any, Rule]  # by OpOverload
+
+
+def direct(build: Builder, *operands: Operand) -> Node | None:
+    """The ATen call's operands are the op's."""
+    return build(build.op, *operands)
+
+
+def commutative(build: Builder, x: Operand, y: Operand) -> Node | None:
+    """The op gives the same result for (y, x): a constant goes second, where ops take one."""
+    return build(build.op, y, x) if build.is_constant(x) else build(build.op, x, y)

@@ -1,0 +1,71 @@
+"""Each ATen spelling that an op file names lowers to calls that compute the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmfree_compiler.ops import OPS
+from mmfree_compiler.passes.lower_pointwise import LowerPointwise
+from mmfree_compiler.trace import trace
+
+WIDTH = 5
+SPELLINGS = [spelling for op in OPS.values() for spelling in op.aten]
+TABLE = {op.overload for op in OPS.values()}
+
+
+class Call(nn.Module):
+    """An ATen call whose tensors are rows or constants, and whose numbers are 0.25, 0.5, ..."""
+
+    def __init__(self, overload: Any, constants: tuple[int, ...], shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.overload, self.constants = overload, constants
+        random = torch.Generator().manual_seed(0)
+        self.register_buffer("constant", torch.randn(shape, generator=random))
+        self.forms = [
+            str(a.type)
+            for a in overload._schema.arguments
+            if not a.kwarg_only and a.name != "alpha"
+        ]
+
+    def forward(self, *rows: Tensor) -> Tensor:
+        arguments: list[Any] = []
+        for k, form in enumerate(self.forms):
+            tensor = self.constant if k in self.constants else rows[k]
+            arguments.append(tensor if "Tensor" in form else 0.25 * k)
+        out: Tensor = self.overload(*arguments)
+        return out
+
+
+def check(module: Call) -> None:
+    random = torch.Generator().manual_seed(1)
+    rows = tuple(torch.randn(2, 3, WIDTH, generator=random) for _ in module.forms)
+    graph = LowerPointwise()(trace(module, rows))
+    called = {node.target for node in graph.graph.nodes if node.op == "call_function"}
+    assert called
+    assert called <= TABLE
+    torch.testing.assert_close(graph(*rows), module(*rows), rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS, ids=str)
+def test_rows(spelling: Any) -> None:
+    check(Call(spelling, (), (WIDTH,)))
+
+
+def _tensors(spelling: Any) -> int:
+    return sum("Tensor" in str(argument.type) for argument in spelling._schema.arguments)
+
+
+@pytest.mark.parametrize("shape", [(1,), (WIDTH,)], ids=["one", "row"])
+@pytest.mark.parametrize("spelling", [s for s in SPELLINGS if _tensors(s) > 1], ids=str)
+def test_constants_last(spelling: Any, shape: tuple[int, ...]) -> None:
+    check(Call(spelling, (1, 2), shape))
+
+
+@pytest.mark.parametrize("shape", [(1,), (WIDTH,)], ids=["one", "row"])
+@pytest.mark.parametrize("spelling", [s for s in SPELLINGS if _tensors(s) == 2], ids=str)
+def test_a_constant_first(spelling: Any, shape: tuple[int, ...]) -> None:
+    check(Call(spelling, (0,), shape))
