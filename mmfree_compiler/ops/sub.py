@@ -15,8 +15,9 @@ def _sub(build: Builder, x: Operand, y: Operand) -> Node | None:
     return build("add", build("neg", y), x) if build.is_constant(x) else build("sub", x, y)
 
 
-def _rsub(build: Builder, x: Operand, y: Operand) -> Node | None:
-    return _sub(build, y, x)
+def _rsub(build: Builder, x: Operand, y: Operand, alpha: float = 1) -> Node | None:
+    """`y - alpha * x`."""
+    return _sub(build, y, x if alpha == 1 else build("mul", x, alpha))
 
 
 @op(

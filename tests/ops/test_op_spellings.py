@@ -25,11 +25,7 @@ class Call(nn.Module):
         self.overload, self.constants = overload, constants
         random = torch.Generator().manual_seed(0)
         self.register_buffer("constant", torch.randn(shape, generator=random))
-        self.forms = [
-            str(a.type)
-            for a in overload._schema.arguments
-            if not a.kwarg_only and a.name != "alpha"
-        ]
+        self.forms = [str(a.type) for a in overload._schema.arguments if not a.kwarg_only]
 
     def forward(self, *rows: Tensor) -> Tensor:
         arguments: list[Any] = []
@@ -69,3 +65,15 @@ def test_constants_last(spelling: Any, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("spelling", [s for s in SPELLINGS if _tensors(s) == 2], ids=str)
 def test_a_constant_first(spelling: Any, shape: tuple[int, ...]) -> None:
     check(Call(spelling, (0,), shape))
+
+
+def test_rsub_with_a_factor() -> None:
+    """`2 - 3 * x`: the factor is its third argument, not a keyword."""
+    x = torch.randn(2, 3, WIDTH)
+
+    class Rsub(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.rsub(x, 2, alpha=3)
+
+    graph = LowerPointwise()(trace(Rsub(), (x,)))
+    torch.testing.assert_close(graph(x), 2 - 3 * x)
