@@ -1,7 +1,7 @@
-"""The op table: one op a file, whose reference in plain torch is its meaning.
+"""The op table: one op per file. The reference of an op, in plain torch, is its meaning.
 
-To add an op, copy the file of one like it. Every module of this folder is imported, so no other
-file here lists it; a backend that lowers the op has an entry for it in a table of its own.
+To add an op, copy the file of a similar one and change it. Every module of this folder is imported,
+so no other file here changes; each backend that supports the op needs an entry in its own table.
 
 All values are rows: shape `(..., width)`, one row per token; leading dimensions are batch and time.
 The references follow the numerics contract in docs/numerics.md, whose sections the comments cite.

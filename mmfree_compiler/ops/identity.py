@@ -1,4 +1,4 @@
-"""Pointwise `identity`: a copy, where a value must be written again."""
+"""Pointwise `identity`: a copy of a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pointwise `mlgru_gates`: what the recurrence reads, of its projections."""
+"""Pointwise `mlgru_gates`: the inputs of the MLGRU recurrence, made from its projections."""
 
 from __future__ import annotations
 

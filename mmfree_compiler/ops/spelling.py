@@ -15,20 +15,21 @@ from torch.fx import Node
 
 aten = torch.ops.aten
 
-# A value of the graph or a number. None is a call that could not be made: calls of it are None too.
+# A value of the graph or a number. None stands for a call that could not be made; a call that is
+# given None makes None.
 Operand = Node | float | None
 
 
 class Builder(Protocol):
-    """What a rule makes calls with: the pass that lowers ATen calls has it."""
+    """What a rule makes calls with; the pass that lowers ATen calls provides it."""
 
     op: str  # the name of the op whose file has the rule
 
     def __call__(self, name: str, *operands: Operand) -> Node | None:
         """A call of an op of the table, or None when it does not take these operands.
 
-        The first is a row; each other one is a row of its shape, a constant of width 1 or of the
-        row's width, or a number.
+        The first must be a row. Each of the others is a row of the same shape, a constant of
+        width 1 or of the row's width, or a number.
         """
 
     def is_constant(self, x: Operand) -> bool:

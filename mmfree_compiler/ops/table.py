@@ -22,7 +22,7 @@ from mmfree_compiler.ops.spelling import Spellings
 Kind = Literal["pointwise", "scan", "row", "linear", "gather", "compound"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-# What a constant is that is given for an operand:
+# What a constant operand holds:
 #   row      one row, or one number for every column
 #   ternary  (N, K) codes of a ternary weight
 #   table    (V, D), rows named by ids
@@ -88,7 +88,7 @@ class Op:
         return tuple(Parameter(a.name, _FORMS.get(str(a.type), "scalar")) for a in arguments)
 
     def role(self, parameter: str) -> Role:
-        """What a constant given for `parameter` is."""
+        """What a constant operand for `parameter` holds."""
         return self.roles.get(parameter, "row")
 
     def roles_of(self, inputs: Sequence[T]) -> list[tuple[T, Role]]:
