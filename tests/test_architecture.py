@@ -41,7 +41,8 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "repeats": (set(), {"torch"}),
     "inplace": ({"repeats"}, {"torch"}),
-    "trace": ({"errors", "inplace", "interrupts", "ops", "repeats"}, {"torch"}),
+    "adapters": ({"ops"}, {"torch"}),
+    "trace": ({"adapters", "errors", "inplace", "interrupts", "repeats"}, {"torch"}),
     "explain": (set(), {"torch"}),
     "passes": (
         {"debug", "errors", "explain", "layouts", "ops", "parallel", "program", "wording"},
