@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmfree_compiler.errors import InputError, TraceError
 from mmfree_compiler.ops import OPS
-from mmfree_compiler.passes.check_supported import source_line
+from mmfree_compiler.passes.origin import source_line
 from mmfree_compiler.trace import trace
 
 

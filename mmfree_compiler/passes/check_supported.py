@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from mmfree_compiler.errors import UnsupportedError
 from mmfree_compiler.ops import OPS
+from mmfree_compiler.passes.origin import module_of, source_line
 from mmfree_compiler.passes.pattern import aten
 from mmfree_compiler.passes.rewrite import is_fp32
+from mmfree_compiler.wording import counted
 
-# They may only change leading dimensions: a row a token stays what it is, and in order.
+# They may change leading dimensions only: the rows, one per token, stay as they are and in order.
 VIEWS = {
     aten.reshape.default,
     aten.squeeze.dim,
     aten.unsqueeze.default,
     aten.view.default,
 }
-# A compound op that is still there was not taken apart: no target has it.
+# No target has compound ops: passes take them apart.
 _NAMES = {op.overload: op.name for op in OPS.values() if op.kind != "compound"}
-_TORCH = Path(torch.__file__).parent
-_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in \S+\n\s*(?P<code>.*)')
 
 
 @dataclass(frozen=True)
 class LeftOver:
-    """A node that no lowering takes: why, the module it is in, and the line that made it."""
+    """A node that cannot be lowered: why, the module it is in, and the source line it is from."""
 
     node: Node
     reason: str
@@ -45,43 +42,29 @@ class LeftOver:
 
 
 def left_over(gm: GraphModule, names: Collection[str]) -> list[LeftOver]:
-    """The calls that are no op of `names` (rows of the op table), no item, no size and no view."""
+    """The calls that are neither ops in `names` (of the op table) nor items, sizes or views."""
     return [
-        LeftOver(node, _reason(node), _module(node), source_line(node))
+        LeftOver(node, _reason(node), module_of(node), source_line(node))
         for node in gm.graph.nodes
         if node.op in ("call_function", "call_module") and not _is_lowered(node, names)
     ]
 
 
 def check_supported(gm: GraphModule, names: Collection[str]) -> None:
-    """Raise UnsupportedError that lists every left-over call with its reason and source line."""
+    """Raise an UnsupportedError that lists every left-over call, its reason and source line."""
     found = left_over(gm, names)
     if found:
         raise UnsupportedError(
-            f"{len(found)} operation{'s' if len(found) > 1 else ''}",
-            "the target cannot run",
-            'Write with supported ops, or pass fallback="eager" to run in torch:\n'
+            counted(len(found), "operation"),
+            "not supported by the target",
+            'Write them in supported ops, or pass fallback="eager" to run them in torch:\n'
             + "\n".join(f"  {call}" for call in found),
         )
 
 
-def source_line(node: Node) -> str:
-    """`file:line: code` of the innermost recorded frame outside of torch, or nothing."""
-    frames = [frame.groupdict() for frame in _FRAME.finditer(node.stack_trace or "")]
-    own = [frame for frame in frames if not Path(frame["file"]).is_relative_to(_TORCH)]
-    return "{file}:{line}: {code}".format(**(own or frames)[-1]) if frames else ""
-
-
-def _module(node: Node) -> str:
-    """The path and class of the module whose forward made a node, "layers.0 (GELU)"."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    path, kind = stack[-1] if stack else ("", "")
-    return f"{path} ({str(kind).rpartition('.')[2]})" if path else ""
-
-
 def _is_lowered(node: Node, names: Collection[str]) -> bool:
     if node.target is operator.getitem:
-        return True  # with the call whose item it is
+        return True  # lowered with the call that made the list
     if node.target in VIEWS:
         return _keeps_rows(node)
     if not isinstance(node.meta.get("val"), Tensor | list | tuple):
