@@ -7,6 +7,7 @@ from torch.fx import GraphModule
 from mmfree_compiler.passes.canonicalize import Canonicalize
 from mmfree_compiler.passes.check_supported import LeftOver, check_supported, left_over
 from mmfree_compiler.passes.detect_bitlinear import DetectBitLinear
+from mmfree_compiler.passes.detect_gated_norm import DetectGatedNorm
 from mmfree_compiler.passes.detect_glu import DetectGLU
 from mmfree_compiler.passes.detect_mlgru import DetectMLGRU
 from mmfree_compiler.passes.detect_norm import DetectNorm
@@ -28,6 +29,7 @@ GRAPH: tuple[Pass[GraphModule], ...] = (
     Canonicalize(),
     DetectNorm(),
     DetectMLGRU(),
+    DetectGatedNorm(),
     DetectGLU(),
     DetectBitLinear(),
     Ternarize(),

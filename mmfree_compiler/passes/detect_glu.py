@@ -24,7 +24,10 @@ SWIGLU = mul(call(aten.silu.default, Var("gate")), Var("up"))
 
 @dataclass(frozen=True)
 class DetectGLU:
-    """The gated unit (numerics 8); runs after detect_mlgru, whose rules are special cases of it."""
+    """The gated unit (numerics 8).
+
+    Runs after detect_mlgru and detect_gated_norm, whose rules are special cases of this one.
+    """
 
     name: str = "detect_glu"
 
