@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ ASSERTIONS = {
 class Canonicalize:
     """Drop what computes nothing and rename what has several names; the values stay equal."""
 
-    name: str = "canonicalize"
+    name: ClassVar[str] = "canonicalize"
 
     def __call__(self, gm: GraphModule) -> GraphModule:
         for node in calls(gm, ASSERTIONS):

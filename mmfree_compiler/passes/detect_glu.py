@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch.fx import GraphModule
 
@@ -29,7 +30,7 @@ class DetectGLU:
     Runs after detect_mlgru and detect_gated_norm, whose rules are special cases of this one.
     """
 
-    name: str = "detect_glu"
+    name: ClassVar[str] = "detect_glu"
 
     def __call__(self, gm: GraphModule) -> GraphModule:
         constants = constant_nodes(gm.graph)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.fx import GraphModule, Node
@@ -99,7 +99,7 @@ _ENDS = {aten.mul.Tensor, aten.div.Tensor}
 class DetectNorm:
     """`x / sqrt(mean(x^2) + eps) * w` (numerics 3), whatever way it is written."""
 
-    name: str = "detect_norm"
+    name: ClassVar[str] = "detect_norm"
 
     def __call__(self, gm: GraphModule) -> GraphModule:
         constants = constant_nodes(gm.graph)

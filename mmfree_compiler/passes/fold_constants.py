@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,8 +20,8 @@ class FoldConstants:
     Vectors (norm weights, biases) that are stored in a narrow type are widened to fp32.
     """
 
+    name: ClassVar[str] = "fold_constants"
     max_elements: int = 1 << 22
-    name: str = "fold_constants"
 
     def __call__(self, gm: GraphModule) -> GraphModule:
         constants = constant_nodes(gm.graph)

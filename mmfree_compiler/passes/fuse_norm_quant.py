@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
@@ -36,7 +37,7 @@ class FuseNormQuant:
     The outer norm is taken in when nothing but the branches reads it.
     """
 
-    name: str = "fuse_norm_quant"
+    name: ClassVar[str] = "fuse_norm_quant"
 
     def __call__(self, gm: GraphModule) -> GraphModule:
         groups: dict[tuple[Node, float, float], list[Branch]] = defaultdict(list)

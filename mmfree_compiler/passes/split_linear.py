@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
@@ -23,7 +24,7 @@ from mmfree_compiler.passes.rewrite import (
 class SplitLinear:
     """`gate, up = chunk(linear(x), 2)` is two linears; their codes are views of the one weight."""
 
-    name: str = "split_linear"
+    name: ClassVar[str] = "split_linear"
 
     def __call__(self, gm: GraphModule) -> GraphModule:
         for node in calls(gm, [overload("ternary_linear")]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ class Ternarize:
     Raises CheckpointError on weights that are NaN or infinite.
     """
 
-    name: str = "ternarize"
+    name: ClassVar[str] = "ternarize"
 
     def __call__(self, gm: GraphModule) -> GraphModule:
         found = calls(gm, [overload("bit_linear")])
