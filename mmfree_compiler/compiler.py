@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 import torch
 from torch import Tensor, fx, nn
 
-from mmfree_compiler import backends, explain, passes
+from mmfree_compiler import backends, explain, notes, passes
 from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.backends import Backend, Density, Details
 from mmfree_compiler.errors import ArtifactError, CheckpointError, InputError, TargetError
@@ -67,7 +67,7 @@ class CompiledModel:
 
     def explain(self) -> str:
         """What each pass did, as a table."""
-        return explain.text(explain.Note(*note) for note in self.artifact.manifest.notes)
+        return notes.text(notes.Note(*note) for note in self.artifact.manifest.notes)
 
 
 def check_savable(target: Target) -> None:
@@ -211,7 +211,7 @@ def compile_graph(
     passes.check_supported(graph, backend.lowered)
     program = passes.lower(graph)
     choice = backend.layout(program, target, density)
-    explain.notes(graph).append(explain.Note("pack_weights", "weights", choice.reason))
+    explain.notes(graph).append(notes.Note("pack_weights", "weights", choice.reason))
     pipeline = passes.program_passes(choice.layout)
     names = (*(p.name for p in passes.GRAPH), "lower", *(p.name for p in pipeline))
     details = _details(graph, names, module)
@@ -224,13 +224,13 @@ def compile_graph(
 
 
 def _details(graph: fx.GraphModule, names: tuple[str, ...], module: nn.Module | None) -> Details:
-    notes = tuple((note.pass_name, note.node, note.text) for note in explain.notes(graph))
+    found = tuple((note.pass_name, note.node, note.text) for note in explain.notes(graph))
     model: dict[str, object] = {}
     tokenizer = None
     if isinstance(module, MatMulFreeLM):
         model = module.config.model_dump()
         tokenizer = _tokenizer(module.tokenizer_path) if module.tokenizer_path else None
-    return Details(model, QUANTIZATION, names, notes, tokenizer)
+    return Details(model, QUANTIZATION, names, found, tokenizer)
 
 
 def _tokenizer(path: Path) -> bytes:

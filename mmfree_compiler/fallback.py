@@ -13,8 +13,9 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
-from mmfree_compiler import explain
+from mmfree_compiler import explain, notes
 from mmfree_compiler.errors import TargetError
+from mmfree_compiler.notes import Note
 from mmfree_compiler.ops import OPS
 from mmfree_compiler.runtime import Session
 
@@ -30,7 +31,7 @@ class EagerModel:
 
     graph: fx.GraphModule
     eager: tuple[str, ...]
-    notes: tuple[explain.Note, ...]
+    notes: tuple[Note, ...]
 
     def __call__(self, *inputs: Tensor) -> Any:
         with torch.no_grad():
@@ -45,34 +46,39 @@ class EagerModel:
         )
 
     def explain(self) -> str:
-        """What each pass did, how each part is packed, and what runs in torch, as a table."""
-        return explain.text(self.notes)
+        """What each pass did, how each part is packed, and what runs in torch, as text."""
+        return notes.text(self.notes)
 
 
 def eager_model(
     graph: fx.GraphModule, lowered: frozenset[str], compile_part: CompilePart
 ) -> EagerModel:
     """Cut `graph` into the largest parts of `lowered` ops, and compile each with `compile_part`."""
-    # Token ids stay in torch: a part takes and gives rows.
+    # Token ids stay in torch: a part takes and returns rows.
     rows = frozenset(OPS[name].overload for name in lowered if OPS[name].kind != "gather")
     support = _Lowered(rows)
     partitioner = CapabilityBasedPartitioner(graph, support, allows_single_node_partition=True)
     parted = partitioner.partition_and_fuse()
-    notes = explain.notes(graph)
-    for node in list(parted.graph.nodes):
-        if node.op == "call_module":
-            part = parted.get_submodule(str(node.target))
-            assert isinstance(part, fx.GraphModule)
-            _take_in_constants(parted, node, part)
-            session = compile_part(part)
-            parted.set_submodule(str(node.target), _Part(session))
-            made = session.artifact.manifest.notes
-            notes += [explain.Note(name, str(node.target), text) for name, _, text in made]
+    found = [*explain.notes(graph), *_compile_parts(parted, compile_part)]
     parted.graph.eliminate_dead_code()
     parted.recompile()
     eager = [node for node in parted.graph.nodes if _is_eager(node)]
-    notes += [explain.Note("fallback", node.name, f"{node.target}, in torch") for node in eager]
-    return EagerModel(parted, tuple(sorted({str(node.target) for node in eager})), tuple(notes))
+    found += [Note("fallback", node.name, f"{node.target}, in torch") for node in eager]
+    return EagerModel(parted, tuple(sorted({str(node.target) for node in eager})), tuple(found))
+
+
+def _compile_parts(parted: fx.GraphModule, compile_part: CompilePart) -> list[Note]:
+    """Replace each part of the graph by a compiled one; returns the notes of their passes."""
+    found: list[Note] = []
+    for node in list(parted.graph.find_nodes(op="call_module")):
+        part = parted.get_submodule(str(node.target))
+        assert isinstance(part, fx.GraphModule)
+        _take_in_constants(parted, node, part)
+        session = compile_part(part)
+        parted.set_submodule(str(node.target), _Part(session))
+        made = session.artifact.manifest.notes
+        found += [Note(name, str(node.target), text) for name, _, text in made]
+    return found
 
 
 def _is_eager(node: fx.Node) -> bool:
@@ -93,7 +99,7 @@ class _Lowered(OperatorSupportBase):
 
 
 def _take_in_constants(parent: fx.GraphModule, call: fx.Node, part: fx.GraphModule) -> None:
-    """Parameters that the parent hands to a part become the part's own."""
+    """Turn the parameters that the parent passes to a part into constants of the part."""
     placeholders = [node for node in part.graph.nodes if node.op == "placeholder"]
     kept = []
     for argument, placeholder in zip(call.args, placeholders, strict=True):

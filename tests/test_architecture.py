@@ -21,6 +21,7 @@ MAX_LINES = 300
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "wording": (set(), set()),
+    "notes": (set(), set()),
     "debug": (set(), set()),
     "interrupts": (set(), set()),
     "cpus": (set(), set()),
@@ -43,9 +44,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "inplace": ({"repeats"}, {"torch"}),
     "adapters": ({"ops"}, {"torch"}),
     "trace": ({"adapters", "errors", "inplace", "interrupts", "repeats"}, {"torch"}),
-    "explain": (set(), {"torch"}),
+    "explain": ({"notes"}, {"torch"}),
     "passes": (
-        {"debug", "errors", "explain", "layouts", "ops", "parallel", "program", "wording"},
+        {"debug", "errors", "explain", "layouts", "notes", "ops", "parallel", "program"}
+        | {"wording"},
         {"networkx", "numpy", "torch"},
     ),
     # `runtime`: the launcher that runs what a backend emits, and the table of CPU variants.

@@ -11,7 +11,8 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 
-from mmfree_compiler.explain import Note, notes
+from mmfree_compiler.explain import notes
+from mmfree_compiler.notes import Note
 from mmfree_compiler.ops import OPS
 
 _KEPT = ("stack_trace", "nn_module_stack")
