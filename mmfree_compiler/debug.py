@@ -6,6 +6,11 @@ import os
 
 
 def level() -> int:
-    """The number that it holds; 0 where it is unset, or a text, which shows tracebacks alone."""
+    """The number that MMFREE_DEBUG holds; 0 where it is unset or not a number."""
     text = os.environ.get("MMFREE_DEBUG", "")
     return int(text) if text.isdecimal() else 0
+
+
+def tracebacks() -> bool:
+    """Whether to show errors with tracebacks: MMFREE_DEBUG holds anything, a number or not."""
+    return bool(os.environ.get("MMFREE_DEBUG"))
