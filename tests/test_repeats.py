@@ -19,7 +19,7 @@ X = torch.randn(2, 3, 4)
 
 
 class _Block(nn.Module):
-    """Counts how often its forward runs; `times` tells blocks apart."""
+    """Counts how often its forward runs; blocks with different `times` are not equal."""
 
     runs = 0
 
@@ -35,19 +35,19 @@ class _Block(nn.Module):
         return y if gain is None else y * gain
 
 
-def plainly(module: nn.Module, monkeypatch: pytest.MonkeyPatch, *inputs: Tensor) -> GraphModule:
+def unshared(module: nn.Module, monkeypatch: pytest.MonkeyPatch, *inputs: Tensor) -> GraphModule:
     with monkeypatch.context() as patch:
         patch.setattr(tracing, "_trace_shared", lambda *_: None)
         return trace(module, inputs)
 
 
-def spelled(gm: GraphModule) -> list[Any]:
-    """What a graph says, its nodes numbered and its tensors by name."""
+def described(gm: GraphModule) -> list[Any]:
+    """What a graph consists of, its nodes numbered and its tensors by name."""
     nodes = [node for node in gm.graph.nodes if node.op != "get_attr"]
     numbers: dict[Node, Any] = {node: k for k, node in enumerate(nodes)}
     numbers |= {node: str(node.target) for node in gm.graph.find_nodes(op="get_attr")}
 
-    def spell(node: Node) -> Any:
+    def describe(node: Node) -> Any:
         value = node.meta.get("val")
         arguments = str(map_arg((node.args, node.kwargs), lambda n: f"<{numbers[n]}>"))
         shown = (
@@ -56,7 +56,7 @@ def spelled(gm: GraphModule) -> list[Any]:
         )
         return node.op, str(node.target), arguments, *shown, (node.stack_trace or "")[-60:]
 
-    return [spell(node) for node in nodes]
+    return [describe(node) for node in nodes]
 
 
 class _Gained(nn.Module):
@@ -75,7 +75,7 @@ class _Gained(nn.Module):
 
 
 class _Tied(nn.Module):
-    """One weight for all, which the first block shares with the root too."""
+    """Two blocks share one weight, with each other and with the root."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class _Tied(nn.Module):
 
 
 class _Several(nn.Module):
-    """Structured arguments and results, one of them no tensor."""
+    """Structured arguments and results, one of them not a tensor."""
 
     def forward(self, pair: tuple[Tensor, int], x: Tensor) -> dict[str, Any]:
         a, k = pair
@@ -130,20 +130,18 @@ SHARED: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", SHARED)
-def test_the_graph_is_the_one_of_plain_tracing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_graph_is_the_same_without_sharing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     make, x = SHARED[name]
     module = make().eval()
-    assert (
-        tracing._trace_shared(module, (x,), True) is not None
-    )  # so that it is sharing that is tested
+    assert tracing._trace_shared(module, (x,), True) is not None  # sharing is what is tested
     gm = trace(module, (x,))
-    assert spelled(gm) == spelled(plainly(module, monkeypatch, x))
+    assert described(gm) == described(unshared(module, monkeypatch, x))
     with torch.no_grad():
         assert torch.equal(gm(x), module(x))
     assert not any("forward" in vars(part) for part in module.modules())
 
 
-def test_a_forward_runs_once_for_all_its_equals() -> None:
+def test_a_forward_runs_once_for_all_equal_modules() -> None:
     module = nn.Sequential(*(_Block() for _ in range(8)))
     _Block.runs = 0
     trace(module, (X,))
@@ -176,7 +174,7 @@ class _Unequal(_Block):
 class _Writing(_Block):
     def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
         y = super().forward(x, gain)
-        x.add_(1)  # its caller sees it
+        x.add_(1)  # the caller sees this
         return y
 
 
@@ -203,7 +201,7 @@ UNSHARED: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", UNSHARED)
-def test_what_is_not_equal_is_traced_for_itself(name: str) -> None:
+def test_unequal_modules_are_traced_one_by_one(name: str) -> None:
     module = UNSHARED[name]().eval()
     gm = trace(module, (X,))
     for part in module.modules():

@@ -1,8 +1,9 @@
-"""When two modules, and two calls of them, are equal: tracing one of them is tracing both.
+"""When two modules, and two calls of them, are equal, so that one trace serves both.
 
-Modules are equal when they have one class, equal plain attributes, parameters of equal shapes and
-strides, equal submodules, and no hooks. Calls are equal when their arguments agree in structure,
-symbolic shapes and plain values. What is neither a tensor nor plain is never known to be equal.
+Modules are equal when they have the same class, equal plain attributes, parameters of equal shapes
+and strides, equal submodules, and no hooks. Calls are equal when their arguments agree in
+structure, symbolic shapes and plain values. Values that are neither tensors nor plain never count
+as equal.
 """
 
 from __future__ import annotations
@@ -15,38 +16,54 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# Plain values without parts; floats are compared apart.
 ATOMS = (
-    *(bool, int, float, complex, str, bytes, type, type(None)),
-    *(torch.dtype, torch.device, FunctionType, BuiltinFunctionType),
+    bool,
+    int,
+    complex,
+    str,
+    bytes,
+    type,
+    type(None),
+    torch.dtype,
+    torch.device,
+    FunctionType,
+    BuiltinFunctionType,
 )
+# Where a module keeps its tensors and submodules, which are compared apart from its attributes.
+_CONTAINERS = ("_parameters", "_buffers", "_modules")
 
 
-class Unshared(Exception):  # noqa: N818 - no error: a reason to trace without sharing
-    """Something that cannot be known to be equal, or whose copy would not be exact."""
+class Unshared(Exception):  # noqa: N818 - not an error: a reason to trace without sharing
+    """Two things may not be equal, or a copy would not be exact."""
 
 
 def signature(module: nn.Module) -> Hashable:
-    """What equal modules share. Raises Unshared when it cannot be known."""
+    """A value that equal modules have in common. Raises Unshared when there is none."""
     return _module(module, {})
 
 
-def _module(module: nn.Module, tensors: dict[int, int]) -> Hashable:
-    """`tensors` numbers the parameters as they appear: modules tie theirs in the same places."""
-    own = {
-        k: v for k, v in vars(module).items() if k not in ("_parameters", "_buffers", "_modules")
-    }
-    if "forward" in own or any(value for name, value in own.items() if name.endswith("_hooks")):
-        raise Unshared(f"{type(module).__name__} has hooks or a forward of its own")
+def _module(module: nn.Module | None, tensors: dict[int, int]) -> Hashable:
+    """`tensors` numbers the tensors as they appear: equal modules tie theirs in the same places."""
+    if module is None:
+        return None
+    attributes = {k: v for k, v in vars(module).items() if k not in _CONTAINERS}
+    hooks = [name for name, value in attributes.items() if name.endswith("_hooks") and value]
+    if hooks or "forward" in attributes:
+        raise Unshared(f"{type(module).__name__} has hooks or an instance attribute `forward`")
     held = {**module._parameters, **module._buffers}
     return (
         type(module),
-        _plain(own, ()),
-        tuple((k, x if x is None else _held(x, tensors)) for k, x in held.items()),
-        tuple((k, m if m is None else _module(m, tensors)) for k, m in module._modules.items()),
+        _plain(attributes, ()),
+        tuple((name, _held(x, tensors)) for name, x in held.items()),
+        tuple((name, _module(part, tensors)) for name, part in module._modules.items()),
     )
 
 
-def _held(x: Tensor, tensors: dict[int, int]) -> Hashable:
+def _held(x: Tensor | None, tensors: dict[int, int]) -> Hashable:
+    """A parameter or buffer of a module."""
+    if x is None:
+        return None
     return type(x), _tensor(x), x.requires_grad, tensors.setdefault(id(x), len(tensors))
 
 
@@ -58,9 +75,11 @@ def _tensor(x: Tensor) -> Hashable:
 
 
 def _plain(value: Any, around: tuple[int, ...]) -> Hashable:
-    """A value that is equal for equal plain values; `around` are the containers that hold it."""
+    """A hashable form of a plain value; `around` are the ids of the containers that hold it."""
+    if isinstance(value, float):
+        return type(value), repr(value)  # unlike ==, tells -0.0 from 0.0 and takes NaN for NaN
     if isinstance(value, ATOMS):
-        return type(value), repr(value) if isinstance(value, float) else value
+        return type(value), value
     inner = partial(_plain, around=(*around, id(value)))
     if id(value) in around or isinstance(value, Tensor | nn.Module):
         raise Unshared(f"an attribute of type {type(value).__name__}")
@@ -76,9 +95,9 @@ def _plain(value: Any, around: tuple[int, ...]) -> Hashable:
 
 
 def argument(leaf: Any) -> Hashable:
-    """What equal arguments share. Raises Unshared.
+    """A value that equal arguments of calls have in common. Raises Unshared when there is none.
 
-    Where a tensor lies in its storage is left out: a mark passes on one of its own.
+    A tensor's offset in its storage is left out: marks pass on new tensors.
     """
     return _tensor(leaf) if isinstance(leaf, Tensor) else _plain(leaf, ())
 

@@ -1,4 +1,4 @@
-"""Marks give way to nodes: copies of what was traced once."""
+"""Replaces the marks of a graph by nodes: copies of what was traced once."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mmfree_compiler.repeats.sharing import Sharing
 
 @dataclass(frozen=True)
 class Body:
-    """The nodes of a leader, the tensors that came in, and those that went out."""
+    """The nodes of a leader, the tensors that go in, and those that come out."""
 
-    inputs: dict[Node, int]  # an item of ENTER -> which of its operands it is
+    inputs: dict[Node, int]  # item of ENTER -> its index
     nodes: tuple[Node, ...]
     outputs: tuple[Node, ...]
 
@@ -29,24 +29,26 @@ def inline(gm: GraphModule, sharing: Sharing) -> GraphModule:
     """Replace the marks by what they stand for. Raises Unshared when copies would not be exact."""
     if sharing.changed:
         raise Unshared("a forward changes its module")
-    bodies, held = _bodies(gm), _held_by(gm, sharing.root)
+    bodies, readers = _bodies(gm), _readers(gm, sharing.root)
     paths = {module: path for path, module in sharing.root.named_modules()}
     for node in gm.graph.find_nodes(op="call_function", target=REPEAT):
         inputs, number, index = node.args
         leader, other = sharing.leaders[number], sharing.repeats[index]
-        body, new = bodies[number], _swaps(leader, other, held)
-        new |= {item: inputs[k] for item, k in body.inputs.items()}
-        _forward(node, _copy(body, node, new, (paths[leader], paths[other])))
+        body = bodies[number]
+        new = _other_tensors(leader, other, readers)
+        for item, k in body.inputs.items():
+            new[item] = inputs[k]
+        _replace_items(node, _copy(body, node, new, (paths[leader], paths[other])))
     for mark in (ENTER, LEAVE):
         for node in gm.graph.find_nodes(op="call_function", target=mark):
-            _forward(node, node.args[0])
-    _number(gm.graph)
+            _replace_items(node, node.args[0])
+    _rename(gm.graph)
     gm.recompile()
     return gm
 
 
-def _number(graph: fx.Graph) -> None:
-    """Name calls as tracing does, in their order: names do not tell what was copied."""
+def _rename(graph: fx.Graph) -> None:
+    """Name calls in their order, as tracing does: names do not depend on what was copied."""
     graph._graph_namespace = fx.graph._Namespace()
     for node in graph.nodes:
         called = node.op == "call_function"
@@ -55,7 +57,7 @@ def _number(graph: fx.Graph) -> None:
 
 
 def _bodies(gm: GraphModule) -> dict[int, Body]:
-    """Leaders by number. Nodes stand in the order of the calls, a body's between its marks."""
+    """Leaders' bodies by number. Nodes are in call order, so a body's are between its marks."""
     bodies: dict[int, Body] = {}
     inside: list[Node] | None = None
     for node in gm.graph.nodes:
@@ -77,7 +79,7 @@ def _body(enter: Node, nodes: list[Node], leave: Node) -> Body:
     return Body(items, tuple(n for n in nodes if n not in items), tuple(results))
 
 
-def _held_by(gm: GraphModule, root: nn.Module) -> dict[int, Node]:
+def _readers(gm: GraphModule, root: nn.Module) -> dict[int, Node]:
     """The id of each parameter and buffer -> the node that reads it."""
     nodes = {str(node.target): node for node in gm.graph.find_nodes(op="get_attr")}
     tensors = chain(
@@ -92,13 +94,16 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
         yield from (tensor for _, tensor in part(remove_duplicate=False))
 
 
-def _swaps(leader: nn.Module, other: nn.Module, held: dict[int, Node]) -> dict[Node, Node]:
+def _other_tensors(
+    leader: nn.Module, other: nn.Module, readers: dict[int, Node]
+) -> dict[Node, Node]:
+    """The node that reads a tensor of the leader -> the one that reads the other's tensor."""
     pairs = zip(_tensors(leader), _tensors(other), strict=True)
-    return {held[id(a)]: held[id(b)] for a, b in pairs if id(a) in held}
+    return {readers[id(a)]: readers[id(b)] for a, b in pairs if id(a) in readers}
 
 
 def _copy(body: Body, repeat: Node, new: dict[Node, Node], paths: tuple[str, str]) -> list[Node]:
-    """Copies of the leader's nodes before `repeat`, on `new` operands; returns the results."""
+    """Copy the leader's nodes to before `repeat`, on `new` operands; returns the results."""
     for node in body.nodes:
         with repeat.graph.inserting_before(repeat):
             copy = repeat.graph.node_copy(node, lambda old: new.get(old, old))
@@ -108,7 +113,7 @@ def _copy(body: Body, repeat: Node, new: dict[Node, Node], paths: tuple[str, str
 
 
 def _stack(node: Node, repeat: Node, leader: str, other: str) -> dict[str, Any]:
-    """Where a copy comes from: the repeated module, then the parts of it that the node is in."""
+    """The modules that a copy comes from: the repeated one, then its parts around the node."""
     inner = {
         key: (other + path[len(leader) :], kind)
         for key, (path, kind) in node.meta.get("nn_module_stack", {}).items()
@@ -117,8 +122,8 @@ def _stack(node: Node, repeat: Node, leader: str, other: str) -> dict[str, Any]:
     return {**repeat.meta["nn_module_stack"], **inner}
 
 
-def _forward(mark: Node, values: Any) -> None:
-    """Let the users of a mark's items use `values`."""
+def _replace_items(mark: Node, values: Any) -> None:
+    """Make the users of a mark's items use `values`, and erase the mark."""
     for user in list(mark.users):
         user.replace_all_uses_with(values[user.args[1]])
         user.graph.erase_node(user)

@@ -1,4 +1,4 @@
-"""Operators that stand in a graph while it is traced: where a module begins, ends, and repeats."""
+"""Operators that mark, while a graph is traced, where a module begins, ends, and repeats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _like(x: Tensor) -> Tensor:
     return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
 
 
-# Shape rules have their operators' signatures.
+# Shape rules take what their operators take.
 def _pass_on(tensors: Sequence[Tensor], leader: int) -> list[Tensor]:  # noqa: ARG001
     return [_like(x) for x in tensors]
 
@@ -23,7 +23,7 @@ def _repeat(tensors: Sequence[Tensor], leader: int, index: int) -> list[Tensor]:
 
 
 def _mark(name: str, numbers: str, fake: Any) -> Any:
-    """An operator that exists in traced graphs only: it has a shape rule and no kernel."""
+    """An operator that occurs in traced graphs only: it has a shape rule and no kernel."""
     torch.library.define(f"mmfree_trace::{name}", f"(Tensor[] tensors, {numbers}) -> Tensor[]")
     torch.library.register_fake(f"mmfree_trace::{name}", fake)
     return getattr(torch.ops.mmfree_trace, name).default
@@ -33,4 +33,4 @@ ENTER = _mark("enter", "int leader", _pass_on)
 LEAVE = _mark("leave", "int leader", _pass_on)
 REPEAT = _mark("repeat", "int leader, int index", _repeat)
 MARKS = (ENTER, LEAVE, REPEAT)
-OUTPUTS: dict[int, list[Tensor]] = {}  # a leader's number -> its fake results, while it is traced
+OUTPUTS: dict[int, list[Tensor]] = {}  # leader's number -> its fake results, while tracing

@@ -1,4 +1,4 @@
-"""Modules that call a mark instead of their forward while an equal one was traced before."""
+"""Modules that call a mark instead of their forward once an equal module has been traced."""
 
 from __future__ import annotations
 
@@ -17,64 +17,73 @@ from torch.utils import _pytree as pytree
 from mmfree_compiler.repeats.equal import Unshared, argument, modes, signature
 from mmfree_compiler.repeats.marks import ENTER, LEAVE, OUTPUTS, REPEAT
 
-_NUMBERS = count()  # of leaders, never used twice
+_NUMBERS = count()  # numbers of leaders, never used twice
 
 
 @dataclass(frozen=True)
 class Leader:
-    """A traced call: its number, how its results are made of tensors and plain values."""
+    """A traced call: its number, and how its results consist of tensors and plain values."""
 
     number: int
     results: tuple[Any, ...]
     structure: Any
 
     def rebuilt(self, tensors: Sequence[Tensor]) -> Any:
-        """The call's results with other tensors in them."""
+        """The call's results with `tensors` in place of its own."""
         return pytree.tree_unflatten(_filled(self.results, tensors), self.structure)
 
 
 class Sharing:
-    """One trace: the modules whose forward is replaced while it runs, and who led whom."""
+    """One trace: the modules whose forward is replaced while it runs, and the calls so far."""
 
     def __init__(self, root: nn.Module) -> None:
         self.root = root
         self.changed = False  # whether a forward changed its module
         self.signatures = _repeated(root)
         self.leaders: dict[int, nn.Module] = {}  # a leader's number -> its module
-        self.repeats: list[nn.Module] = []  # REPEAT's last argument is a place in it
-        self._calls: dict[Hashable, Leader | None] = {}
+        self.repeats: list[nn.Module] = []  # REPEAT's last argument is an index into it
+        self._calls: dict[Hashable, Leader | None] = {}  # None: equal calls are traced one by one
 
     def call(self, module: nn.Module, forward: Any, *args: Any, **kwargs: Any) -> Any:
         """What takes the place of `module.forward`, which is `forward`."""
         leaves, structure = pytree.tree_flatten((args, kwargs))
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        key = self._key(module, leaves, structure) if tensors else None
-        if key is None or self._calls.get(key, _NEW) is None:
+        tensors = _tensors(leaves)
+        key = self._key(module, leaves, structure)
+        if not tensors or key is None:
             return forward(*args, **kwargs)
-        leader = self._calls.get(key)
-        if leader is not None:
-            self.repeats.append(module)
-            return leader.rebuilt(REPEAT(tensors, leader.number, len(self.repeats) - 1))
-        number = next(_NUMBERS)
-        inside = _filled(leaves, ENTER(tensors, number))
-        args, kwargs = pytree.tree_unflatten(inside, structure)
-        results, made_as = pytree.tree_flatten(forward(*args, **kwargs))
-        leader = self._calls[key] = _leader(number, results, made_as)
+        if key not in self._calls:
+            return self._lead(key, module, forward, leaves, structure)
+        leader = self._calls[key]
         if leader is None:
-            return pytree.tree_unflatten(results, made_as)
-        self.leaders[number] = module
-        return leader.rebuilt(LEAVE([x for x in results if isinstance(x, Tensor)], number))
+            return forward(*args, **kwargs)
+        self.repeats.append(module)
+        return leader.rebuilt(REPEAT(tensors, leader.number, len(self.repeats) - 1))
 
     def _key(self, module: nn.Module, leaves: list[Any], structure: Any) -> Hashable:
-        """What equal calls share, None when it cannot be known."""
+        """A value that equal calls have in common; None when there is none."""
         try:
             arguments = tuple(map(argument, leaves))
         except Unshared:
             return None
         return self.signatures[module], structure, arguments, modes()
 
+    def _lead(
+        self, key: Hashable, module: nn.Module, forward: Any, leaves: list[Any], structure: Any
+    ) -> Any:
+        """Trace the first of several equal calls, between two marks."""
+        number = next(_NUMBERS)
+        inside = _filled(leaves, ENTER(_tensors(leaves), number))
+        args, kwargs = pytree.tree_unflatten(inside, structure)
+        results, made_as = pytree.tree_flatten(forward(*args, **kwargs))
+        leader = self._calls[key] = _leader(number, results, made_as)
+        if leader is None:
+            return pytree.tree_unflatten(results, made_as)
+        self.leaders[number] = module
+        return leader.rebuilt(LEAVE(_tensors(results), number))
 
-_NEW = object()
+
+def _tensors(leaves: Sequence[Any]) -> list[Tensor]:
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 def _filled(leaves: Sequence[Any], tensors: Sequence[Tensor]) -> tuple[Any, ...]:
@@ -84,8 +93,8 @@ def _filled(leaves: Sequence[Any], tensors: Sequence[Tensor]) -> tuple[Any, ...]
 
 
 def _leader(number: int, results: list[Any], structure: Any) -> Leader | None:
-    """None when equal calls could not be given equal results."""
-    tensors = [x for x in results if isinstance(x, Tensor)]
+    """The leader with these results; None when they cannot be rebuilt for equal calls."""
+    tensors = _tensors(results)
     try:
         for leaf in results:
             argument(leaf)
@@ -98,7 +107,7 @@ def _leader(number: int, results: list[Any], structure: Any) -> Leader | None:
 
 
 def _signature(module: nn.Module) -> Hashable:
-    """The signature, None where it cannot be known."""
+    """The module's signature, None if it has none."""
     with suppress(Unshared):
         return signature(module)
     return None
@@ -107,12 +116,12 @@ def _signature(module: nn.Module) -> Hashable:
 def _repeated(root: nn.Module) -> dict[nn.Module, Hashable]:
     """The outermost submodules of `root` that have an equal, and their signatures."""
     signatures = {module: _signature(module) for module in root.modules()}
-    often = Counter(signatures.values())
+    counts = Counter(signatures.values())
     found: dict[nn.Module, Hashable] = {}
 
     def visit(parent: nn.Module) -> None:
         for child in parent.children():
-            if signatures[child] is not None and often[signatures[child]] > 1:
+            if signatures[child] is not None and counts[signatures[child]] > 1:
                 found[child] = signatures[child]
             else:
                 visit(child)
@@ -125,7 +134,6 @@ def _repeated(root: nn.Module) -> dict[nn.Module, Hashable]:
 def shared(root: nn.Module) -> Iterator[Sharing]:
     """Replace the forwards of `root`'s repeated submodules while it is traced."""
     sharing = Sharing(root)
-    first = next(_NUMBERS)
     parts = {part for module in sharing.signatures for part in module.modules()}
     before = {part: dict(vars(part)) for part in parts}
     for module in sharing.signatures:
@@ -136,8 +144,8 @@ def shared(root: nn.Module) -> Iterator[Sharing]:
         for module in sharing.signatures:
             del module.forward
         sharing.changed = any(_signature(m) != s for m, s in sharing.signatures.items())
-        for part, attributes in before.items():  # the next trace finds them as this one did
+        for part, attributes in before.items():  # undo what the forwards changed
             vars(part).clear()
             vars(part).update(attributes)
-        for number in [number for number in OUTPUTS if number > first]:
+        for number in sharing.leaders:
             del OUTPUTS[number]
