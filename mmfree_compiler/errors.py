@@ -1,8 +1,8 @@
-"""The one tree of errors. Every message names the thing, the cause and the hint.
+"""The tree of errors. Every message names the thing, the cause and the hint.
 
 MmfreeError
 ├── CheckpointError     a checkpoint folder: its config, its tensors, its tokenizer
-├── TraceError          a module that torch.export or an adapter cannot take
+├── TraceError          a module that torch.export cannot trace, even with adapters
 ├── UnsupportedError    operations that the target has no lowering for, all at once
 ├── TargetError         an unknown target, or one that this machine cannot run
 ├── ToolchainError      a missing or failing compiler, linker or optional package
@@ -58,4 +58,4 @@ class InputError(MmfreeError, ValueError):
 
 
 class StateError(InputError):
-    """A state does not belong to this model or batch, or was left half done."""
+    """A state does not belong to this model or batch, or a failed call left it incomplete."""

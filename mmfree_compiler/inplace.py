@@ -16,32 +16,32 @@ from mmfree_compiler.repeats import MARKS
 def functional(program: ExportedProgram) -> GraphModule:
     """The program's graph without in-place operations.
 
-    Writes into fresh values (`x.abs().amax(-1).clamp_(min=1e-5)`) are renamed in one sweep;
-    export's own functionalization takes several times as long as the export, so that only graphs
-    that write through views or casts pay for it.
+    Writes into fresh values (`x.abs().amax(-1).clamp_(min=1e-5)`) are replaced in one sweep. Only
+    graphs that write through views or casts go through export's own functionalization, which takes
+    several times as long as the export.
     """
     if writes_through(program):
         program = program.run_decompositions({})
     gm = program.module(check_guards=False)
     assert isinstance(gm, GraphModule)
-    latest: dict[Node, Node] = {}
+    written: dict[Node, Node] = {}  # value -> the call that wrote it last
 
-    def newest(node: Node) -> Node:
-        while node in latest:
-            node = latest[node]
+    def latest(node: Node) -> Node:
+        while node in written:
+            node = written[node]
         return node
 
     for node in gm.graph.nodes:
-        node.args, node.kwargs = fx.map_arg((node.args, node.kwargs), newest)
+        node.args, node.kwargs = fx.map_arg((node.args, node.kwargs), latest)
         if node.target in _FUNCTIONAL:
-            latest[node.args[0]] = node
+            written[node.args[0]] = node
             node.target = _FUNCTIONAL[node.target]
     gm.recompile()
     return gm
 
 
 def writes_through(program: ExportedProgram) -> bool:
-    """Whether something is written that more than the writer may see."""
+    """Whether the program writes a value that others may see too."""
     return any(_writes(node) and not _is_fresh(node.args[0]) for node in program.graph.nodes)
 
 
@@ -50,13 +50,11 @@ def _writes(node: Node) -> bool:
 
 
 def _is_fresh(node: Any) -> bool:
-    """Whether nothing but `node` itself sees a write into it."""
-    return (
-        isinstance(node, Node)
-        and node.op == "call_function"
-        and not _aliases(node)
-        and not any(_aliases(user) for user in node.users if not _writes(user))
-    )
+    """Whether a write into `node` changes no other value."""
+    if not isinstance(node, Node) or node.op != "call_function" or _aliases(node):
+        return False
+    readers = [user for user in node.users if not _writes(user)]
+    return not any(_aliases(reader) for reader in readers)
 
 
 def _aliases(node: Node) -> bool:
@@ -71,17 +69,17 @@ def _aliases(node: Node) -> bool:
 
 
 def _pairs() -> dict[Any, Any]:
-    """In-place overload -> the functional one, for the names that models use."""
+    """In-place overload -> its functional one, for the operations that models use."""
     names = (
         "abs add clamp clamp_min clamp_max detach div exp mul neg reciprocal relu round rsqrt "
         "sigmoid silu sqrt square sub tanh"
     )
     pairs: dict[Any, Any] = {}
     for name in names.split():
-        inplace, functional = getattr(torch.ops.aten, name + "_"), getattr(torch.ops.aten, name)
-        for overload in inplace.overloads():
-            if overload in functional.overloads():
-                pairs[getattr(inplace, overload)] = getattr(functional, overload)
+        writing, pure = getattr(torch.ops.aten, name + "_"), getattr(torch.ops.aten, name)
+        for overload in writing.overloads():
+            if overload in pure.overloads():
+                pairs[getattr(writing, overload)] = getattr(pure, overload)
     return pairs
 
 

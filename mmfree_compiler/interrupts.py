@@ -1,4 +1,4 @@
-"""Ctrl-C at the right moment."""
+"""Postponing Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block ends, so that it is done whole or not at all."""
+    """Hold back Ctrl-C until the block ends, so that the block is not left half-way."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread receives signals
         return

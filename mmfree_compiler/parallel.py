@@ -16,14 +16,15 @@ R = TypeVar("R")
 
 
 def each(function: Callable[[A], R], items: Iterable[A]) -> list[R]:
-    """`function` of every item, in order; a thread a CPU, each with an item of its own.
+    """`function` of every item, in order, on one thread per CPU.
 
-    torch's own threads are left out meanwhile: many small steps then have no barriers between them.
+    Each thread keeps torch to itself: torch's own threads would wait for each other after every
+    small step.
     """
     threads = torch.get_num_threads()
-    alone = partial(torch.set_num_threads, 1)
+    no_torch_threads = partial(torch.set_num_threads, 1)
     try:
-        with ThreadPoolExecutor(available_cpus(), initializer=alone) as pool:
+        with ThreadPoolExecutor(available_cpus(), initializer=no_torch_threads) as pool:
             return list(pool.map(function, items))
     finally:
         torch.set_num_threads(threads)

@@ -25,7 +25,7 @@ Model = Callable[[Tensor, Any], tuple[Tensor, Any]]
 
 @dataclass(frozen=True)
 class Report:
-    """What `tokens` predictions showed. Divergences are in nats, KL(reference || artifact)."""
+    """Measured over `tokens` predictions. Divergences are KL(reference || artifact), in nats."""
 
     tokens: int
     kl_mean: float
@@ -57,7 +57,7 @@ class _Sums:
     reference_nats: float = 0.0
 
     def add(self, logits: Tensor, reference: Tensor, targets: Tensor) -> None:
-        """Logits (T, V) of both models, and what came next (T,)."""
+        """Logits (T, V) of both models, and the tokens (T,) that followed."""
         ours, theirs = logits.double().log_softmax(-1), reference.double().log_softmax(-1)
         kl = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
         self.tokens += len(targets)
@@ -75,7 +75,7 @@ class _Sums:
 
 
 def _exp(nats: float) -> float:
-    return math.exp(nats) if nats < 700 else math.inf
+    return math.exp(nats) if nats < 700 else math.inf  # math.exp raises OverflowError above 709
 
 
 @torch.no_grad()
@@ -85,26 +85,27 @@ def verify(
     tokens: NDArray[np.int64],
     on_window: Callable[[int], None] = lambda _: None,
 ) -> Report:
-    """Let both models predict each of `tokens` (N,) from those before it.
+    """Compare how both models predict each of `tokens` (N,) from the tokens before it.
 
-    `session` is the artifact's, `model` the reference, such as the MatMulFreeLM that the artifact
-    was compiled from. The text is one sequence, read in windows of WINDOW tokens with the states
-    carried along. `on_window` is told how many tokens each window had. Raises InputError on fewer
-    than two tokens and on models of different vocabularies.
+    `session` runs the artifact, `model` is the reference, such as the MatMulFreeLM that the
+    artifact was compiled from. The text is one sequence, read in windows of WINDOW tokens with the
+    states carried along. `on_window` is called with the number of tokens of each window. Raises
+    InputError on fewer than two tokens and on models of different vocabularies.
     """
     if len(tokens) < 2:
         raise InputError("tokens", f"{len(tokens)}: nothing to predict", "Give a longer text")
     text, sums = torch.from_numpy(tokens), _Sums()
-    ours: Any = None
-    theirs: Any = None
+    state: Any = None
+    reference_state: Any = None
     for start in range(0, len(text) - 1, WINDOW):
         targets = text[start + 1 : start + WINDOW + 1]
         inputs = text[None, start : start + len(targets)]
-        logits, ours = session(inputs, ours)
-        reference, theirs = model(inputs, theirs)
+        logits, state = session(inputs, state)
+        reference, reference_state = model(inputs, reference_state)
         if logits.shape != reference.shape:
             cause = f"{logits.shape[-1]} logits, the reference has {reference.shape[-1]}"
-            raise InputError("artifact", cause, "Compare it with the checkpoint it was made from")
+            hint = "Compare it with the checkpoint that it was compiled from"
+            raise InputError("artifact", cause, hint)
         sums.add(logits[0], reference[0].float(), targets)
         on_window(len(targets))
     return sums.report()

@@ -6,14 +6,14 @@ import math
 
 
 def counted(number: int, noun: str) -> str:
-    """ "1 thread", "2 threads": a number and its noun, which takes an s."""
+    """ "1 thread", "2 threads": a number and a noun whose plural ends in s."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def bounds(low: float, high: float) -> str:
-    """What a number from `low` to `high` must be: "at least 0 and at most 1".
+    """The condition on a number from `low` to `high`: "at least 0 and at most 1".
 
-    The least positive number as `low` is "more than 0"; an infinite `high` is not mentioned.
+    The smallest positive float as `low` reads "more than 0"; an infinite `high` is left out.
     """
     least = "more than 0" if low == math.ulp(0.0) else f"at least {_plain(low)}"
     return least if math.isinf(high) else f"{least} and at most {_plain(high)}"

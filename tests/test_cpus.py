@@ -13,7 +13,7 @@ from mmfree_compiler.runtime.threads import resolve_threads
 
 
 def test_threads_as_numpy_counts_them() -> None:
-    assert type(resolve_threads(np.int64(2))) is int  # type: ignore[arg-type]  # no int to mypy
+    assert type(resolve_threads(np.int64(2))) is int  # type: ignore[arg-type]  # not an int to mypy
 
 
 @pytest.fixture

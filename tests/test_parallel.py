@@ -1,4 +1,4 @@
-"""The same work on many items keeps their order, their errors and torch's own threads."""
+"""The same work on many items: results in order, errors raised, torch's own threads kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmfree_compiler import parallel
 
 
 def test_results_are_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two items meet: each has a thread of its own."""
+    """Two items meet at a barrier, so they run on two threads."""
     monkeypatch.setattr(parallel, "available_cpus", lambda: 2)
     meeting = threading.Barrier(2, timeout=60)
 
@@ -22,7 +22,7 @@ def test_results_are_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parallel.each(meet, range(6)) == [(item, 1) for item in range(6)]
 
 
-def test_errors_pass_and_torch_keeps_its_threads() -> None:
+def test_errors_are_raised_and_torch_keeps_its_threads() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:

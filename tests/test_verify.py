@@ -64,9 +64,9 @@ def test_windows_are_bounded_and_carry_states() -> None:
         seen.append(tokens.shape[1])
         return torch.zeros(*tokens.shape, 2), sum(seen)
 
-    told: list[int] = []
-    verify(counting, constant(0.5, 0.5), TOKENS, told.append)
-    assert seen == told == [WINDOW, WINDOW, 9]
+    reported: list[int] = []
+    verify(counting, constant(0.5, 0.5), TOKENS, reported.append)
+    assert seen == reported == [WINDOW, WINDOW, 9]
 
 
 def test_windows_do_not_change_the_reference() -> None:
