@@ -1,9 +1,10 @@
-"""The rules of canonicalize: each takes a node and says what its users should use, or None."""
+"""The rules of canonicalize: each takes a node and returns what its users should use, or None."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from typing import Any
 
 from torch.fx import Node
 
@@ -11,7 +12,7 @@ from mmfree_compiler.ops import OPS
 from mmfree_compiler.passes.pattern import Literal, OneOf, Var, add, aten, call, first, mul
 from mmfree_compiler.passes.rewrite import insert, is_fp32, overload, same_shape
 
-# Their result is their first operand whenever type and shape stay as they were.
+# Their result is their first operand if dtype and shape stay the same.
 IDENTITIES = {
     aten.alias.default,
     aten.clone.default,
@@ -30,7 +31,7 @@ IDENTITIES = {
 CASTS = {aten._to_copy.default, aten.to.dtype_layout, aten.to.other, aten.type_as.default}
 
 X, Q = Var("x"), Var("q")
-# The straight-through estimator, its detach gone: x + (q - x) computes q.
+# The straight-through estimator without its detach: x + (q - x) is q.
 STRAIGHT_THROUGH = OneOf(
     (
         add(X, call(aten.sub.Tensor, Q, X)),
@@ -56,7 +57,7 @@ def _identity(node: Node, _: set[Node]) -> Node | None:
     if node.target not in IDENTITIES or not node.args:
         return None
     if node.target is aten.dropout.default and node.args[2]:
-        return None  # it drops in inference too
+        return None  # it drops elements in inference too
     source = node.args[0]
     assert isinstance(source, Node)
     before, after = source.meta["val"], node.meta["val"]
@@ -64,7 +65,7 @@ def _identity(node: Node, _: set[Node]) -> Node | None:
 
 
 def _cast(node: Node, _: set[Node]) -> Node | None:
-    """Every cast is aten.to.dtype, or nothing."""
+    """A cast becomes aten.to.dtype, or its operand if the dtype stays the same."""
     if node.target not in CASTS:
         return None
     source, dtype = node.args[0], node.meta["val"].dtype
@@ -95,20 +96,20 @@ def _neutral(node: Node, constants: set[Node]) -> Node | None:
 
 
 def _last_dimension(node: Node, _: set[Node]) -> Node | None:
-    """Reductions count their dimensions from the end, so that the last one is always -1."""
+    """Dimensions of a reduction are counted from the end: the last one is -1."""
     if node.target in REDUCTIONS and len(node.args) > 1:
         source, dims, *rest = node.args
         assert isinstance(source, Node)
-        rank = source.meta["val"].dim()
-        listed = [dims] if isinstance(dims, int) else dims or []
-        assert isinstance(listed, list)
-        counted = [dim % rank - rank for dim in listed]
-        node.args = (source, counted[0] if isinstance(dims, int) else counted, *rest)
+        rank = max(1, source.meta["val"].dim())  # torch takes 0 and -1 for a scalar's dimension
+        if isinstance(dims, int):
+            node.args = (source, dims % rank - rank, *rest)
+        elif isinstance(dims, list):
+            node.args = (source, [dim % rank - rank for dim in dims], *rest)
     return None
 
 
 def _unsqueeze(node: Node, _: set[Node]) -> Node | None:
-    """A new last dimension is always -1."""
+    """A new last dimension is -1."""
     if node.target is aten.unsqueeze.default and node.args[1] == node.meta["val"].dim() - 1:
         node.args = (node.args[0], -1)
     return None
@@ -139,10 +140,12 @@ def _part(node: Node, _: set[Node]) -> Node | None:
 
 
 def _slice(node: Node, _: set[Node]) -> Node | None:
-    """A slice of the last dimension counts from its end and names its bounds."""
+    """A slice of the last dimension, -1, states both bounds, neither negative."""
     if node.target is not aten.slice.Tensor or len(node.args) > 4 or node.kwargs:
         return None
-    source, dim, start, end = (*node.args, 0, None, None)[: max(4, len(node.args))]
+    defaults = (None, 0, None, None)
+    arguments: list[Any] = [*node.args, *defaults[len(node.args) :]]
+    source, dim, start, end = arguments
     if not isinstance(source, Node) or dim != source.meta["val"].dim() - 1:
         return None
     start, end, _step = slice(start, end).indices(source.meta["val"].shape[-1])
@@ -150,9 +153,9 @@ def _slice(node: Node, _: set[Node]) -> Node | None:
 
 
 def _embedding(node: Node, _: set[Node]) -> Node | None:
-    """An embedding whose result is fp32; a narrow table is widened by the op itself."""
-    widened = node.target is aten.to.dtype or node.target in CASTS
-    source = node.args[0] if widened else node
+    """An embedding whose result is fp32; the op itself widens a narrow table."""
+    is_cast = node.target is aten.to.dtype or node.target in CASTS
+    source = node.args[0] if is_cast else node
     if not isinstance(source, Node) or source.target is not aten.embedding.default:
         return None
     if not is_fp32(node):
@@ -161,7 +164,7 @@ def _embedding(node: Node, _: set[Node]) -> Node | None:
 
 
 def _zero_state(node: Node, _: set[Node]) -> Node | None:
-    """A scan that begins from explicit zeros begins from none."""
+    """A scan that starts from explicit zeros starts from no state."""
     position = _STATE_ARGUMENT.get(node.target)
     if position is None or len(node.args) <= position:
         return None
@@ -175,7 +178,7 @@ _SPLITS = {aten.chunk.default, aten.split.Tensor, aten.split.sizes, aten.split_w
 # A scan's state is its last argument.
 _STATE_ARGUMENT = {op.overload: len(op.parameters) - 1 for op in OPS.values() if op.kind == "scan"}
 
-# Rules in order, each with what to note; those without a note only drop or rename.
+# Rules in order, each with the text of its note; rules without one only drop or rename.
 RULES: dict[Callable[[Node, set[Node]], Node | None], str] = {
     _embedding: "embedding",
     _cast: "",

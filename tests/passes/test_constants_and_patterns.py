@@ -183,6 +183,19 @@ def test_parameters_alone_become_one_buffer() -> None:
     torch.testing.assert_close(gm(torch.zeros(1, 4))[0], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_slices_without_all_arguments() -> None:
+    x = torch.arange(10.0).reshape(2, 5)
+    for arguments in ((1,), (1, 2), (1, 1, 4), (1, -2)):
+        gm = Canonicalize()(traced(lambda a, rest=arguments: aten.slice.Tensor(a, *rest) + 1, x))
+        assert torch.equal(gm(x), aten.slice.Tensor(x, *arguments) + 1)
+
+
+def test_reductions_of_scalars() -> None:
+    x = torch.arange(6.0).reshape(2, 3)
+    gm = Canonicalize()(traced(lambda a: a * a.sum().amax(0), x))
+    assert torch.equal(gm(x), x * 15)
+
+
 def test_large_tensors_are_not_copied() -> None:
     gm = FoldConstants(max_elements=2)(trace(_Bounds(), (torch.zeros(2, 4),)))
     assert len(dict(gm.named_parameters())) == 2
