@@ -18,13 +18,13 @@ R = TypeVar("R")
 def each(function: Callable[[A], R], items: Iterable[A]) -> list[R]:
     """`function` of every item, in order, on one thread per CPU.
 
-    Each thread keeps torch to itself: torch's own threads would wait for each other after every
-    small step.
+    torch runs single-threaded in each: its own threads would wait for each other after every small
+    step.
     """
     threads = torch.get_num_threads()
-    no_torch_threads = partial(torch.set_num_threads, 1)
+    single_threaded = partial(torch.set_num_threads, 1)
     try:
-        with ThreadPoolExecutor(available_cpus(), initializer=no_torch_threads) as pool:
+        with ThreadPoolExecutor(available_cpus(), initializer=single_threaded) as pool:
             return list(pool.map(function, items))
     finally:
         torch.set_num_threads(threads)

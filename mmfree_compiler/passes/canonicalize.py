@@ -1,11 +1,10 @@
-"""One spelling for each thing that export and models write in several ways."""
+"""Bring what export and models write in several ways into one form."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
@@ -14,7 +13,7 @@ from mmfree_compiler.passes.pattern import COMMUTATIVE, aten
 from mmfree_compiler.passes.rewrite import calls, finish, note, replace
 from mmfree_compiler.passes.spellings import RULES
 
-# Another name of the same operation on the same arguments.
+# Operation -> another name of the same operation on the same arguments.
 ALIASES = {
     aten.absolute.default: aten.abs.default,
     aten.add.Scalar: aten.add.Tensor,
@@ -36,13 +35,13 @@ ASSERTIONS = {
     aten._assert_scalar.default,
     aten._assert_tensor_metadata.default,
     aten.sym_constrain_range_for_size.default,
-    torch.ops.aten.sym_constrain_range.default,
+    aten.sym_constrain_range.default,
 }
 
 
 @dataclass(frozen=True)
 class Canonicalize:
-    """Drop what computes nothing and rename what has several names; the values stay equal."""
+    """Drop what computes nothing, and write each operation in one way; the values stay equal."""
 
     name: ClassVar[str] = "canonicalize"
 
@@ -51,32 +50,35 @@ class Canonicalize:
             gm.graph.erase_node(node)
         constants = constant_nodes(gm.graph)
         for node in list(gm.graph.nodes):
-            if node.op != "call_function":
-                continue
-            node.target = ALIASES.get(node.target, node.target)
-            self._inline_scalars(gm, node)
-            for rule, text in RULES.items():
-                new = rule(node, constants)
-                if new is not None:
-                    if text:
-                        note(gm, self.name, new, text)
-                    replace(node, new)
-                    break
+            if node.op == "call_function":
+                node.target = ALIASES.get(node.target, node.target)
+                _inline_scalars(gm, node)
+                self._apply_first_rule(gm, node, constants)
         return finish(gm)
 
-    def _inline_scalars(self, gm: GraphModule, node: Node) -> None:
-        """Numbers that are written as 0-dimensional tensors become arguments."""
-        if node.target not in _TAKES_NUMBERS or len(node.args) != 2:
-            return
-        left, right = node.args
-        if node.target in COMMUTATIVE and _is_number(left):
-            left, right = right, left
-        if isinstance(left, Node) and _is_number(right):
-            assert isinstance(right, Node)
-            node.args = (left, attribute(gm, right).item())
+    def _apply_first_rule(self, gm: GraphModule, node: Node, constants: set[Node]) -> None:
+        for rule, text in RULES.items():
+            new = rule(node, constants)
+            if new is not None:
+                if text:
+                    note(gm, self.name, new, text)
+                replace(node, new)
+                return
 
 
 _TAKES_NUMBERS = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
+
+
+def _inline_scalars(gm: GraphModule, node: Node) -> None:
+    """Numbers that are written as 0-dimensional tensors become arguments."""
+    if node.target not in _TAKES_NUMBERS or len(node.args) != 2:
+        return
+    left, right = node.args
+    if node.target in COMMUTATIVE and _is_number(left):
+        left, right = right, left
+    if isinstance(left, Node) and _is_number(right):
+        assert isinstance(right, Node)
+        node.args = (left, attribute(gm, right).item())
 
 
 def _is_number(value: Any) -> bool:

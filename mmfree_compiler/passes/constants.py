@@ -1,13 +1,14 @@
 """Subgraphs that depend on parameters only: which they are, and what they evaluate to.
 
-Values are computed in fp32 from the stored values widened (numerics 4), whatever dtype the module
-computes in.
+Values are computed in fp32 from the stored values widened (numerics 4), also where the module
+computes in a narrow dtype.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.fx import GraphModule, Node
 
 aten = torch.ops.aten
 
-# They work on each element by itself, so a weight may be computed block by block of its rows.
+# They work on each element by itself, so a weight can be computed in blocks of its rows.
 ELEMENTWISE = {
     aten.abs.default,
     aten.add.Tensor,
@@ -42,13 +43,13 @@ def _max(blocks: Iterable[Tensor]) -> Tensor:
     return torch.stack([block.max() for block in blocks]).max()
 
 
-# Scalars of a whole matrix that can be gathered block by block.
+# Scalars of a whole matrix that can be computed block by block.
 REDUCTIONS: dict[Any, Callable[[Iterable[Tensor]], Tensor]] = {
     aten.amax.default: _max,
     aten.max.default: _max,
     aten.mean.default: _mean,
 }
-# Elements of a block: what it takes of temporaries stays within a core's cache.
+# Elements per block: a block's temporaries fit in a core's cache.
 BLOCK = 1 << 17
 
 
@@ -56,19 +57,15 @@ def constant_nodes(graph: fx.Graph) -> set[Node]:
     """The nodes that no input of the graph reaches."""
     found: set[Node] = set()
     for node in graph.nodes:
-        if node.op == "get_attr" or (
-            node.op == "call_function"
-            and not node.is_impure()
-            and not _draws(node)
-            and all(source in found for source in node.all_input_nodes)
-        ):
+        if node.op == "get_attr" or (_is_pure(node) and found.issuperset(node.all_input_nodes)):
             found.add(node)
     return found
 
 
-def _draws(node: Node) -> bool:
-    """Whether a call is random: it has no operand that says so, but its tags do."""
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+def _is_pure(node: Node) -> bool:
+    """Whether a node is a call whose result depends on its operands only."""
+    is_random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+    return node.op == "call_function" and not node.is_impure() and not is_random
 
 
 def attribute(gm: GraphModule, node: Node) -> Tensor:
@@ -78,7 +75,7 @@ def attribute(gm: GraphModule, node: Node) -> Tensor:
 
 
 def identity(node: Node, known: dict[Node, str]) -> str:
-    """A key that two constant nodes share when they are the same expression of the same tensors."""
+    """A key that is equal for nodes that are the same expression of the same tensors."""
     if node not in known:
         arguments = fx.map_arg((node.args, node.kwargs), lambda arg: identity(arg, known))
         known[node] = str((node.op, str(node.target), arguments))
@@ -104,23 +101,23 @@ def evaluate(gm: GraphModule, node: Node) -> Any:
 
 def evaluate_all(gm: GraphModule, nodes: Sequence[Node]) -> list[Any]:
     """The values of constant nodes; temporaries are freed as soon as nothing needs them."""
-    order = sorted({source for node in nodes for source in ancestors(node)})
-    last = {source: user for user in order for source in user.all_input_nodes}
+    order = sorted(set(chain.from_iterable(ancestors(node) for node in nodes)))
+    last_user = {source: user for user in order for source in user.all_input_nodes}
     kept = set(nodes)
     values: dict[Node, Any] = {}
     for current in order:
         values[current] = run(gm, current, values)
         for source in current.all_input_nodes:
-            if last[source] is current and source not in kept:
+            if last_user[source] is current and source not in kept:
                 del values[source]
     return [values[node] for node in nodes]
 
 
 def run(gm: GraphModule, node: Node, values: dict[Node, Any]) -> Any:
-    """One node on concrete values: floats are widened, and never narrowed again."""
+    """The value of one node on concrete values; floats are widened and never narrowed again."""
     if node.op == "get_attr":
         return _widened(attribute(gm, node))
-    if node.target is aten.to.dtype and node.args[1:2] and _is_narrow(node.args[1]):
+    if node.target is aten.to.dtype and len(node.args) > 1 and _is_narrow(node.args[1]):
         return _widened(values[node.all_input_nodes[0]])
     assert callable(node.target)
     args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
@@ -138,7 +135,7 @@ def _widened(value: Any) -> Any:
 def evaluate_rows(gm: GraphModule, node: Node) -> Iterator[tuple[slice, Tensor]]:
     """The value of a constant matrix, a block of rows at a time, with few temporaries.
 
-    Yields (rows, block (len(rows), K)). Scalars made of the matrix, such as its mean, are computed
+    Yields (rows, block (len(rows), K)). Scalars of the matrix, such as its mean, are computed
     first, by blocks too. Expressions that mix rows come as one block.
     """
     order = ancestors(node)
@@ -155,7 +152,7 @@ def evaluate_rows(gm: GraphModule, node: Node) -> Iterator[tuple[slice, Tensor]]
 
 
 def _scalar(gm: GraphModule, node: Node, rows: set[Node], values: dict[Node, Any]) -> Any:
-    """A value that is no matrix of rows: a reduction of one, or what follows from reductions."""
+    """The value of a node outside of `rows`: a reduction of a matrix, or computed from scalars."""
     if rows.isdisjoint(node.all_input_nodes):
         return run(gm, node, values)
     (matrix,) = node.all_input_nodes
@@ -167,7 +164,7 @@ def _scalar(gm: GraphModule, node: Node, rows: set[Node], values: dict[Node, Any
 def _blocks(
     gm: GraphModule, node: Node, rows: set[Node], values: dict[Node, Any]
 ) -> Iterator[tuple[slice, Tensor]]:
-    """`node`, which is one of `rows`, by blocks of rows; `values` holds the scalars it needs."""
+    """The value of `node`, one of `rows`, by blocks; `values` holds the scalars that it needs."""
     body = [current for current in ancestors(node) if current in rows]
     height, width = node.meta["val"].shape
     step = max(1, BLOCK // width)
@@ -182,16 +179,21 @@ def _blocks(
 
 
 def _row_nodes(node: Node, order: Iterable[Node]) -> set[Node]:
-    """The nodes of `node`'s shape that are made of matrices of that shape and of scalars."""
+    """The nodes of `node`'s shape that are computed from matrices of that shape and scalars."""
     shape = node.meta["val"].shape
     rows: set[Node] = set()
     for current in order:
         value = current.meta["val"]
         if not isinstance(value, Tensor) or value.shape != shape:
             continue
-        made_of_rows = current.target in ELEMENTWISE and all(
-            source in rows or source.meta["val"].numel() == 1 for source in current.all_input_nodes
-        )
-        if current.op == "get_attr" or made_of_rows:
+        if current.op == "get_attr" or _is_elementwise(current, rows):
             rows.add(current)
     return rows
+
+
+def _is_elementwise(node: Node, rows: set[Node]) -> bool:
+    """Whether each row of the result depends on the same row of matrices of `rows` only."""
+    if node.target not in ELEMENTWISE:
+        return False
+    operands = [source for source in node.all_input_nodes if source.meta["val"].numel() != 1]
+    return rows.issuperset(operands)

@@ -1,4 +1,4 @@
-"""RMS normalization, spelled out or as one op -> mmfree.rms_norm."""
+"""RMS normalization, written out or as one op -> mmfree.rms_norm."""
 
 from __future__ import annotations
 
@@ -90,46 +90,50 @@ WEIGHTED = OneOf(
         call(aten.div.Tensor, mul(X, W), ROOT),
     )
 )
-# The largest first: a norm without a weight is a part of one with it.
+# The larger one first: a norm with a weight contains one without.
 SPELLINGS = (WEIGHTED, NORM)
 _ENDS = {aten.mul.Tensor, aten.div.Tensor}
 
 
 @dataclass(frozen=True)
 class DetectNorm:
-    """`x / sqrt(mean(x^2) + eps) * w` (numerics 3), whatever way it is written."""
+    """`x / sqrt(mean(x^2) + eps) * w` (numerics 3), however it is written."""
 
     name: ClassVar[str] = "detect_norm"
 
     def __call__(self, gm: GraphModule) -> GraphModule:
         constants = constant_nodes(gm.graph)
         for node in reversed(list(gm.graph.nodes)):
-            bound = _one_op(node) or _spelled_out(node, constants)
-            weight = bound and node.users and _row(gm, node, bound)
-            if bound and weight:
-                eps = bound["eps"]
-                number = evaluate(gm, eps).item() if isinstance(eps, Node) else float(eps)
-                new = insert(node, overload("rms_norm"), bound["x"], weight, number)
-                replace(node, new)
-                note(gm, self.name, new, f"rms_norm, eps {number:g}")
+            bound = _one_op(node) or _written_out(node, constants)
+            if bound is not None and node.users:  # a part of a norm found before has no users
+                self._rewrite(gm, node, bound)
         return finish(gm)
 
+    def _rewrite(self, gm: GraphModule, node: Node, bound: Bound) -> None:
+        weight, eps = _weight_row(gm, node, bound.get("weight")), bound["eps"]
+        if weight is None:
+            return
+        number = evaluate(gm, eps).item() if isinstance(eps, Node) else float(eps)
+        new = insert(node, overload("rms_norm"), bound["x"], weight, number)
+        replace(node, new)
+        note(gm, self.name, new, f"rms_norm, eps {number:g}")
 
-def _spelled_out(node: Node, constants: set[Node]) -> Bound | None:
+
+def _written_out(node: Node, constants: set[Node]) -> Bound | None:
     if node.target not in _ENDS or node in constants or not is_fp32(node):
         return None
     for spelling in SPELLINGS:
         bound = first(spelling, node, constants)
-        if bound and bound["x"].meta["val"].shape[-1] == bound.get("width", _width(node)):
+        if bound and _width(bound["x"]) == bound.get("width", _width(node)):
             return bound
     return None
 
 
 def _one_op(node: Node) -> Bound | None:
-    """aten.rms_norm over the last dimension; its eps of None means the type's own."""
+    """aten.rms_norm over the last dimension; its eps of None means the dtype's epsilon."""
     if node.target is not aten.rms_norm.default:
         return None
-    x, shape, weight, eps = (*node.args, None, None)[:4]
+    x, shape, weight, eps = [*node.args, None, None][:4]  # weight and eps may be left out
     assert isinstance(x, Node)
     assert isinstance(shape, list)
     if len(shape) != 1 or not is_fp32(node):
@@ -142,17 +146,15 @@ def _width(node: Node) -> Any:
     return node.meta["val"].shape[-1]
 
 
-def _row(gm: GraphModule, node: Node, bound: Bound) -> Node | None:
-    """The norm's weight as a row (D,): ones when there is none; None when it is no row."""
-    weight: Node | None = bound.get("weight")
+def _weight_row(gm: GraphModule, node: Node, weight: Node | None) -> Node | None:
+    """The weight of the norm at `node` as a row (D,): ones without a weight, None if not a row."""
     width = _width(node)
     if weight is None:
         return constant(gm, "ones", torch.ones(width))
-    shape = weight.meta["val"].shape
-    if weight.meta["val"].numel() == 1:
-        return insert(
-            node, aten.expand.default, insert(node, aten.reshape.default, weight, [1]), [width]
-        )
-    if shape[-1] != weight.meta["val"].numel():
+    value = weight.meta["val"]
+    if value.numel() == 1:
+        element = insert(node, aten.reshape.default, weight, [1])
+        return insert(node, aten.expand.default, element, [width])
+    if value.shape[-1] != value.numel():
         return None
-    return weight if len(shape) == 1 else insert(node, aten.reshape.default, weight, [width])
+    return weight if value.dim() == 1 else insert(node, aten.reshape.default, weight, [width])

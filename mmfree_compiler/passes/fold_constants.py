@@ -1,4 +1,4 @@
-"""Subgraphs of parameters alone become buffers: lower bounds, widened norm weights."""
+"""Subgraphs of parameters only become buffers: lower bounds, widened norm weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmfree_compiler.passes.rewrite import constant, finish, note, replace
 
 @dataclass(frozen=True)
 class FoldConstants:
-    """Evaluate what no input reaches, up to `max_elements` a tensor; larger ones stay mapped.
+    """Evaluate what no input reaches, up to `max_elements` per tensor; larger ones stay mapped.
 
     Vectors (norm weights, biases) that are stored in a narrow type are widened to fp32.
     """
@@ -26,7 +26,7 @@ class FoldConstants:
     def __call__(self, gm: GraphModule) -> GraphModule:
         constants = constant_nodes(gm.graph)
         wanted = [node for node in gm.graph.nodes if self._is_wanted(node, constants)]
-        # All at once: the lower bounds of all layers are parts of one expression.
+        # All at once: the lower bounds of all layers share most of one expression.
         for node, value in zip(wanted, evaluate_all(gm, wanted), strict=True):
             tensor = value.contiguous().clone()
             stem = str(node.target) if node.op == "get_attr" else node.name
@@ -39,7 +39,10 @@ class FoldConstants:
         value = node.meta.get("val")
         if node not in constants or not isinstance(value, Tensor):
             return False
-        if value.numel() > self.max_elements or all(user in constants for user in node.users):
+        if value.numel() > self.max_elements:
             return False
-        narrow = value.dim() == 1 and value.dtype in (torch.bfloat16, torch.float16)
-        return node.op != "get_attr" or narrow
+        if constants.issuperset(node.users):
+            return False  # evaluated as a part of a larger constant
+        if node.op == "get_attr":
+            return value.dim() == 1 and value.dtype in (torch.bfloat16, torch.float16)
+        return True

@@ -1,4 +1,4 @@
-"""Norms and the quantizers that read them -> mmfree.norm_quant, one op for all that share a row."""
+"""Norms and the quantizers that read them -> mmfree.norm_quant, one op per row that they share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Branch:
 
     @property
     def group(self) -> tuple[Node, float, float]:
-        """What one norm_quant has in common: the row and both eps."""
+        """What the branches of one norm_quant have in common: the row and both eps."""
         row, _, eps = self.norm.args
         quant_eps = self.quantize.args[1]
         assert isinstance(row, Node)
@@ -32,9 +32,9 @@ class Branch:
 
 @dataclass(frozen=True)
 class FuseNormQuant:
-    """i, f and g read the same normalized row: one reduction serves all (numerics 5).
+    """i, f and g read the same normalized row: one reduction serves all three (numerics 5).
 
-    The outer norm is taken in when nothing but the branches reads it.
+    The outer norm is fused too when only the branches read it.
     """
 
     name: ClassVar[str] = "fuse_norm_quant"
@@ -57,7 +57,7 @@ class FuseNormQuant:
         weights = [branch.norm.args[1] for branch in branches]
         first = min(branch.quantize for branch in branches)
         fused = insert(first, overload("norm_quant"), x, outer, outer_eps, weights, eps, quant_eps)
-        for k, branch in enumerate(branches):
+        for k, branch in enumerate(branches):  # items 2k and 2k + 1 are its codes and scale
             for user in list(branch.quantize.users):
                 index = user.args[1]
                 assert isinstance(index, int)
@@ -66,13 +66,14 @@ class FuseNormQuant:
 
 
 def _outer(row: Node, branches: list[Branch]) -> tuple[Node, Node | None, float]:
-    """The row and the outer norm's weight and eps; no weight when the row is no such norm."""
-    inner = {branch.norm for branch in branches}
-    fused = all(set(norm.users) <= {branch.quantize for branch in branches} for norm in inner)
-    if row.target is overload("rms_norm") and set(row.users) == inner and fused:
-        x, weight, eps = row.args
-        assert isinstance(x, Node)
-        assert isinstance(weight, Node)
-        assert isinstance(eps, float)
-        return x, weight, eps
-    return row, None, 0.0
+    """The fused op's row, with the outer norm's weight and eps; no weight if it is not fused."""
+    norms = {branch.norm for branch in branches}
+    quantizers = {branch.quantize for branch in branches}
+    only_quantized = all(quantizers.issuperset(norm.users) for norm in norms)
+    if row.target is not overload("rms_norm") or set(row.users) != norms or not only_quantized:
+        return row, None, 0.0
+    x, weight, eps = row.args
+    assert isinstance(x, Node)
+    assert isinstance(weight, Node)
+    assert isinstance(eps, float)
+    return x, weight, eps

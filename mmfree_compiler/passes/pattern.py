@@ -1,4 +1,4 @@
-"""A small matcher of operation trees, so that passes state their rules as data.
+"""A small matcher of operation trees: passes state their rules as data.
 
     SILU = OneOf((call(aten.silu.default, X), mul(X, call(aten.sigmoid.default, X))))
     for bound in match(SILU, node): bound["x"]
@@ -9,7 +9,7 @@ the same node (or equal numbers), and products and sums match with their operand
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ Bound = dict[str, Any]
 
 @dataclass(frozen=True)
 class Var:
-    """Any node; with `constant`, only one that depends on parameters alone."""
+    """Any node; with `constant`, only one that depends on parameters only."""
 
     name: str
     constant: bool = False
@@ -32,7 +32,7 @@ class Var:
 
 @dataclass(frozen=True)
 class Number:
-    """Any number of the graph."""
+    """Any number among a call's arguments."""
 
     name: str
 
@@ -54,7 +54,7 @@ class Call:
 
 @dataclass(frozen=True)
 class OneOf:
-    """Any of several spellings."""
+    """Any of several patterns."""
 
     choices: tuple[Pattern, ...]
 
@@ -83,7 +83,7 @@ def one_minus(x: Pattern) -> OneOf:
 def match(
     pattern: Pattern, value: Any, constants: set[Node], bound: Bound | None = None
 ) -> Iterator[Bound]:
-    """Every way in which the tree that ends at `value` is the pattern, as names -> nodes."""
+    """Every way in which the tree that ends at `value` matches the pattern, as name -> node."""
     bound = {} if bound is None else bound
     if isinstance(pattern, OneOf):
         for choice in pattern.choices:
@@ -114,11 +114,17 @@ def _match_arguments(
 ) -> Iterator[Bound]:
     if len(node.args) != len(pattern.args):
         return
-    orders = [node.args]
+    yield from _match_all(pattern.args, node.args, constants, bound)
     if node.target in COMMUTATIVE:
-        orders.append(node.args[::-1])
-    for order in orders:
-        partial = [bound]
-        for sub, argument in zip(pattern.args, order, strict=True):
-            partial = [more for b in partial for more in match(sub, argument, constants, b)]
-        yield from partial
+        yield from _match_all(pattern.args, node.args[::-1], constants, bound)
+
+
+def _match_all(
+    patterns: Sequence[Pattern], values: Sequence[Any], constants: set[Node], bound: Bound
+) -> Iterator[Bound]:
+    """Every way in which all values match their patterns, with names bound alike."""
+    if not patterns:
+        yield bound
+        return
+    for more in match(patterns[0], values[0], constants, bound):
+        yield from _match_all(patterns[1:], values[1:], constants, more)

@@ -1,9 +1,9 @@
 """Recognizing a per-token int8 quantizer: find its region of the graph, then prove what it is.
 
-Models spell the quantizer in many ways (amax or max, 127/max or max/127, clamp before or after,
+Models write the quantizer in many ways (amax or max, 127/max or max/127, clamp before or after,
 codes scaled back before or after the product). The region between a row x and a product's input is
-found by walking back over the ops that quantizers are made of; that it *is* numerics 5 is shown by
-running it on rows of several magnitudes, zero among them, beside the reference.
+found by walking back over the ops that quantizers consist of. That it *is* numerics 5 is shown by
+running it and the reference on rows of several magnitudes, zero among them.
 """
 
 from __future__ import annotations
@@ -45,17 +45,18 @@ QUANTIZER_OPS = {
 MAGNITUDES = (0.0, 1e-3, 1.0, 50.0)
 EPS_FACTORS = (0.3, 3.0)
 PROBE_WIDTH = 64
-# Stands for an absent eps: 127 over it is finite in fp32, and no row but zero is below it.
+# Stands for an absent eps: 127 / NO_EPS is finite in fp32, and only rows of zeros are below it.
 NO_EPS = 1e-30
-# Codes agree but where x * a lies this close to a .5 edge (numerics 5); values to this many codes.
-EDGE, TOLERANCE = 1e-3, 1e-3
-# A gain this close to 1 is fp32 rounding of codes scaled back.
+# Where x * a is this close to a .5 edge, codes may differ by 1 (numerics 5).
+EDGE = 1e-3
+TOLERANCE = 1e-3  # elsewhere, in codes
+# A gain this close to 1 is 1: fp32 rounding when codes are scaled back.
 GAIN_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
 class Factor:
-    """What multiplies a product's output, or divides it: a value of one column, or a number."""
+    """What multiplies or divides a product's output: a value of one column, or a number."""
 
     value: Node | float
     divides: bool
@@ -65,7 +66,7 @@ class Factor:
 class Region:
     """What lies between row `source` and a product's input `result`, scaled by `factors`.
 
-    `constants` are the nodes that it reads and that no input reaches.
+    `constants` are the constant nodes that it reads.
     """
 
     source: Node
@@ -95,14 +96,14 @@ class Proof:
 
 
 def prove(gm: GraphModule, region: Region) -> Proof | None:
-    """Run the region on probes; None when it is no per-token int8 quantizer."""
+    """Run the region on probe rows; None when it is not a per-token int8 quantizer."""
     known = {node: evaluate(gm, node) for node in region.constants}
     try:
         for eps in _eps_candidates(region, known):
             gain = _gain(gm, region, known, eps)
             if gain is not None:
                 return Proof(eps, gain)
-    except (RuntimeError, TypeError, KeyError):  # a region that needs more than its rows
+    except (RuntimeError, TypeError, KeyError):  # the region needs more than its row
         return None
     return None
 
@@ -112,17 +113,21 @@ def _eps_candidates(region: Region, known: dict[Node, Any]) -> list[float]:
 
     A clamp of max|x|/127 bounds max|x| by 127 times its number.
     """
-    arguments = [a for node in region.nodes for a in (*node.args, *node.kwargs.values())]
-    numbers = [float(a) for a in arguments if isinstance(a, int | float)]
-    numbers += [float(v) for v in known.values() if isinstance(v, Tensor) and v.numel() == 1]
-    small = sorted({number for number in numbers if 0 < number < 0.1})
+    numbers: set[float] = set()
+    for node in region.nodes:
+        arguments = (*node.args, *node.kwargs.values())
+        numbers.update(float(a) for a in arguments if isinstance(a, int | float))
+    for value in known.values():
+        if isinstance(value, Tensor) and value.numel() == 1:
+            numbers.add(float(value))
+    small = sorted(number for number in numbers if 0 < number < 0.1)
     return [eps for number in small for eps in (number, 127 * number)] + [NO_EPS]
 
 
 def _gain(gm: GraphModule, region: Region, known: dict[Node, Any], eps: float) -> float | None:
-    """The factor by which the region differs from numerics 5 on the probes, if it is only that.
+    """The factor between the region and numerics 5 on the probe; None if they differ otherwise.
 
-    A row of zeros may be undefined where no eps is written.
+    Where no eps is written, the region may make NaN of a row of zeros.
     """
     probe = _probe(region.source.meta["val"], eps)
     codes, scale = OPS["quantize"].reference(probe, eps)
@@ -132,30 +137,32 @@ def _gain(gm: GraphModule, region: Region, known: dict[Node, Any], eps: float) -
     gain = (found / (codes * scale))[codes.abs() == 127].median()
     gain = torch.where((gain - 1).abs() < GAIN_ROUNDING, 1.0, gain)
     error = (found / (scale * gain) - codes).abs()
-    edge = ((probe / scale).frac().abs() - 0.5).abs() < EDGE
-    undefined = (probe == 0) & found.isnan() & (eps == NO_EPS)
-    return gain.item() if ((error <= TOLERANCE + edge.float()) | undefined).all() else None
+    on_edge = ((probe / scale).frac().abs() - 0.5).abs() < EDGE
+    agrees = error <= torch.where(on_edge, 1 + TOLERANCE, TOLERANCE)
+    if eps == NO_EPS:
+        agrees |= (probe == 0) & found.isnan()
+    return gain.item() if agrees.all() else None
 
 
 def _probe(like: Tensor, eps: float) -> Tensor:
-    """Rows of the source's rank, of several magnitudes; quantizers know no width, so few columns
-    do."""
+    """Rows of several magnitudes, (6, width), or (1, ..., 2, 3, width) where `like` has its rank.
+
+    The width is at most PROBE_WIDTH: quantizers do not depend on it.
+    """
     generator = torch.Generator().manual_seed(0)
     magnitudes = torch.tensor([*MAGNITUDES, *(factor * eps for factor in EPS_FACTORS)])
     width = min(like.shape[-1], PROBE_WIDTH)
     rows = torch.randn(len(magnitudes), width, generator=generator)
     rows = rows / rows.abs().amax(-1, keepdim=True) * magnitudes[:, None]
-    shape = [1] * (like.dim() - 1) + [width]
-    shape[-2:-1] = [len(magnitudes)] if like.dim() < 3 else [3]
-    if like.dim() >= 3:
-        shape[-3] = len(magnitudes) // 3
-    return rows.reshape(shape)
+    if like.dim() < 3:
+        return rows
+    return rows.reshape(*[1] * (like.dim() - 3), 2, 3, width)
 
 
 def regions(result: Node, factors: tuple[Factor, ...], constants: set[Node]) -> Iterator[Region]:
     """Regions that may quantize, the smallest first: one source, a round and a row maximum each.
 
-    Nodes are taken latest first, so that whenever a single one is left all paths run through it.
+    Nodes are taken latest first: whenever a single one is left, all paths run through it.
     """
     seen = {result, *(f.value for f in factors if isinstance(f.value, Node))}
     read = frozenset(seen & constants)
@@ -178,21 +185,22 @@ def regions(result: Node, factors: tuple[Factor, ...], constants: set[Node]) -> 
 
 
 def is_rounded(result: Node) -> bool:
-    """Whether a quantizer's ops lead back from `result` to a round, whatever they compute."""
+    """Whether quantizer ops lead back from `result` to a round."""
     queue, seen = [result], {result}
     while queue:
         node = queue.pop()
         if node.target is aten.round.default:
             return True
         if node.target in QUANTIZER_OPS:
-            queue += set(node.all_input_nodes) - seen
-            seen.update(node.all_input_nodes)
+            new = set(node.all_input_nodes) - seen
+            queue.extend(new)
+            seen |= new
     return False
 
 
 @dataclass(frozen=True)
 class _Latest:
-    """Orders nodes for heapq, the last of the graph first."""
+    """Orders nodes for heapq: the last node of the graph comes first."""
 
     node: Node
 

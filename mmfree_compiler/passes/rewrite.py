@@ -1,4 +1,4 @@
-"""What every graph pass shares: inserting typed calls, constants, and tidying up at the end."""
+"""What every graph pass uses: inserting typed calls and constants, and cleaning up at the end."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ _KEPT = ("stack_trace", "nn_module_stack")
 
 
 def overload(name: str) -> Any:
-    """The torch op of a row of the op table."""
+    """The torch operator of an op of the table."""
     return OPS[name].overload
 
 
 def insert(before: Node, target: Any, *args: Any, like: Node | None = None) -> Node:
-    """A new call before `before`, with `val` by the op's shape rule and the source of `like`."""
+    """A new call before `before`; its `val` is by the op's shape rule, its source line `like`'s.
+
+    `like` is `before` unless given.
+    """
     with before.graph.inserting_before(before):
         node = before.graph.create_node("call_function", target, args, name=_short_name(target))
-    like = like or before
+    like = before if like is None else like
     node.meta = {key: like.meta[key] for key in _KEPT if key in like.meta}
     with fake_mode(before.graph):
         node.meta["val"] = target(*fx.map_arg(args, lambda arg: arg.meta["val"]))
@@ -35,7 +38,7 @@ def insert(before: Node, target: Any, *args: Any, like: Node | None = None) -> N
 
 
 def constant(gm: GraphModule, name: str, tensor: Tensor) -> Node:
-    """A new buffer named after `name` and the node that reads it, before all others."""
+    """A new buffer named after `name`, and the node that reads it, before all other nodes."""
     base = target = name.replace(".", "_")
     suffix = 0
     while hasattr(gm, target):
@@ -49,8 +52,8 @@ def constant(gm: GraphModule, name: str, tensor: Tensor) -> Node:
 
 
 def item(node: Node, index: int) -> Node:
-    """Item `index` of a list-valued node, made once."""
-    following = node.next
+    """Item `index` of a list-valued node: the one that is there, or a new one."""
+    following = node.next  # items follow their node directly
     while following.target is operator.getitem and following.args[0] is node:
         if following.args[1] == index:
             return following
@@ -78,13 +81,13 @@ def note(gm: GraphModule, pass_name: str, node: Node, text: str) -> None:
 
 
 def replace(old: Node, new: Node) -> None:
-    """Let every user of `old` use `new`, and erase `old`."""
+    """Make every user of `old` use `new`, and erase `old`."""
     old.replace_all_uses_with(new)
     old.graph.erase_node(old)
 
 
 def finish(gm: GraphModule) -> GraphModule:
-    """End a pass: erase dead nodes, let go of tensors that no node reads, recompile."""
+    """End a pass: erase dead nodes, drop tensors that no node reads, recompile."""
     gm.graph.eliminate_dead_code()
     used = {str(node.target) for node in gm.graph.nodes if node.op == "get_attr"}
     for name, _ in [*gm.named_parameters(remove_duplicate=False), *gm.named_buffers()]:
@@ -101,13 +104,13 @@ def _delete(gm: GraphModule, name: str) -> None:
 
 
 def same_shape(x: Any, y: Any) -> bool:
-    """Whether two values have equal shapes whatever the dynamic sizes are."""
+    """Whether two values have equal shapes for all dynamic sizes."""
     known = torch.fx.experimental.symbolic_shapes.statically_known_true
     return x.dim() == y.dim() and all(known(a == b) for a, b in zip(x.shape, y.shape, strict=True))
 
 
 def is_fp32(node: Node) -> bool:
-    """Whether a node makes fp32 rows: every op of the table does, so nothing else becomes one."""
+    """Whether a node computes fp32 rows, as every op of the table does."""
     value = node.meta.get("val")
     return isinstance(value, Tensor) and value.dtype == torch.float32
 

@@ -1,4 +1,4 @@
-"""What a graph must keep to so that batch and time can be forgotten: checks that `lower` makes."""
+"""The checks of `lower`: whether a graph still works when batch and time become rows."""
 
 from __future__ import annotations
 
@@ -16,34 +16,37 @@ _ROWS = "Return rows of floats, with the leading dimensions of an input"
 
 
 def leading(val: Tensor) -> tuple[Any, ...]:
-    """Batch and time: all dimensions of token ids, all but the last of rows."""
+    """Batch and time: all dimensions of token ids, all but the last one of rows."""
     return tuple(val.shape[:-1] if val.is_floating_point() else val.shape)
 
 
 def check_leading(thing: str, val: Tensor, inputs: Iterable[Tensor]) -> None:
     """Raise UnsupportedError unless `val` has the batch and time of one of the inputs."""
-    here = leading(val)
-    for example in inputs:
-        there = leading(example)
-        if len(here) == len(there) and all(
-            statically_known_true(a == b) for a, b in zip(here, there, strict=True)
-        ):
-            return
-    raise UnsupportedError(thing, f"has other leading dimensions, {here}, than the inputs", _ROWS)
+    sizes = leading(val)
+    if not any(_equal(sizes, leading(example)) for example in inputs):
+        cause = f"has leading dimensions {sizes}, which no input has"
+        raise UnsupportedError(thing, cause, _ROWS)
+
+
+def _equal(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
+    """Whether two shapes are equal for every batch and time."""
+    return len(a) == len(b) and all(
+        statically_known_true(x == y) for x, y in zip(a, b, strict=True)
+    )
 
 
 def check_initial_state(node: fx.Node, state: object) -> None:
-    """Raise UnsupportedError on a scan that starts from a state of the graph's own."""
+    """Raise UnsupportedError on a scan that starts from a state that the graph computes."""
     if state is not None:
-        raise UnsupportedError(
-            str(node), "starts from a state of its own", "A compiled scan's state is the caller's"
-        )
+        cause = "starts from a state that the graph computes"
+        hint = "Pass no initial state: the runtime supplies it at each call"
+        raise UnsupportedError(str(node), cause, hint)
 
 
 def check_output(thing: str, value: Value | None) -> None:
-    """Raise UnsupportedError unless an output is a row of floats that the graph makes."""
+    """Raise UnsupportedError unless an output is a row of floats that the graph computes."""
     if value is None or value.dtype != "float32":
-        raise UnsupportedError(thing, "is no row of floats that depends on the inputs", _ROWS)
+        raise UnsupportedError(thing, "is not a row of floats computed from the inputs", _ROWS)
 
 
 def check_operands(program: Program, node: Node) -> None:
@@ -55,28 +58,32 @@ def check_operands(program: Program, node: Node) -> None:
         return
     width = program.values[node.outputs[0]].width
     for name in node.inputs:
-        if name in program.constants:
-            constant = program.constants[name]
-            fits = constant.dtype == "float32" and constant.shape in ((1,), (width,))
-        else:
-            fits = name is None or program.values[name].width == width
-        if not fits:
+        if name is not None and not _fits(program, name, width):
             raise UnsupportedError(
                 node.source or node.op,
-                f"operand {name} of {node.op} is no fp32 row of {width} and no single element",
+                f"operand {name} of {node.op} is neither a row of {width} floats nor one element",
                 "Broadcast it first, or make it a buffer of that width",
             )
 
 
+def _fits(program: Program, name: str, width: int) -> bool:
+    if name not in program.constants:
+        return program.values[name].width == width
+    constant = program.constants[name]
+    return constant.dtype == "float32" and constant.shape in ((1,), (width,))
+
+
 def check_signature(program: Program) -> None:
-    """Raise UnsupportedError on inputs and outputs that no runtime call has."""
+    """Raise UnsupportedError on inputs and outputs that the runtime cannot pass."""
     ids = [name for name in program.inputs if program.values[name].dtype == "int64"]
     embedded = {node.inputs[0] for node in program.nodes() if node.op == "embedding"}
     if not program.outputs:
         raise UnsupportedError("the module", "returns no rows", _ROWS)
-    if ids and (len(program.inputs) > 1 or len(program.outputs) > 1 or ids[0] not in embedded):
+    if not ids:
+        return
+    if len(program.inputs) > 1 or len(program.outputs) > 1 or ids[0] not in embedded:
         raise UnsupportedError(
             f"token ids {ids[0]}",
             "are not the only input of a model that embeds them and has one output",
-            "Embed outside, and pass rows of floats",
+            "Embed outside of the module, and pass rows of floats",
         )

@@ -1,4 +1,4 @@
-"""Slices of one product become products with slices of its weight."""
+"""Slices of a product become products with slices of its weight."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mmfree_compiler.passes.rewrite import (
 
 @dataclass(frozen=True)
 class SplitLinear:
-    """`gate, up = chunk(linear(x), 2)` is two linears; their codes are views of the one weight."""
+    """`gate, up = chunk(linear(x), 2)` becomes two linears; their codes are views of one weight."""
 
     name: ClassVar[str] = "split_linear"
 
@@ -30,7 +30,7 @@ class SplitLinear:
         for node in calls(gm, [overload("ternary_linear")]):
             parts = [user for user in node.users if _is_part(user)]
             if len(parts) < len(node.users):
-                continue
+                continue  # something reads the whole product
             for part in parts:
                 new = _linear_of_rows(gm, node, part)
                 replace(part, new)

@@ -42,8 +42,9 @@ class Ternary:
 class Ternarize:
     """Fold each weight expression into codes -1, 0, 1 and one scale (numerics 4).
 
-    The graph's own expression is evaluated, so what is already ternary is never quantized again.
-    A weight of more than {-c, 0, c} is left over, with the reason at its bit_linear.
+    The graph's own expression is evaluated, so weights that are already ternary are not quantized
+    again. A bit_linear whose weight has other values than -c, 0 and c stays, with the reason in its
+    `meta["reason"]`.
 
     Raises CheckpointError on weights that are NaN or infinite.
     """
@@ -72,7 +73,7 @@ class Ternarize:
     def _quantized(
         self, rows: dict[tuple[Node, float], Node], node: Node, x: Node, eps: float
     ) -> tuple[Node, Node]:
-        """The codes and scales of a row; layers that read the same row share them."""
+        """The codes and scale of a row; layers that read the same row share them."""
         if (x, eps) not in rows:
             rows[x, eps] = insert(node, overload("quantize"), x, eps)
         return item(rows[x, eps], 0), item(rows[x, eps], 1)
@@ -88,17 +89,16 @@ def fold_all(gm: GraphModule, weights: list[Node]) -> list[Ternary | None]:
     """Fold every weight, equal expressions once; None where the values are not ternary."""
     keys: dict[Node, str] = {}
     unique = {identity(weight, keys): weight for weight in weights}
-    results = each(lambda weight: fold(gm, weight), unique.values())
-    found = dict(zip(unique, results, strict=True))
-    nodes = {
-        key: Ternary(
-            constant(gm, f"{_stem(unique[key])}_codes", result[0]),
-            constant(gm, f"{_stem(unique[key])}_scale", result[1]),
-        )
-        for key, result in found.items()
-        if result is not None
-    }
-    return [nodes.get(keys[weight]) for weight in weights]
+    folded = each(lambda weight: fold(gm, weight), unique.values())
+    ternaries: dict[str, Ternary] = {}
+    for (key, weight), parts in zip(unique.items(), folded, strict=True):
+        if parts is not None:
+            codes, scale = parts
+            stem = _stem(weight)
+            ternaries[key] = Ternary(
+                constant(gm, f"{stem}_codes", codes), constant(gm, f"{stem}_scale", scale)
+            )
+    return [ternaries.get(keys[weight]) for weight in weights]
 
 
 def fold(gm: GraphModule, weight: Node) -> tuple[Tensor, Tensor] | None:
@@ -106,7 +106,7 @@ def fold(gm: GraphModule, weight: Node) -> tuple[Tensor, Tensor] | None:
     codes = torch.empty(tuple(weight.meta["val"].shape), dtype=torch.int8)
     scale: Tensor | None = None
     for rows, block in evaluate_rows(gm, weight):
-        if scale is None or scale == 0:
+        if scale is None or scale == 0:  # all blocks so far were zeros
             scale = block.abs().max().float()
         signs = block.sign().float()
         codes[rows] = signs
@@ -122,7 +122,7 @@ def _check_finite(gm: GraphModule, weight: Node) -> None:
         if node.op == "get_attr" and not attribute(gm, node).isfinite().all():
             raise CheckpointError(
                 f"weight {node.target}",
-                "it holds NaN or infinite values",
+                "holds NaN or infinite values",
                 "Take another checkpoint: this one was damaged in training or in transfer",
             )
 
@@ -132,6 +132,6 @@ def _distinct(gm: GraphModule, weight: Node) -> int:
 
 
 def _stem(weight: Node) -> str:
-    """The name of the largest tensor that a weight is made of."""
+    """The name of the largest tensor that a weight is computed from."""
     sources = [node for node in ancestors(weight) if node.op == "get_attr"]
     return str(max(sources, key=lambda node: node.meta["val"].numel()).target)
