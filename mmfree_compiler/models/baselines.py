@@ -1,4 +1,4 @@
-"""What a language model of bytes must beat: counts of n-grams, and general compressors."""
+"""Baselines for a language model of bytes: counts of n-grams, and general compressors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def ngram_bits_per_byte(train: Tensor, held_out: Tensor, order: int) -> float:
-    """Bits a byte of `held_out` (N,) under counts of `train` with `order` tokens of context.
+    """Bits per byte of `held_out` (N,) under counts of `train` with `order` tokens of context.
 
     Interpolated Witten-Bell smoothing: with N the count of a context and D the number of different
     tokens seen after it, `p_n(x) = (count(x) + D * p_{n-1}(x)) / (N + D)`; uniform below order 0.
@@ -40,7 +40,7 @@ def ngram_bits_per_byte(train: Tensor, held_out: Tensor, order: int) -> float:
 def _interpolate(
     seen: Keys, asked: Keys, n: int, order: int, lower: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """One step of the recursion for every asked token but the first `order`."""
+    """One step of the recursion for every asked token except the first `order`."""
     grams, counts = np.unique(_windows(seen, n + 1), return_counts=True)
     contexts, first = np.unique(grams // VOCAB_SIZE, return_index=True)
     totals = np.add.reduceat(counts, first)
@@ -71,14 +71,16 @@ def _look_up(keys: Keys, values: NDArray[np.int64], wanted: Keys) -> NDArray[np.
 def compressed_bits_per_byte(
     compressor: str, held_out: Tensor, after: Tensor | None = None
 ) -> float:
-    """Bits a byte of `held_out` takes in one of COMPRESSORS, end-of-text written as a zero byte.
+    """Bits per byte of `held_out` in one of COMPRESSORS, end-of-text written as a zero byte.
 
     With `after`, what appending `held_out` adds to the compressed size of that text.
     """
-    compress = COMPRESSORS[compressor]
-    before = b"" if after is None else _text(after)
-    added = len(compress(before + _text(held_out))) - (len(compress(before)) if before else 0)
-    return 8 * added / int((held_out != END_OF_TEXT_ID).sum())
+    compress, text = COMPRESSORS[compressor], _text(held_out)
+    if after is None:
+        size = len(compress(text))
+    else:
+        size = len(compress(_text(after) + text)) - len(compress(_text(after)))
+    return 8 * size / int((held_out != END_OF_TEXT_ID).sum())
 
 
 def _text(tokens: Tensor) -> bytes:

@@ -1,4 +1,4 @@
-"""The bundled demo model: a byte-level MatMul-free LM that read Python's documentation."""
+"""The bundled demo model: a byte-level MatMul-free LM trained on Python's documentation."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The figures of a byte-level checkpoint's model card.
 
-`python -m mmfree_compiler.models.card FOLDER` measures the checkpoint as saved on Python's own
-text, beside the baselines, and prints Markdown.
+`python -m mmfree_compiler.models.card FOLDER` measures the saved checkpoint and the baselines on
+Python's own text, and prints Markdown.
 """
 
 from __future__ import annotations

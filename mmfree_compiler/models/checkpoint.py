@@ -56,12 +56,12 @@ def _check_path(folder: Path) -> None:
     try:
         str(folder).encode()
     except UnicodeEncodeError:
-        cause = "its path is no UTF-8, which safetensors needs"
+        cause = "its path is not UTF-8, which safetensors requires"
         raise CheckpointError(str(folder), cause, "Rename it") from None
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Published name -> shape of every stored tensor; a tied head has no weight of its own."""
+    """Published name -> shape of every stored tensor; a tied head stores no weight."""
     with torch.device("meta"):
         return _shapes(MatMulFreeLM(config))
 
@@ -74,8 +74,9 @@ def _stored(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of the folder's weight files, memory-mapped."""
     for file in _weight_files(folder):
         try:
-            if file.exists() and not file.is_file():  # opening a pipe would wait for ever
-                raise CheckpointError(str(file), "is no file", "Fetch the checkpoint again")
+            if file.exists() and not file.is_file():  # opening a pipe would wait forever
+                cause = "is not a regular file"
+                raise CheckpointError(str(file), cause, "Fetch the checkpoint again")
             _read_ahead(file)
             with safe_open(file, framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 - not a mapping
@@ -86,9 +87,9 @@ def _stored(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _read_ahead(file: Path) -> None:
-    """Tell the system to read all of a file now, in large pieces: pages that are mapped come late.
+    """Ask the system to read the whole file now, in large pieces; mapped pages are read one by one.
 
-    Reading 1.3 billion bfloat16 from a disk takes two thirds of the time and half the CPU so.
+    Reading 1.3 billion bfloat16 from a disk then takes two thirds of the time and half the CPU.
     """
     if hasattr(os, "posix_fadvise"):
         with file.open("rb") as opened:
@@ -96,11 +97,11 @@ def _read_ahead(file: Path) -> None:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The one weight file, or the shards that the index names, which must lie in the folder."""
-    if (folder / WEIGHTS).exists():
-        return [folder / WEIGHTS]
+    """The one weight file, or the shards that the index names, which must be in the folder."""
     index = folder / INDEX
-    shards = read_json(index).get("weight_map") if index.exists() else {WEIGHTS: WEIGHTS}
+    if (folder / WEIGHTS).exists() or not index.exists():
+        return [folder / WEIGHTS]
+    shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise CheckpointError(str(index), "has no weight_map", "Fetch the checkpoint again")
     names = sorted({str(name) for name in shards.values()})
@@ -130,21 +131,22 @@ def _check_names_and_shapes(
 def _check_finite(folder: Path, model: MatMulFreeLM) -> None:
     names, parameters = zip(*model.named_parameters(), strict=True)
     finite = each(_is_finite, [parameter.detach() for parameter in parameters])
-    wrong = [name for name, sound in zip(names, finite, strict=True) if not sound]
+    wrong = [name for name, is_finite in zip(names, finite, strict=True) if not is_finite]
     if wrong:
         cause = f"NaN or infinite values in {', '.join(wrong)}"
         raise CheckpointError(str(folder), cause, "Fetch the checkpoint again")
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """By the extremes, which a NaN or an infinity always reaches, so no temporary is made."""
-    return all(bool(extreme.isfinite()) for extreme in tensor.aminmax())
+    """By the minimum and maximum, which show any NaN or infinity and need no temporary."""
+    low, high = tensor.aminmax()
+    return bool(low.isfinite() and high.isfinite())
 
 
 def save_checkpoint(
     model: MatMulFreeLM, path: str | Path, dtype: torch.dtype | None = None
 ) -> None:
-    """Write `model` as a checkpoint folder, in `dtype` or each tensor's own; a tokenizer travels.
+    """Write `model` as a checkpoint folder, in `dtype` or each tensor's own, with its tokenizer.
 
     The files appear whole or not at all. Raises CheckpointError when they cannot be written.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -59,10 +60,11 @@ class ModelConfig(BaseModel):
 
     @property
     def intermediate(self) -> int:
-        """Width of the GLU; when null, 2/3 of `hidden_ratio` rounded up to 256 (numerics 11)."""
+        """Width of the GLU; if null, 2/3 of `hidden_ratio`, rounded up to 256 (numerics 11)."""
         if self.intermediate_size is not None:
             return self.intermediate_size
-        return 256 * -(-int(self.hidden_size * self.hidden_ratio * 2 / 3) // 256)
+        width = int(self.hidden_size * self.hidden_ratio * 2 / 3)
+        return 256 * math.ceil(width / 256)
 
     @classmethod
     def of(cls, hidden_size: int, num_hidden_layers: int, vocab_size: int, **others: Any) -> Self:
@@ -97,10 +99,10 @@ class ModelConfig(BaseModel):
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises CheckpointError when there is none at `path`."""
+    """Read the JSON object at `path`. Raises CheckpointError when the file does not hold one."""
     try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-            raise CheckpointError(str(path), "is no file", "Write the file again")
+        if path.exists() and not path.is_file():  # opening a pipe would wait forever
+            raise CheckpointError(str(path), "is not a regular file", "Write the file again")
         value = json.loads(path.read_bytes())
     except OSError as error:
         hint = "Name a folder that holds config.json and model.safetensors"
@@ -112,7 +114,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-# The published models, vocabulary of 32,000.
+# The published models; their vocabulary has 32,000 tokens.
 SHAPES: dict[str, ModelConfig] = {
     "370M": ModelConfig.of(1024, 24, 32000),
     "1.3B": ModelConfig.of(2048, 24, 32000),

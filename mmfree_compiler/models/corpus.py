@@ -1,4 +1,4 @@
-"""Training text: documents, their deterministic split, and the text that every Python carries."""
+"""Training text: documents, their deterministic split, and the text that comes with Python."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mmfree_compiler.errors import CorpusError
 from mmfree_compiler.models.tokenizer import END_OF_TEXT_ID
 
 HELD_OUT_EVERY = 20  # one piece in twenty is held out
-LONGEST_PIECE = 32768  # bytes; longer documents are cut, so that a part of them may be held out
+LONGEST_PIECE = 32768  # bytes; longer documents are cut, so that a part of each may be held out
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Corpus:
 
     @classmethod
     def read(cls, paths: Sequence[Path]) -> Corpus:
-        """Of the files at `paths`, folders walked in sorted order, one document a file.
+        """The corpus of the files at `paths`, one document per file; folders in sorted order.
 
         Raises CorpusError on a path that cannot be read, and as `of` does.
         """
@@ -71,8 +72,10 @@ def _digest(piece: bytes) -> bytes:
 
 def _tokens(pieces: Sequence[bytes]) -> Tensor:
     end = np.array([END_OF_TEXT_ID], dtype=np.int16)
-    arrays = (a for p in pieces for a in (np.frombuffer(p, np.uint8).astype(np.int16), end))
-    return torch.from_numpy(np.concatenate(list(arrays)))
+    arrays: list[NDArray[np.int16]] = []
+    for piece in pieces:
+        arrays += [np.frombuffer(piece, np.uint8).astype(np.int16), end]
+    return torch.from_numpy(np.concatenate(arrays))
 
 
 def _files(path: Path) -> list[Path]:
@@ -90,8 +93,11 @@ def _read(file: Path) -> bytes:
 
 
 def python_corpus() -> list[bytes]:
-    """The text that every Python carries (PSF licence): the language reference's topics, then each
-    standard module's docstrings as one document a module; sorted, without duplicates."""
+    """The text that comes with Python (PSF licence), sorted, without duplicates.
+
+    First the topics of the language reference, then the docstrings of each standard module as one
+    document per module.
+    """
     from pydoc_data.topics import topics
 
     seen: set[str] = set()
@@ -115,7 +121,7 @@ def _docstrings(path: Path) -> Iterator[str]:
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, OSError):
-        return  # a template or a deliberately broken file, of which the library has a few
+        return  # the library has a few templates and deliberately broken files
     for node in sorted(ast.walk(tree), key=lambda node: getattr(node, "lineno", 0)):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue

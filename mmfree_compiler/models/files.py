@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written under a temporary name, then renamed."""
+"""Files that appear whole or not at all: written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmfree_compiler.errors import CheckpointError
 def staged(folder: Path) -> Iterator[Path]:
     """A temporary folder whose files become `folder`'s when the block ends without an exception.
 
-    Files of `folder` with other names stay. Raises CheckpointError when the disk refuses.
+    Files of `folder` with other names stay. Raises CheckpointError when a file cannot be written.
     """
     temporary: Path | None = None
     try:
@@ -27,7 +27,7 @@ def staged(folder: Path) -> Iterator[Path]:
         yield temporary
         _publish(temporary, folder)
     except (OSError, SafetensorError) as error:  # safetensors wraps a full disk's error
-        hint = "Name a folder on a disk with room that you may write to"
+        hint = "Name a folder that you may write to, on a disk with free space"
         cause = getattr(error, "strerror", None) or str(error)
         raise CheckpointError(str(folder), cause, hint) from error
     finally:
@@ -36,7 +36,7 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def _publish(temporary: Path, folder: Path) -> None:
-    """Rename the whole folder where there is none yet, else file by file."""
+    """Rename the whole folder if `folder` does not exist, else its files one by one."""
     temporary.chmod(0o755)  # mkdtemp and safetensors make private files
     for file in temporary.iterdir():
         file.chmod(0o644)

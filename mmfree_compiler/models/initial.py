@@ -1,4 +1,4 @@
-"""Initial weights, and checkpoints of random ones written tensor by tensor for benchmarks."""
+"""Initial weights, and checkpoints of random weights, written tensor by tensor."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def initial_value(
 
 @torch.no_grad()
 def initialize(model: MatMulFreeLM, seed: int = 0) -> None:
-    """Draw every weight of `model` anew from `seed`."""
+    """Set every weight of `model` to an initial one drawn with `seed`."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         parameter.copy_(initial_value(name, parameter.shape, model.config, generator))
@@ -56,7 +56,7 @@ def random_checkpoint(
 ) -> None:
     """Write a checkpoint of initial weights, holding one tensor at a time in memory.
 
-    `shape` is a config or one of "370M", "1.3B", "2.7B". Beyond 2 GiB it is sharded with an index.
+    `shape` is a config or one of "370M", "1.3B", "2.7B". More than 2 GiB are written as shards.
     Raises CheckpointError on an unknown shape, or when the files cannot be written.
     """
     config = shape if isinstance(shape, ModelConfig) else SHAPES.get(shape)
@@ -79,12 +79,12 @@ def _shards(shapes: Shapes, itemsize: int) -> Iterator[Shapes]:
     shard: Shapes = {}
     size = 0
     for name, shape in shapes.items():
-        bytes_ = math.prod(shape) * itemsize
-        if shard and size + bytes_ > LARGEST_SHARD:
+        nbytes = math.prod(shape) * itemsize
+        if shard and size + nbytes > LARGEST_SHARD:
             yield shard
             shard, size = {}, 0
         shard[name] = shape
-        size += bytes_
+        size += nbytes
     yield shard
 
 

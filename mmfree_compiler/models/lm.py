@@ -12,7 +12,7 @@ from mmfree_compiler.errors import InputError
 from mmfree_compiler.models.config import ModelConfig
 from mmfree_compiler.models.modules import GLU, MLGRU, BitLinear, LayerState, RMSNorm
 
-# One LayerState a layer; see modules.LayerState.
+# One LayerState per layer; see modules.LayerState.
 State = list[LayerState]
 
 
@@ -39,7 +39,7 @@ class Backbone(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        # Uniform, as the meta device knows no normal_ without importing torch's compiler: 2 s.
+        # Uniform: normal_ on the meta device imports torch's compiler, which takes 2 s.
         table = torch.empty(config.vocab_size, config.hidden_size)
         nn.init.uniform_(table, -config.initializer_range, config.initializer_range)
         self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size, _weight=table)
@@ -50,7 +50,7 @@ class Backbone(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def effective_lower_bounds(self) -> list[Tensor] | list[None]:
-        """One (I,) row a layer; the first is zero, so every layer may use it (numerics 6)."""
+        """One (I,) row per layer; the first is zero, which is the same as no bound (numerics 6)."""
         if not hasattr(self, "lower_bounds"):
             return [None] * len(self.layers)
         share = self.lower_bounds.float().softmax(0)
@@ -71,7 +71,7 @@ class Backbone(nn.Module):
 class MatMulFreeLM(nn.Module):
     """The MatMul-free language model (arXiv 2406.02528, `hgrn_bit`).
 
-    `tokenizer_path` is the tokenizer.json of the checkpoint it came from, if there was one.
+    `tokenizer_path` is the tokenizer.json of the checkpoint that it was loaded from, if any.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -93,14 +93,14 @@ class MatMulFreeLM(nn.Module):
         """tokens (B, T) int64 -> logits (B, T, V) fp32 and the state after the last token.
 
         `state` continues an earlier call's sequences. `mask` (B, T) is 0 at padding, else 1.
-        Raises InputError on padding that is not on the left: over it a state decays (numerics 12).
+        Raises InputError on padding that is not on the left: the state would decay (numerics 12).
         """
         x, after = self.model(tokens, state, None if mask is None else _left_padding(mask))
         return self.lm_head(x), after
 
 
 def _left_padding(mask: Tensor) -> Tensor:
-    """The mask as (B, T, 1) fp32, once it is known to mask nothing after a token."""
+    """The mask as (B, T, 1) fp32, checked to mask nothing after a token."""
     if bool((mask[:, 1:] < mask[:, :-1]).any()):
         raise InputError("mask", "masks positions after a token", "Pad on the left")
     return mask.to(torch.float32).unsqueeze(-1)

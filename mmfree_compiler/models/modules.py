@@ -1,4 +1,4 @@
-"""The layers of the MatMul-free LM in plain torch, spelled out as docs/numerics.md states them.
+"""The layers of the MatMul-free LM in plain torch, written out as in docs/numerics.md.
 
 Shapes: B batch, T time, D `hidden_size`, I `state_size`. Activations are fp32; parameters may be
 stored in any float dtype and are widened where they are used.
@@ -14,8 +14,8 @@ import mmfree_compiler.ops  # noqa: F401 - registers torch.ops.mmfree
 from mmfree_compiler.models.config import NORM_EPS, ModelConfig
 
 QUANT_EPS = 1e-5
-# The state of one layer, in the order of its computation: the inputs that its short convolutions
-# still need, each (B, conv_size, width), then the recurrence's last h (B, I).
+# The state of one layer: the inputs that its short convolutions still need, in the order of the
+# computation, each (B, conv_size, width), then the recurrence's last h (B, I).
 LayerState = tuple[Tensor, ...]
 
 
@@ -38,7 +38,7 @@ def quantize_activations(x: Tensor) -> Tensor:
 
 
 def quantize_weight(weight: Tensor) -> Tensor:
-    """Ternary by mean |w|, dequantized: weight (N, K) fp32, one scale a tensor (numerics 4)."""
+    """Ternary by mean |w|, dequantized: weight (N, K) fp32, one scale per tensor (numerics 4)."""
     scale = 1 / weight.abs().mean().clamp(min=QUANT_EPS)
     return (weight * scale).round().clamp(-1, 1) / scale
 
@@ -77,7 +77,7 @@ class ShortConvolution(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Returns the output and the state after it, the last `taps` inputs (B, taps, width).
 
-        Padded inputs (mask 0) count as zero, as if the sequence began after them.
+        Padded inputs (mask 0) count as zeros, as if the sequence began after them.
         """
         taps = self.weight.shape[2]
         x = x if mask is None else x * mask
@@ -89,7 +89,7 @@ class ShortConvolution(nn.Module):
 class MLGRU(nn.Module):
     """The token mixer: a gated linear recurrence without matrix products (numerics 7).
 
-    Heads only view the state as (B, H, I/H); the recurrence is elementwise and ignores them.
+    Heads are a view of the state, (B, H, I/H); the recurrence is elementwise and ignores them.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -117,7 +117,7 @@ class MLGRU(nn.Module):
         mask: Tensor | None = None,
     ) -> tuple[Tensor, LayerState]:
         """x (B, T, D), lower_bound (I,), mask (B, T, 1) -> output (B, T, D) and the state after."""
-        *before, h0 = state or (None,) * (1 + self.share_conv + 2 * self.separate_conv)
+        *before, h0 = state or (None, None, None)  # at most two convolutions keep a state
         after: list[Tensor] = []
         if self.share_conv:
             x, last = self.h_conv1d(x, before[0], mask)

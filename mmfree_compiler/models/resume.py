@@ -14,12 +14,12 @@ from torch import Tensor
 from mmfree_compiler.errors import CheckpointError
 from mmfree_compiler.models.lm import MatMulFreeLM
 
-MEND = "Train into another folder, or delete this file"
+HINT = "Train into another folder, or delete this file"
 
 
 @dataclass
 class Run:
-    """A run in progress; `history` holds a [step, loss, held-out bits per byte] a measurement."""
+    """A run in progress; `history` has [step, loss, held-out bits per byte] per measurement."""
 
     model: MatMulFreeLM
     optimizer: torch.optim.AdamW
@@ -37,19 +37,19 @@ class Run:
         save_file(tensors, path, metadata={"progress": progress, "settings": settings})
 
     def load(self, path: Path, settings: str) -> None:
-        """Continue the run at `path`. Raises CheckpointError when it is damaged or another's."""
+        """Continue the run at `path`. Raises CheckpointError if it is damaged or another run."""
         try:
             with safe_open(path, framework="pt") as opened:
                 metadata = opened.metadata() or {}
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             if metadata.get("settings") != settings:
                 cause = "holds a run of other settings (steps, batch, ...) or another corpus"
-                raise CheckpointError(str(path), cause, MEND)
+                raise CheckpointError(str(path), cause, HINT)
             self._restore(tensors)
             progress = json.loads(metadata["progress"])
             self.step, self.history = progress["step"], progress["history"]
         except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-            raise CheckpointError(str(path), f"cannot be read: {error}", MEND) from None
+            raise CheckpointError(str(path), f"cannot be read: {error}", HINT) from None
 
     @torch.no_grad()
     def _restore(self, tensors: dict[str, Tensor]) -> None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,20 +26,28 @@ from mmfree_compiler.models.tokenizer import END_OF_TEXT_ID, VOCAB_SIZE, save_by
 from mmfree_compiler.wording import counted
 
 RESUME_FILE = "training.safetensors"
-# The whole numbers of a TrainConfig that must be at least 1; nothing else may be negative.
+DECAYING = "proj.weight"  # the end of the names of the parameters that decay
+# The fields of a TrainConfig that must be at least 1; the other numbers must be at least 0.
 POSITIVE = {
-    *("hidden_size", "layers", "steps", "batch", "length"),
-    *("evaluate_every", "evaluate_tokens", "save_every"),
+    "hidden_size",
+    "layers",
+    "steps",
+    "batch",
+    "length",
+    "evaluate_every",
+    "evaluate_tokens",
+    "save_every",
 }
-EVAL_ROWS = 16  # held-out text is read as this many rows at once, each from a zero state
+EVAL_ROWS = 16  # held-out text is read as a batch of this many rows, each from a zero state
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that a run depends on besides its corpus and the number of threads.
 
-    The learning rate is large, as ternary weights move only when the stored ones cross a threshold
-    (arXiv 2406.02528, 4 and appendix). `precision` is that of the matrix products while training.
+    The learning rate is large because ternary weights change only when the stored weights cross a
+    threshold (arXiv 2406.02528, 4 and appendix). `precision` is that of the matrix products while
+    training.
     """
 
     hidden_size: int = 256
@@ -66,21 +74,22 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Step:
-    """What a callback is told after step `step` of `steps`: `loss` in nats a token."""
+    """Progress after step `step` of `steps`: `loss` in nats per token."""
 
     step: int
     steps: int
     loss: float
     learning_rate: float
-    held_out: float | None  # bits per byte, on the steps that measure it
+    held_out: float | None  # bits per byte; None on steps without a measurement
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Linear warmup, then cosine decay, halved from midway on (arXiv 2406.02528)."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup))
+    warmup = min(1.0, (step + 1) / max(1, config.warmup))
     progress = step / config.steps
     cosine = 0.5 * (1 + math.cos(math.pi * progress))
-    return config.learning_rate * warm * cosine * (0.5 if progress >= 0.5 else 1.0)
+    factor = 0.5 if progress >= 0.5 else 1.0
+    return config.learning_rate * warmup * cosine * factor
 
 
 def train(
@@ -89,12 +98,12 @@ def train(
     output: Path,
     on_step: Callable[[Step], None] = lambda _: None,
 ) -> MatMulFreeLM:
-    """Train until `config.steps`, resuming the run that `output` holds, if any, exactly.
+    """Train until `config.steps`; a run that `output` holds is resumed exactly.
 
     `output` becomes a checkpoint folder (bf16) with its tokenizer, `history.json` and the state to
     resume from, written every `save_every` steps, at the end, and on Ctrl-C. Raises CorpusError on
-    a corpus shorter than a sequence, CheckpointError when `output` cannot be written or holds
-    another checkpoint, or a run of other settings or of another corpus.
+    a corpus shorter than a sequence, CheckpointError when `output` cannot be written, or holds
+    another checkpoint or a run with other settings or another corpus.
     """
     if min(len(corpus.train), len(corpus.held_out)) <= config.length:
         cause = f"shorter than {counted(config.length, 'token')}"
@@ -120,16 +129,18 @@ def train(
 
 
 def _begin(config: TrainConfig) -> Run:
-    """A fresh run; norms, embeddings and the head do not decay."""
+    """A new run; norms, embeddings and the head do not decay."""
     shape = config.hidden_size, config.layers, VOCAB_SIZE
     model = MatMulFreeLM(ModelConfig.of(*shape, eos_token_id=END_OF_TEXT_ID))
     initialize(model, config.seed)
-    groups: list[dict[str, Any]] = [
-        {"params": [], "weight_decay": 0.0},
-        {"params": [], "weight_decay": config.weight_decay},
+    named = list(model.named_parameters())
+    groups = [
+        {"params": [p for name, p in named if not name.endswith(DECAYING)], "weight_decay": 0.0},
+        {
+            "params": [p for name, p in named if name.endswith(DECAYING)],
+            "weight_decay": config.weight_decay,
+        },
     ]
-    for name, parameter in model.named_parameters():
-        groups[name.endswith("proj.weight")]["params"].append(parameter)
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
     return Run(model, optimizer, torch.Generator().manual_seed(config.seed))
 
@@ -165,7 +176,7 @@ def _step(run: Run, config: TrainConfig, corpus: Corpus) -> Step:
 
 
 def _loss(run: Run, config: TrainConfig, tokens: Tensor) -> Tensor:
-    """Mean cross-entropy of `batch` random crops, in nats a token."""
+    """Mean cross-entropy of `batch` random crops, in nats per token."""
     starts = torch.randint(len(tokens) - config.length, (config.batch, 1), generator=run.generator)
     crops = tokens[starts + torch.arange(config.length + 1)].long()
     with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
@@ -175,9 +186,10 @@ def _loss(run: Run, config: TrainConfig, tokens: Tensor) -> Tensor:
 
 @torch.no_grad()
 def bits_per_byte(model: MatMulFreeLM, tokens: Tensor, length: int = 256) -> float:
-    """Bits that `model` needs a byte of text to predict `tokens` (N,), end-of-text tokens included.
+    """Bits per byte of text that `model` needs to predict `tokens` (N,), end-of-text included.
 
-    The text is read as EVAL_ROWS consecutive rows, `length` tokens a call, the state carried along.
+    The text is read as EVAL_ROWS consecutive rows, `length` tokens per call, the state carried
+    along.
     """
     tokens = tokens.long()
     rows = max(1, min(EVAL_ROWS, len(tokens) // 2))

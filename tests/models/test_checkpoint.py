@@ -128,7 +128,7 @@ def test_all_wrong_tensors_are_listed_at_once(folder: Path) -> None:
         lm_head__weight=None,
         model__norm__weight=torch.ones(9),
         model__lower_bounds=torch.zeros(1, 8, dtype=torch.int32),
-        stranger=torch.ones(1),
+        extra=torch.ones(1),
     )
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(folder)
@@ -136,7 +136,7 @@ def test_all_wrong_tensors_are_listed_at_once(folder: Path) -> None:
         "missing lm_head.weight",
         "model.norm.weight is (9,), not (8,)",
         "model.lower_bounds is torch.int32",
-        "unexpected stranger",
+        "unexpected extra",
     ):
         assert problem in str(caught.value)
 
@@ -221,7 +221,7 @@ def test_a_full_disk_under_the_weights(
 def test_pipes_are_not_waited_for(folder: Path, name: str) -> None:
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    with pytest.raises(CheckpointError, match="is no file"):
+    with pytest.raises(CheckpointError, match="is not a regular file"):
         load_checkpoint(folder)
 
 
@@ -233,10 +233,10 @@ def test_missing_weights_are_said_in_a_few_words(folder: Path) -> None:
     assert str(caught.value) == f"{folder / WEIGHTS}: {expected}"
 
 
-def test_a_path_that_is_no_utf8(folder: Path) -> None:
-    """What safetensors cannot open is not damaged."""
+def test_a_path_that_is_not_utf8(folder: Path) -> None:
+    """A file that safetensors cannot open is not reported as damaged."""
     renamed = folder.rename(folder.with_name(os.fsdecode(b"caf\xe9")))
-    with pytest.raises(CheckpointError, match=r"no UTF-8.*Rename") as caught:
+    with pytest.raises(CheckpointError, match=r"not UTF-8.*Rename") as caught:
         load_checkpoint(renamed)
     assert "again" not in str(caught.value)
 

@@ -60,7 +60,7 @@ def test_wrong_keys_are_named(change: dict[str, Any], named: str) -> None:
         ModelConfig.parse(GOOD | change, "config.json")
 
 
-def test_a_shape_that_no_machine_holds() -> None:
+def test_a_shape_that_no_machine_can_hold() -> None:
     with pytest.raises(CheckpointError, match="hidden_size"):
         ModelConfig.of(1 << 30, 2, 16)
 
@@ -71,7 +71,7 @@ def test_every_missing_key_is_named() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, "\udcff", '{"a": 1' * 9])
-def test_a_config_that_is_no_json_object(tmp_path: Path, text: str) -> None:
+def test_a_config_that_is_not_a_json_object(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(CheckpointError, match=r"config\.json"):
         ModelConfig.read(tmp_path / "config.json")

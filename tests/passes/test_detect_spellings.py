@@ -184,7 +184,7 @@ class _Stored(nn.Module):
         return out
 
 
-# --- what is no ternary layer -------------------------------------------------------------------
+# --- what is not a ternary layer ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,7 @@ class SharedProj(nn.Module):
 
 
 class PackedBits(nn.Module):
-    """Four codes a byte, unpacked by writes into slices, as Hugging Face's BitLinear does."""
+    """Four codes per byte, unpacked by writes into slices, as Hugging Face's BitLinear does."""
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
