@@ -13,7 +13,7 @@ from mmfree_compiler.passes.pattern import COMMUTATIVE, aten
 from mmfree_compiler.passes.rewrite import calls, finish, note, replace
 from mmfree_compiler.passes.spellings import RULES
 
-# Operation -> another name of the same operation on the same arguments.
+# Operation -> its canonical name; the arguments stay the same.
 ALIASES = {
     aten.absolute.default: aten.abs.default,
     aten.add.Scalar: aten.add.Tensor,
