@@ -31,20 +31,19 @@ def run(
     json: Json = False,
 ) -> None:
     """Generate text from a compiled model and print it as it comes."""
-    from mmfree_compiler.runtime import load
+    from mmfree_compiler.runtime import Sampling, load
 
-    text = _stdin() if prompt == "-" else prompt
-    session = load(model, threads)
-    generation = session.generate(
-        text,
+    sampling = Sampling(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
         repetition_penalty=repetition_penalty,
-        seed=seed,
         stop=stop or (),
     )
+    text = _stdin() if prompt == "-" else prompt
+    session = load(model, threads)
+    generation = session.generate(text, sampling, seed=seed)
     started = time.perf_counter()
     moments = []  # when each token came, in seconds
     for token in generation:

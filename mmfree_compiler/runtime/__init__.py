@@ -4,7 +4,8 @@ Needs NumPy, apache-tvm-ffi and pydantic only, and `tokenizers` where text is us
 """
 
 from mmfree_compiler.runtime.generation import Generation, Token
+from mmfree_compiler.runtime.sampling import Sampling
 from mmfree_compiler.runtime.session import Session, load
 from mmfree_compiler.runtime.state import State
 
-__all__ = ["Generation", "Session", "State", "Token", "load"]
+__all__ = ["Generation", "Sampling", "Session", "State", "Token", "load"]

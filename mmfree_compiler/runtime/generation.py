@@ -11,7 +11,8 @@ import numpy as np
 from mmfree_compiler.errors import StateError
 from mmfree_compiler.runtime.language_model import Ids, LanguageModel
 from mmfree_compiler.runtime.launcher import Floats
-from mmfree_compiler.runtime.sampling import Sampler
+from mmfree_compiler.runtime.next_token import sample
+from mmfree_compiler.runtime.sampling import Sampling
 from mmfree_compiler.runtime.state import State
 from mmfree_compiler.runtime.stopping import StopFilter
 from mmfree_compiler.runtime.tokenizer import TextStream
@@ -33,15 +34,6 @@ class Token:
     logprob: float
 
 
-@dataclass(frozen=True)
-class Limits:
-    """When a generation ends."""
-
-    max_new_tokens: int
-    stop: tuple[str, ...]
-    stop_tokens: frozenset[int]
-
-
 class Generation(Iterator[Token]):
     """Iterating runs the model and yields tokens as they come.
 
@@ -57,16 +49,16 @@ class Generation(Iterator[Token]):
         model: LanguageModel,
         prompt: Ids,
         state: State,
-        sampler: Sampler,
-        limits: Limits,
+        sampling: Sampling,
+        stop_tokens: frozenset[int],
         random: np.random.Generator,
         stream: TextStream | None,
     ) -> None:
         self.tokens: list[Token] = []
         self.finish_reason: FinishReason | None = None
-        self._model, self._sampler, self._limits = model, sampler, limits
+        self._model, self._sampling, self._stop_tokens = model, sampling, stop_tokens
         self._random, self._stream = random, stream
-        self._stops = StopFilter(limits.stop)
+        self._stops = StopFilter(sampling.stop_strings)
         self._state = state
         self._torn = False  # whether a token was begun and not finished: nothing else is in order
         self._pending = prompt  # ids that are not in the state yet
@@ -115,7 +107,7 @@ class Generation(Iterator[Token]):
 
     def _accept(self, logits: Floats) -> Token:
         """Choose the next token from `logits` (V,), which the pending ids have just made."""
-        chosen, logprob = self._sampler.sample(logits, self._seen, self._random)
+        chosen, logprob = sample(logits, self._seen, self._sampling, self._random)
         self._state = self._state.advanced([self._pending.size])
         self._pending = np.array([chosen])
         self._seen[chosen] = True
@@ -125,8 +117,8 @@ class Generation(Iterator[Token]):
 
     def _text(self, chosen: int) -> str:
         """The text that `chosen` makes certain; decides whether it is the last token."""
-        stopped = chosen in self._limits.stop_tokens
-        last = stopped or len(self.tokens) + 1 == self._limits.max_new_tokens
+        stopped = chosen in self._stop_tokens
+        last = stopped or len(self.tokens) + 1 == self._sampling.max_new_tokens
         text, hit = self._stops.push(self._piece(chosen, stopped, last))
         if hit:
             self.finish_reason = "stop_string"

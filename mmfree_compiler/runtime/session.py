@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from os import PathLike
 from typing import Any, Unpack, overload
@@ -13,8 +14,9 @@ from mmfree_compiler.runtime.generation import Generation
 from mmfree_compiler.runtime.language_model import Ids, LanguageModel
 from mmfree_compiler.runtime.launcher import Launcher, Runner, make_launcher
 from mmfree_compiler.runtime.row_module import RowModule
+from mmfree_compiler.runtime.sampling import Sampling, SamplingOptions
 from mmfree_compiler.runtime.state import State
-from mmfree_compiler.runtime.text_generation import Sampling, TextGenerator
+from mmfree_compiler.runtime.text_generation import TextGenerator
 from mmfree_compiler.runtime.threads import resolve_threads
 from mmfree_compiler.runtime.tokenizer import Tokenizer
 
@@ -110,35 +112,41 @@ class Session:
     def generate(
         self,
         prompt: Any,
+        sampling: Sampling | None = None,
         *,
         seed: int | None = None,
         state: State | None = None,
-        **options: Unpack[Sampling],
+        **options: Unpack[SamplingOptions],
     ) -> Generation:
         """Tokens that follow `prompt` (text or ids), an iterator that runs as it is read.
 
-        `temperature`, `top_k`, `top_p`, `repetition_penalty`: see sampling.Sampler; temperature 0
-        is greedy. Equal seeds give equal tokens; None draws a new one. It ends after
-        `max_new_tokens`, at a token of `stop_tokens` (None: the model's end of text), or before a
-        text of `stop`. `state` is what the model has seen before the prompt, one sequence; it stays
-        as it is. The penalty counts the prompt and what is generated, not what `state` has seen.
-        All arguments are checked here, before the first token: InputError, StateError.
+        `options` are fields of Sampling (`temperature=0.8`); they replace those of `sampling`.
+        Equal seeds give equal tokens; None is a random seed. `state` is what the model has seen
+        before the prompt, one sequence; it stays as it is. The repetition penalty counts the prompt
+        and what is generated, not what `state` has seen. All arguments are checked here, before the
+        first token: InputError, StateError; TypeError on an option that Sampling does not have.
 
-        Tokens carry text when the artifact has a tokenizer and the tokenizers package is there.
+        Tokens have text when the artifact has a tokenizer and the tokenizers package is installed.
         """
-        return self._text.generate(prompt, seed=seed, state=state, **options)
+        return self._text.generate(prompt, _merged(sampling, options), seed, state)
 
     def generate_batch(
         self,
         prompts: Sequence[Any],
+        sampling: Sampling | None = None,
         *,
         seed: int | Sequence[int] | None = None,
         state: State | None = None,
-        **options: Unpack[Sampling],
+        **options: Unpack[SamplingOptions],
     ) -> list[Generation]:
         """Finished generations of several prompts, each as `generate` alone would make it.
 
-        `seed` may be one a prompt; a single one gives prompt i the seed `seed + i`. The other
-        arguments are `generate`'s. Prompts run one by one, then all decode side by side.
+        `seed` may list one seed per prompt; a single one gives prompt i the seed `seed + i`. The
+        other arguments are `generate`'s. Prompts run one by one, then all decode side by side.
         """
-        return self._text.generate_batch(prompts, seed=seed, state=state, **options)
+        return self._text.generate_batch(prompts, _merged(sampling, options), seed, state)
+
+
+def _merged(sampling: Sampling | None, options: SamplingOptions) -> Sampling:
+    """`sampling`, or the default one, with the fields in `options` replaced."""
+    return replace(sampling or Sampling(), **options)

@@ -5,31 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence, Sized
 from functools import cached_property
 from numbers import Integral
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 import numpy as np
 
 from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.runtime.arrays import to_numpy
-from mmfree_compiler.runtime.generation import Generation, Limits, run_together
+from mmfree_compiler.runtime.generation import Generation, run_together
 from mmfree_compiler.runtime.language_model import Ids, LanguageModel
-from mmfree_compiler.runtime.sampling import Sampler
+from mmfree_compiler.runtime.sampling import Sampling
 from mmfree_compiler.runtime.state import State
 from mmfree_compiler.runtime.tokenizer import TextStream, Tokenizer
 from mmfree_compiler.wording import counted
-
-
-class Sampling(TypedDict, total=False):
-    """Keyword arguments that `generate` and `generate_batch` share; see `Session.generate`."""
-
-    max_new_tokens: int
-    temperature: float
-    top_k: int
-    top_p: float
-    repetition_penalty: float
-    stop: str | Sequence[str]
-    stop_tokens: int | Sequence[int] | None
 
 
 class TextGenerator:
@@ -60,61 +48,34 @@ class TextGenerator:
         return after.advanced([ids.size])
 
     def generate(
-        self,
-        prompt: Any,
-        *,
-        max_new_tokens: int = 128,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        repetition_penalty: float = 1.0,
-        seed: int | None = None,
-        stop: str | Sequence[str] = (),
-        stop_tokens: int | Sequence[int] | None = None,
-        state: State | None = None,
+        self, prompt: Any, sampling: Sampling, seed: int | None, state: State | None
     ) -> Generation:
-        model = self._model
-        sampler = Sampler(temperature, top_k, top_p, repetition_penalty)
-        limits = self._limits(max_new_tokens, stop, stop_tokens)
+        stop_tokens = self._stop_tokens(sampling)
         ids = self.encode(prompt, special=state is None)
-        stream = self._stream(ids, needed=bool(limits.stop))
-        return Generation(model, ids, model.fork(state, 1), sampler, limits, _random(seed), stream)
+        stream = self._stream(ids, needed=bool(sampling.stop_strings))
+        before, random = self._model.fork(state, 1), _random(seed)
+        return Generation(self._model, ids, before, sampling, stop_tokens, random, stream)
 
     def generate_batch(
         self,
         prompts: Sequence[Any],
-        *,
-        seed: int | Sequence[int] | None = None,
-        state: State | None = None,
-        **options: Unpack[Sampling],
+        sampling: Sampling,
+        seed: int | Sequence[int] | None,
+        state: State | None,
     ) -> list[Generation]:
         if isinstance(prompts, str) or not isinstance(prompts, Sized) or len(prompts) == 0:
             raise InputError("prompts", "no list of prompts", "Pass at least one in a list")
         pairs = zip(prompts, _seeds(seed, len(prompts)), strict=True)
-        generations = [
-            self.generate(prompt, seed=one, state=state, **options) for prompt, one in pairs
-        ]
+        generations = [self.generate(prompt, sampling, one, state) for prompt, one in pairs]
         run_together(generations)
         return generations
 
-    def _limits(
-        self,
-        max_new_tokens: int,
-        stop: str | Sequence[str],
-        stop_tokens: int | Sequence[int] | None,
-    ) -> Limits:
-        if not isinstance(max_new_tokens, Integral) or max_new_tokens < 1:
-            cause = f"{max_new_tokens!r} is no whole number from 1"
-            raise InputError("max_new_tokens", cause, "Choose at least 1")
-        listed_texts = isinstance(stop, Sequence) and not isinstance(stop, str)
-        stops = tuple(stop) if listed_texts else (stop,)
-        if not all(isinstance(text, str) and text for text in stops):
-            raise InputError("stop", f"{stops!r} has what is no text, or is empty", "Pass strings")
-        if stop_tokens is None:
-            return Limits(max_new_tokens, stops, self._end_of_text())
-        listed = np.atleast_1d(to_numpy(stop_tokens, "stop_tokens"))
-        ids = self._model.ids(listed, "stop_tokens", 1).tolist() if listed.size else []
-        return Limits(max_new_tokens, stops, frozenset(ids))
+    def _stop_tokens(self, sampling: Sampling) -> frozenset[int]:
+        """The ids that end a generation, checked against the vocabulary."""
+        if sampling.stop_tokens is None:
+            return self._end_of_text()
+        listed = np.atleast_1d(to_numpy(sampling.stop_tokens, "stop_tokens"))
+        return frozenset(self._model.ids(listed, "stop_tokens", 1).tolist() if listed.size else [])
 
     def _end_of_text(self) -> frozenset[int]:
         """The configuration's eos_token_id: an integer, a list of them, or nothing."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import math
 import shutil
@@ -15,7 +17,8 @@ import mmfree_compiler as mmf
 from mmfree_compiler import doctor, tune
 from mmfree_compiler.cli.app import app
 from mmfree_compiler.cli.measure import Spread, peak_rss
-from mmfree_compiler.runtime import cpu, cpu_features, load
+from mmfree_compiler.cli.run import run
+from mmfree_compiler.runtime import Sampling, cpu, cpu_features, load
 
 
 def invoke(*arguments: str | Path, code: int = 0) -> str:
@@ -116,6 +119,15 @@ def test_run_settings_reach_the_sampler(tiny_artifact: Path) -> None:
     options = ("--temperature", "0.5", "--top-k", "9", "--top-p", "0.7")
     found = invoke_json("run", tiny_artifact, *RUN, *options, "--repetition-penalty", "2")
     assert found["tokens"] == tokens
+
+
+def test_run_has_the_defaults_of_the_session() -> None:
+    defaults = {field.name: field.default for field in dataclasses.fields(Sampling)}
+    options = inspect.signature(run).parameters
+    shared = options.keys() & defaults.keys()
+    assert defaults.keys() - shared == {"stop_tokens"}
+    for name in shared - {"stop"}:  # which a command line has none of, or several
+        assert options[name].default == defaults[name]
 
 
 def test_run_stops_at_a_text(tiny_artifact: Path) -> None:

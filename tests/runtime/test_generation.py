@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mmfree_compiler.artifact import Port
 from mmfree_compiler.errors import InputError, StateError
 from mmfree_compiler.runtime import Session, Token
-from mmfree_compiler.runtime.sampling import Sampler
+from mmfree_compiler.runtime import generation as generation_module
 
 SESSION = lm_session()
 PROMPT = [72, 105, 33]
@@ -60,7 +60,8 @@ def test_what_is_interrupted_within_a_token_does_not_go_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Sampler, "sample", interrupted)  # the state has seen the pending ids by then
+        # By the time a token is drawn, the state has seen the pending ids.
+        patch.setattr(generation_module, "sample", interrupted)
         with pytest.raises(KeyboardInterrupt):
             next(generation)
     with pytest.raises(StateError, match="generation: was interrupted within a token"):
@@ -139,7 +140,7 @@ def test_models_without_an_end_of_text(model: dict[str, Any]) -> None:
 def scripted(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
     """Make every generation say `text`, a byte a token, whatever the logits."""
     at = iter(text)
-    monkeypatch.setattr(Sampler, "sample", lambda *_: (next(at), -1.0))
+    monkeypatch.setattr(generation_module, "sample", lambda *_: (next(at), -1.0))
 
 
 def test_a_stop_string_over_several_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

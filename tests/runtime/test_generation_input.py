@@ -29,7 +29,7 @@ def test_bad_batches(prompts: Any) -> None:
         ({"prompt": [[1, 2]]}, "prompt"),
         ({"prompt": [1, VOCAB]}, r"id 257 at \(1,\)"),
         ({"prompt": None}, "prompt"),
-        ({"max_new_tokens": 0}, "max_new_tokens: 0 is no whole number from 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens: 0 is out of range"),
         ({"max_new_tokens": 1.5}, "max_new_tokens"),
         ({"temperature": -1}, "temperature"),
         ({"top_k": -1}, "top_k"),

@@ -1,8 +1,8 @@
-"""Sampling: what may be chosen, with which probability, and that nothing is left to chance."""
+"""Sampling: what may be chosen, with which probability, and that a seed decides everything else."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mmfree_compiler.errors import InputError
-from mmfree_compiler.runtime.sampling import Sampler, _draw, log_probability
+from mmfree_compiler.runtime.next_token import _draw, distribution, log_probability, sample
+from mmfree_compiler.runtime.sampling import Sampling, SamplingOptions
 
 NEVER = float("-inf")
 # Few distinct values, so that ties are common, and -inf, which masks a token out.
@@ -23,8 +24,8 @@ LOGITS = arrays(
         st.sampled_from([0.0, 1.0, -2.5, 80.0, NEVER]), st.floats(-50, 50, width=32)
     ),
 ).filter(lambda logits: np.isfinite(logits).any())
-SAMPLERS = st.builds(
-    Sampler,
+SAMPLINGS = st.builds(
+    Sampling,
     temperature=st.sampled_from([0.0, 1e-3, 0.7, 1.0, 3.0]),
     top_k=st.integers(0, 12),
     top_p=st.sampled_from([1e-6, 0.3, 0.9, 1.0]),
@@ -42,20 +43,20 @@ def unseen(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.zeros(logits.shape, np.bool_)
 
 
-@given(LOGITS, SAMPLERS, st.integers(0, 2**32))
-def test_a_distribution_over_possible_tokens(logits: Any, sampler: Sampler, bits: int) -> None:
+@given(LOGITS, SAMPLINGS, st.integers(0, 2**32))
+def test_a_distribution_over_possible_tokens(logits: Any, sampling: Sampling, bits: int) -> None:
     seen = (bits >> np.arange(logits.size)) % 2 == 1
-    ids, probabilities = sampler.distribution(logits, seen)
+    ids, probabilities = distribution(logits, seen, sampling)
     assert (np.diff(ids) > 0).all()
     assert (probabilities > 0).all()
     # float64 quotients of at most 30 terms
     assert abs(probabilities.sum() - 1) < 1e-12
     assert np.isfinite(logits[ids]).all()
-    assert len(ids) <= (sampler.top_k or logits.size)
-    chosen, logprob = sampler.sample(logits, seen, np.random.default_rng(bits))
+    assert len(ids) <= (sampling.top_k or logits.size)
+    chosen, logprob = sample(logits, seen, sampling, np.random.default_rng(bits))
     assert chosen in ids
     assert logprob == log_probability(logits, chosen)
-    assert (chosen, logprob) == sampler.sample(logits, seen, np.random.default_rng(bits))
+    assert (chosen, logprob) == sample(logits, seen, sampling, np.random.default_rng(bits))
 
 
 @given(LOGITS, st.integers(0, 29))
@@ -68,7 +69,7 @@ def test_log_probabilities(logits: Any, token: int) -> None:
 
 @given(LOGITS, st.integers(1, 30))
 def test_top_k_keeps_the_largest_and_the_lower_of_equals(logits: Any, k: int) -> None:
-    ids, _ = Sampler(top_k=k).distribution(logits, unseen(logits))
+    ids, _ = distribution(logits, unseen(logits), Sampling(top_k=k))
     by_rank = sorted(range(logits.size), key=lambda i: (-logits[i], i))[:k]
     # A token e^-104 times as likely as the best has no fp32 weight; near that, rounding decides.
     sure = {i for i in by_rank if logits[i] - logits.max() > -103}
@@ -79,8 +80,8 @@ def test_top_k_keeps_the_largest_and_the_lower_of_equals(logits: Any, k: int) ->
 
 @given(LOGITS, st.floats(0.01, 0.99))
 def test_top_p_keeps_the_fewest_that_reach_it(logits: Any, top_p: float) -> None:
-    whole_ids, whole = Sampler().distribution(logits, unseen(logits))
-    ids, _ = Sampler(top_p=top_p).distribution(logits, unseen(logits))
+    whole_ids, whole = distribution(logits, unseen(logits), Sampling())
+    ids, _ = distribution(logits, unseen(logits), Sampling(top_p=top_p))
     kept = whole[np.isin(whole_ids, ids)]
     assert kept.sum() >= top_p - 1e-12  # float64 sums of the same terms in two orders
     assert kept.sum() - kept.min() < top_p + 1e-12
@@ -92,7 +93,7 @@ def test_top_p_keeps_the_fewest_that_reach_it(logits: Any, top_p: float) -> None
 def test_top_p_of_a_large_vocabulary(spread: float, top_p: float) -> None:
     """Flat and peaked: the nucleus by its definition, a stable sort of everything."""
     logits = (np.random.default_rng(0).standard_normal(5000) * spread).round(2).astype(np.float32)
-    ids, _ = Sampler(top_p=top_p).distribution(logits, unseen(logits))
+    ids, _ = distribution(logits, unseen(logits), Sampling(top_p=top_p))
     order = np.argsort(-logits, kind="stable")
     sums = np.exp(log_softmax(logits)[order]).cumsum()
     # A sum that reaches top_p but for rounding may end one token earlier or later.
@@ -102,13 +103,14 @@ def test_top_p_of_a_large_vocabulary(spread: float, top_p: float) -> None:
 
 @given(LOGITS, st.integers(0, 2**32))
 def test_greedy_is_argmax(logits: Any, seed: int) -> None:
-    chosen, _ = Sampler(temperature=0).sample(logits, unseen(logits), np.random.default_rng(seed))
+    random = np.random.default_rng(seed)
+    chosen, _ = sample(logits, unseen(logits), Sampling(temperature=0), random)
     assert chosen == np.argmax(logits)
 
 
 @given(LOGITS)
 def test_plain_sampling_is_softmax(logits: Any) -> None:
-    ids, probabilities = Sampler().distribution(logits, unseen(logits))
+    ids, probabilities = distribution(logits, unseen(logits), Sampling())
     # fp32 exponentials of fp32 differences of up to 130
     assert np.allclose(probabilities, np.exp(log_softmax(logits)[ids]), rtol=1e-4, atol=1e-37)
 
@@ -116,14 +118,14 @@ def test_plain_sampling_is_softmax(logits: Any) -> None:
 def test_the_repetition_penalty_makes_seen_tokens_less_likely() -> None:
     logits = np.array([2.0, -2.0, 2.0, -2.0], np.float32)
     seen = np.array([True, True, False, False])
-    _, found = Sampler(repetition_penalty=2).distribution(logits, seen)
+    _, found = distribution(logits, seen, Sampling(repetition_penalty=2))
     expected = np.exp([1.0, -4.0, 2.0, -2.0])
     assert np.allclose(found, expected / expected.sum(), rtol=1e-6)  # fp32
 
 
 def test_temperature_divides() -> None:
     logits = np.array([1.0, 2.0, 3.0], np.float32)
-    _, found = Sampler(temperature=0.5).distribution(logits, unseen(logits))
+    _, found = distribution(logits, unseen(logits), Sampling(temperature=0.5))
     expected = np.exp([2.0, 4.0, 6.0])
     assert np.allclose(found, expected / expected.sum(), rtol=1e-6)  # fp32
 
@@ -131,7 +133,7 @@ def test_temperature_divides() -> None:
 def test_draws_follow_the_distribution() -> None:
     logits = np.log(np.array([0.5, 0.3, 0.2], np.float32))
     random = np.random.default_rng(0)
-    drawn = [Sampler().sample(logits, unseen(logits), random)[0] for _ in range(4000)]
+    drawn = [sample(logits, unseen(logits), Sampling(), random)[0] for _ in range(4000)]
     # five standard deviations of a frequency among 4000 draws are below 0.04
     assert np.abs(np.bincount(drawn, minlength=3) / 4000 - [0.5, 0.3, 0.2]).max() < 0.04
 
@@ -150,7 +152,7 @@ def test_a_draw_is_where_the_sum_passes_it(weights: Any, at: float) -> None:
 
 def test_a_tiny_temperature_is_greedy() -> None:
     logits = np.array([1.0, 5.0, 4.9], np.float32)
-    ids, _ = Sampler(temperature=5e-324).distribution(logits, unseen(logits))
+    ids, _ = distribution(logits, unseen(logits), Sampling(temperature=5e-324))
     assert ids.tolist() == [1]
 
 
@@ -158,8 +160,9 @@ def test_a_tiny_temperature_is_greedy() -> None:
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_damaged_logits(bad: float, temperature: float) -> None:
     logits = np.array([0.0, bad] if bad != -np.inf else [bad, bad], np.float32)
+    sampling = Sampling(temperature=temperature)
     with pytest.raises(InputError, match="logits"):
-        Sampler(temperature).sample(logits, unseen(logits), np.random.default_rng(0))
+        sample(logits, unseen(logits), sampling, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(
@@ -177,30 +180,64 @@ def test_damaged_logits(bad: float, temperature: float) -> None:
         ("top_p", None),
         ("repetition_penalty", 0),
         ("repetition_penalty", np.inf),
+        ("max_new_tokens", 0),
+        ("max_new_tokens", 1.5),
+        ("stop", ""),
+        ("stop", ["a", ""]),
+        ("stop", b"a"),
+        ("stop", None),
     ],
 )
 def test_settings_out_of_range(name: str, value: Any) -> None:
     with pytest.raises(InputError, match=name):
-        Sampler(**{name: value})
+        Sampling(**{name: value})
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
         ("top_k", -1, "top_k: -1 is out of range. Choose at least 0"),
-        ("top_k", 1.5, "top_k: 1.5 is no whole number. Choose at least 0"),
+        ("top_k", 1.5, "top_k: 1.5 is not an integer. Choose at least 0"),
+        ("max_new_tokens", 0, "max_new_tokens: 0 is out of range. Choose at least 1"),
+        ("stop", ["a", 1], "stop: ['a', 1] is not a non-empty string or a sequence of them. Pass"),
         ("top_p", 0, "top_p: 0 is out of range. Choose more than 0 and at most 1"),
         (
             "temperature",
             "hot",
-            "temperature: 'hot' is no number. Choose at least 0 and at most 1,000",
+            "temperature: 'hot' is not a number. Choose at least 0 and at most 1,000",
         ),
     ],
 )
 def test_what_is_said_of_a_bad_setting(name: str, value: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
-        Sampler(**{name: value})
+        Sampling(**{name: value})
     assert str(caught.value).startswith(message)
+
+
+def test_stop_strings() -> None:
+    assert Sampling().stop_strings == ()
+    assert Sampling(stop="ab").stop_strings == ("ab",)
+    assert Sampling(stop=["a", "b"]).stop_strings == ("a", "b")
+
+
+def test_the_options_are_the_fields() -> None:
+    assert get_type_hints(SamplingOptions) == get_type_hints(Sampling)
+
+
+def test_options_replace_the_fields_of_a_sampling() -> None:
+    session, greedy = lm_session(), Sampling(temperature=0, max_new_tokens=5, stop_tokens=())
+    expected = session.generate([1], temperature=0, max_new_tokens=3, stop_tokens=())
+    assert list(session.generate([1], greedy, max_new_tokens=3)) == list(expected)
+    (found,) = session.generate_batch([[1]], greedy, max_new_tokens=3)
+    assert found.tokens == expected.tokens
+
+
+def test_an_option_that_does_not_exist() -> None:
+    options: Any = {"temprature": 1}
+    with pytest.raises(TypeError, match="temprature"):
+        lm_session().generate([1], **options)
+    with pytest.raises(TypeError, match="temprature"):
+        lm_session().generate_batch([[1]], **options)
 
 
 @pytest.mark.parametrize("seed", [1.5, -1, "x", [1, 2]], ids=str)
