@@ -56,6 +56,7 @@ class Tokenizer:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
+# tokenizers.decoders.DecodeStream raises an error after byte tokens that are not UTF-8 (test_text).
 class TextStream:
     """Text of ids that come one at a time; characters appear when their last byte is there.
 

@@ -135,6 +135,21 @@ def test_bytes_that_spell_nothing_do_not_stop_the_text(ids: list[int], before: l
     assert "".join(pieces).endswith("abc")
 
 
+def test_decode_stream_of_tokenizers_does_not_replace_text_stream() -> None:
+    """A model may choose any byte tokens. A failure here says that DecodeStream can be used."""
+    byte, other, letter = 4 + 0x00, 4 + 0x80, 1
+    theirs = decoders.DecodeStream(skip_special_tokens=True)
+    assert theirs.step(SPELLED._tokenizer, byte) == "\0"
+    assert theirs.step(SPELLED._tokenizer, other) is None
+    with pytest.raises(Exception, match="Invalid prefix"):
+        theirs.step(SPELLED._tokenizer, letter)
+    assert "".join(stream([byte, other, letter], SPELLED)) == "\0\N{REPLACEMENT CHARACTER}a"
+    # Text of the context is given out again when the context ends inside a character.
+    repeating = decoders.DecodeStream([0x61, 0xC3], skip_special_tokens=True)
+    assert repeating.step(BYTES._tokenizer, 0xA9) == "aé"
+    assert stream([0xA9], context=(0x61, 0xC3)) == ["é", ""]
+
+
 def test_text_that_is_no_text() -> None:
     with pytest.raises(InputError, match="no valid text"):
         BYTES.encode("\ud800")
