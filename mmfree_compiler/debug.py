@@ -12,5 +12,5 @@ def level() -> int:
 
 
 def tracebacks() -> bool:
-    """Whether to show errors with tracebacks: MMFREE_DEBUG holds anything, a number or not."""
+    """Whether errors show their traceback: MMFREE_DEBUG is set to anything but an empty text."""
     return bool(os.environ.get("MMFREE_DEBUG"))

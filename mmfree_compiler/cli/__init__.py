@@ -1,20 +1,21 @@
-"""The command line: `mmfree compile | run | inspect | verify | train | bench | doctor`.
+"""The command line: `mmfree COMMAND`; app.py has the table of commands.
 
-One command a file; torch and TVM are imported inside the commands that need them. Exit codes:
-0 success, 1 an error or a failed verification, 2 wrong usage, 130 Ctrl-C.
+Each command has a file of its own. torch and TVM are imported inside the commands that need them.
+Exit codes: 0 success, 1 an error or a failed check, 2 wrong usage, 130 Ctrl-C.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import sys
+
+from mmfree_compiler import debug
 
 
 def main() -> None:
     """The entry point `mmfree`. Errors are one line on stderr; MMFREE_DEBUG shows tracebacks."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # What a terminal cannot show, as stderr has it: models write any character.
+        # Models may write any character; one that stdout cannot encode is escaped, as on stderr.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from mmfree_compiler.cli.app import app
@@ -25,12 +26,12 @@ def main() -> None:
         sys.exit(f"mmfree needs {missing}: pip install 'mmfree-compiler[cli]'")
     try:
         app(prog_name="mmfree")
-    except OSError as error:  # the commands turn those of their own files into MmfreeErrors
-        if os.environ.get("MMFREE_DEBUG"):
+    except OSError as error:  # of stdout: commands report their own files as an MmfreeError
+        if debug.tracebacks():
             raise
         sys.exit(f"mmfree: {error}")
     except Exception as error:
-        if os.environ.get("MMFREE_DEBUG"):
+        if debug.tracebacks():
             raise
-        name, hint = type(error).__name__, "MMFREE_DEBUG=1 shows where"
-        sys.exit(f"mmfree: unexpected {name}: {error}. This is a bug; {hint}")
+        cause = f"unexpected {type(error).__name__}: {error}"
+        sys.exit(f"mmfree: {cause}. This is a bug; MMFREE_DEBUG=1 shows where")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from mmfree_compiler import __version__
+from mmfree_compiler import __version__, debug
 from mmfree_compiler.cli.bench import bench
 from mmfree_compiler.cli.compile import compile_checkpoint
 from mmfree_compiler.cli.doctor import doctor
@@ -54,7 +53,7 @@ class Commands(TyperGroup):
 
 
 def _failure(error: MmfreeError) -> Exception:
-    if os.environ.get("MMFREE_DEBUG"):
+    if debug.tracebacks():
         return error
     print_error(str(error))
     return typer.Exit(FAILED)
