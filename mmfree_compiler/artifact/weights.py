@@ -1,4 +1,4 @@
-"""weights.bin: constants one after the other, each at a 64-byte boundary."""
+"""weights.bin: constants one after another, each at a 64-byte boundary."""
 
 from __future__ import annotations
 
@@ -34,14 +34,28 @@ def aligned_empty(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any
     return raw[start : start + nbytes].view(dtype).reshape(sizes)
 
 
-def pack_constants(
-    constants: Iterable[Constant],
-) -> tuple[NDArray[np.uint8], dict[str, TensorEntry]]:
+def pack_constants(constants: Iterable[Constant]) -> tuple[Bytes, dict[str, TensorEntry]]:
     """weights.bin (1-D uint8, aligned) of `constants`, and its tensor table.
 
     The parts of a constant follow each other without gaps, so that a loop indexes them.
     """
-    constants, table, end = tuple(constants), {}, 0
+    constants = tuple(constants)
+    table, size = _lay_out(constants)
+    weights = aligned_empty(size, np.uint8)
+    weights[:] = 0  # the gaps between constants
+    for constant in constants:
+        position = table[constant.name].offset
+        for part in constant.parts:
+            data = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
+            weights[position : position + data.size] = data
+            position += data.size
+    return weights, table
+
+
+def _lay_out(constants: Iterable[Constant]) -> tuple[dict[str, TensorEntry], int]:
+    """Where each constant lies in weights.bin, and the size of weights.bin in bytes."""
+    table: dict[str, TensorEntry] = {}
+    end = 0
     for constant in constants:
         entry = TensorEntry(
             dtype=constant.dtype,
@@ -52,21 +66,11 @@ def pack_constants(
             count=len(constant.parts),
         )
         table[constant.name] = entry
-        end += entry.nbytes + -entry.nbytes % ALIGNMENT
-    weights = aligned_empty(end, np.uint8)
-    position = 0
-    for constant in constants:
-        weights[position : (start := table[constant.name].offset)] = 0  # the gap
-        position = start
-        for part in constant.parts:
-            data = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
-            weights[position : position + data.size] = data
-            position += data.size
-    weights[position:] = 0
-    return weights, table
+        end += math.ceil(entry.nbytes / ALIGNMENT) * ALIGNMENT
+    return table, end
 
 
-def read_tensor(weights: NDArray[np.uint8], entry: TensorEntry) -> Array:
+def read_tensor(weights: Bytes, entry: TensorEntry) -> Array:
     """The view of `entry` in weights.bin: (count, *shape) when dense, else (count, bytes) uint8."""
     data = weights[entry.offset : entry.offset + entry.nbytes]
     if entry.layout != "dense":
@@ -78,7 +82,7 @@ def read_tensor(weights: NDArray[np.uint8], entry: TensorEntry) -> Array:
 class Table:
     """A constant of layout "table": rows that are copied when token ids name them.
 
-    `parts` is a view of weights.bin, (count, rows, bytes a row) uint8.
+    `parts` is a view of weights.bin, (count, rows, bytes per row) uint8.
     """
 
     parts: Bytes = field(repr=False)
@@ -86,16 +90,16 @@ class Table:
 
     @property
     def row_shape(self) -> tuple[int, int]:
-        """Of what an id names: (count, bytes a row)."""
+        """Shape of the data of one id: (count, bytes per row)."""
         count, _, width = self.parts.shape
         return count, width
 
-    def read(self, ids: Array, room: Bytes) -> Bytes:
-        """The rows of `ids`, integers (M,), at the start of `room` (M or more, *row_shape).
+    def read(self, ids: Array, out: Bytes) -> Bytes:
+        """Copy the rows of `ids`, integers (M,), to the start of `out` (M or more, *row_shape).
 
-        Raises ArtifactError when the file that they are in cannot be read.
+        Returns that part of `out`. Raises ArtifactError when the artifact's file cannot be read.
         """
         for token, row in enumerate(ids.tolist()):
             for part, rows in enumerate(self.parts):
-                self.copy(rows[row], room[token, part])
-        return room[: len(ids)]
+                self.copy(rows[row], out[token, part])
+        return out[: len(ids)]
