@@ -149,7 +149,7 @@ def test_wrong_manifests(changes: dict[str, Any], message: str) -> None:
     [b"", b"[]", b"{", b"\xff\xfe", b"null", b"[" * 100_000, b'{"schema_version": 1e99}'],
     ids=lambda text: repr(text[:12]),
 )
-def test_manifests_that_are_none(text: bytes) -> None:
+def test_texts_that_are_not_manifests(text: bytes) -> None:
     with pytest.raises(ArtifactError, match="manifest"):
         read_bytes(archived({"manifest.json": text, "weights.bin": b""}))
 
@@ -262,11 +262,13 @@ def test_overlapping_members() -> None:
         read_bytes(data[:end] + renamed + bytes(tail))
 
 
-def test_paths_that_are_no_files(tmp_path: Path) -> None:
+def test_paths_that_are_not_regular_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path, tmp_path / "absent", tmp_path / "pipe"):
-        with pytest.raises(ArtifactError, match="is no file"):
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(ArtifactError, match="is not a regular file"):
             read_artifact(path)
+    with pytest.raises(ArtifactError, match="does not exist"):
+        read_artifact(tmp_path / "absent")
     with pytest.raises(ArtifactError, match="File name too long"):
         read_artifact(tmp_path / ("a" * 300))
 

@@ -1,6 +1,6 @@
-"""ZIP files whose members lie uncompressed at 64-byte boundaries, so that they are mapped in place.
+"""ZIP files whose members are uncompressed and 64-byte aligned, so that they are mapped in place.
 
-The writer is `zipfile` with hand-made padding. The reader takes exactly what the writer makes:
+The writer is `zipfile` with hand-made padding. The reader accepts exactly what the writer makes:
 members back to back from the first byte to the directory, nothing between, behind or hidden.
 """
 
@@ -27,9 +27,8 @@ MAX_MEMBERS = 64
 _MAX_DIRECTORY = 1 << 16  # bytes of central directory that zipfile is allowed to parse
 _NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)  # relative, no ".."
 
-_LOCAL = struct.Struct(
-    "<4s5H3L2H"
-)  # signature .. flags, method .. crc, sizes, name and extra length
+# signature, version, flags, method, time, date, CRC-32, two sizes, lengths of the name and extra
+_LOCAL = struct.Struct("<4s5H3L2H")
 _ZIP64_SIZES = struct.Struct("<HHQQ")
 _PADDING = struct.Struct("<HHH")  # id, size, alignment: the field of Android's zipalign
 _PADDING_ID = 0xD935
@@ -52,10 +51,10 @@ _REMAKE = "Get or compile the file again"
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A new file that takes the place of `path` when the block succeeds.
 
-    It is written under a temporary name in the same folder, flushed to the disk and renamed. When
-    the block fails, Ctrl-C included, it is removed and what was at `path` stays. Raises OSError.
+    It is written under a temporary name in the same folder, flushed to disk and renamed. When the
+    block fails, also by Ctrl-C, it is removed and the file at `path` stays. Raises OSError.
     """
-    # No longer than any other, however long the name that it is for.
+    # A short name: that of `path` may be as long as the file system allows.
     temporary = path.with_name(f".mmfree-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -70,9 +69,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_archive(path: Path, members: Mapping[str, Bytes]) -> None:
-    """Write `members` (1-D uint8) in order, each 64-byte aligned; equal members, equal bytes.
+    """Write `members` (1-D uint8) in order, 64-byte aligned; equal members make equal files.
 
-    Raises ArtifactError when the file cannot be written; `path` is then as it was.
+    Raises ArtifactError when the file cannot be written; `path` is then unchanged.
     """
     with _writable(path), replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, data in members.items():
@@ -83,25 +82,25 @@ def write_archive(path: Path, members: Mapping[str, Bytes]) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise ArtifactError where `write_archive` would before its first byte."""
+    """Raise ArtifactError now if `write_archive` could not write a file at `path`."""
     with _writable(path), tempfile.TemporaryFile(dir=path.parent):
         pass
 
 
 @contextmanager
 def _writable(path: Path) -> Iterator[None]:
-    """Raise ArtifactError where `path` is nothing that can be written, or the block cannot."""
+    """Raise ArtifactError when `path` cannot be written, or when the block raises OSError."""
     try:
         if path.is_dir():
             raise _unwritable(path, "is a folder", "Name a file in it")
         if (path.exists() and not path.is_file()) or "\0" in str(path):
             # Renaming over a device would remove it.
-            raise _unwritable(path, "is no file", "Name a new or a regular file")
+            raise _unwritable(path, "is not a regular file", "Name another file")
         if not path.parent.is_dir():
-            raise _unwritable(path, "its folder does not exist", "Make it first")
+            raise _unwritable(path, "its folder does not exist", "Create it first")
         yield
     except OSError as error:
-        hint = "Choose a folder with write access and room"
+        hint = "Choose a folder with write access and free space"
         raise _unwritable(path, error.strerror or str(error), hint) from error
 
 
@@ -110,8 +109,8 @@ def _unwritable(path: Path, cause: str, hint: str) -> ArtifactError:
 
 
 def _entry(name: str, size: int, offset: int, large: bool) -> zipfile.ZipInfo:
-    """The entry of a member whose local header starts at `offset`, padded so that data align."""
-    entry = zipfile.ZipInfo(name)  # dated 1980-01-01, the first day ZIP knows
+    """The entry of a member whose local header is at `offset`, padded to align the data."""
+    entry = zipfile.ZipInfo(name)  # dated 1980-01-01, the earliest date in ZIP
     entry.create_system = 3  # Unix, on every system: equal bytes everywhere
     entry.external_attr = 0o644 << 16
     entry.file_size = size
@@ -123,21 +122,22 @@ def _entry(name: str, size: int, offset: int, large: bool) -> zipfile.ZipInfo:
 
 @dataclass(frozen=True)
 class Archive:
-    """A mapped file; its members by name, read-only 1-D uint8 views of it, 64-byte aligned."""
+    """A mapped file, and its members by name: read-only 1-D uint8 views, 64-byte aligned."""
 
     file: MappedFile = field(repr=False)
     members: dict[str, Bytes] = field(repr=False)
 
 
 def read_archive(path: Path, crc: Container[str] = ()) -> Archive:
-    """Map `path`.
+    """Map the file at `path`.
 
-    The CRC-32 of members named in `crc` is verified; others are not read at all. Raises
+    The CRC-32 of the members named in `crc` is verified; other members are not read. Raises
     ArtifactError when the file is missing, unreadable or not a well-formed archive of this kind.
     """
     try:
-        if not path.is_file():  # opening a pipe would wait for ever
-            raise ArtifactError(str(path), "is no file", "Check the path")
+        if not path.is_file():  # opening a pipe would wait forever
+            cause = "is not a regular file" if path.exists() else "does not exist"
+            raise ArtifactError(str(path), cause, "Check the path")
         with path.open("rb") as file:
             return _read(str(path), file, crc)
     except OSError as error:
@@ -177,9 +177,9 @@ def _read(thing: str, file: BinaryIO, crc: Container[str]) -> Archive:
 
 
 def _directory_is_small(mapped: Bytes) -> bool:
-    """Whether the file ends in an end record without comment, of a directory within the limit.
+    """Whether the file ends in an end record without a comment, of a directory within the limit.
 
-    zipfile reads a directory of any length into memory; this looks first where it will look.
+    zipfile reads a directory of any size into memory; this checks the same records before.
     """
     tail = mapped[-98:].tobytes()
     end, locator, end64 = tail[-22:], tail[-42:-22], tail[-98:-42]
@@ -193,9 +193,9 @@ def _directory_is_small(mapped: Bytes) -> bool:
 
 
 def _data_start(entry: zipfile.ZipInfo, mapped: Bytes, position: int) -> int:
-    """Where the data of `entry` start, or -1 when it is not a stored member at `position`.
+    """Where the data of `entry` start, or -1 when it is not an uncompressed member at `position`.
 
-    Central and local header must agree, and the data must be aligned.
+    The central and the local header must agree, and the data must be aligned.
     """
     name, size = entry.filename, entry.file_size
     header = mapped[position : position + _LOCAL.size].tobytes()

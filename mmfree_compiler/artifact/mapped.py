@@ -1,4 +1,4 @@
-"""A file whose bytes are used where they lie, or copied out."""
+"""A file whose bytes are mapped into memory, or copied out."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Bytes = NDArray[np.uint8]
 class MappedFile:
     """A file mapped for reading, and kept open. Raises OSError.
 
-    `bytes` is all of it, read-only (size,) uint8; its pages become resident as they are used, in
-    folios of up to some MiB where the page cache has them. What is needed here and there is better
-    copied: that maps nothing. Renaming or removing the file later changes neither.
+    `bytes` is the whole file, read-only (size,) uint8. Its pages become resident as they are used,
+    and neighbouring pages of the page cache with them, up to some MiB at once. `copy` maps nothing,
+    so it is better for small scattered reads. Both work after the file was renamed or removed.
     """
 
     def __init__(self, thing: str, descriptor: int) -> None:
-        """Of an open file, `thing` to a reader of errors; the caller closes `descriptor`."""
+        """Map an open file; the caller closes `descriptor`. Errors name the file `thing`."""
         self._thing = thing
         self.bytes: Bytes = np.frombuffer(
             mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ), np.uint8
@@ -33,7 +33,7 @@ class MappedFile:
         weakref.finalize(self, os.close, self._descriptor)
 
     def copy(self, part: Bytes, out: Bytes) -> None:
-        """Copy `part`, a contiguous view of `bytes`, to `out`, contiguous and of the same size.
+        """Copy `part`, a contiguous view of `bytes`, to `out`, contiguous and of equal size.
 
         Raises ArtifactError when the file cannot be read, or has become shorter.
         """

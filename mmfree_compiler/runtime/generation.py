@@ -1,4 +1,4 @@
-"""Generation: a stream of tokens from a prompt, alone or several side by side."""
+"""Generation: a stream of tokens that follow a prompt, alone or several side by side."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FinishReason = Literal["length", "stop_token", "stop_string"]
 
 @dataclass(frozen=True)
 class Token:
-    """A generated token: its id, the text that became certain with it, its logarithmic probability.
+    """A generated token: its id, the text that became certain with it, its log probability.
 
-    `text` may be empty (an unfinished character, a possible stop string) or hold what was held back
-    before. `logprob` is the natural logarithm of the model's own probability, before sampling
-    settings.
+    `text` may be empty (an incomplete character, a possible stop string), or include text that was
+    held back before. `logprob` is the natural logarithm of the probability under the plain logits,
+    before the settings of `Sampling`.
     """
 
     id: int
@@ -35,13 +35,15 @@ class Token:
 
 
 class Generation(Iterator[Token]):
-    """Iterating runs the model and yields tokens as they come.
+    """An iterator that runs the model and yields each token as soon as it is chosen.
 
-    A stop token is yielded, without text of its own; text ends before a stop string. `tokens` are
-    those yielded so far, `finish_reason` is None until the last one is. One thread at a time.
+    A stop token is yielded, without text of its own; the text ends before a stop string. `tokens`
+    are those yielded so far; `finish_reason` is None before the last one. Not for several threads
+    at once.
 
-    What is interrupted within a token (Ctrl-C) cannot go on, as with Python's own generators:
-    `tokens` and `text` stay, another token or the state is a StateError.
+    A generation that is interrupted in the middle of a token (Ctrl-C) cannot continue, like
+    Python's own generators: it keeps its `tokens` and `text`, but the next token and `state` raise
+    StateError.
     """
 
     def __init__(
@@ -60,10 +62,11 @@ class Generation(Iterator[Token]):
         self._random, self._stream = random, stream
         self._stops = StopFilter(sampling.stop_strings)
         self._state = state
-        self._torn = False  # whether a token was begun and not finished: nothing else is in order
+        self._mid_token = False  # stays True after an interrupt: the state may be half updated
         self._pending = prompt  # ids that are not in the state yet
         self._seen = np.zeros(model.vocab_size, np.bool_)
-        self._seen[prompt[prompt < model.vocab_size]] = True  # a model may read more than it says
+        # A model may read ids that it never predicts: they have no logits to penalize.
+        self._seen[prompt[prompt < model.vocab_size]] = True
 
     @property
     def ids(self) -> list[int]:
@@ -72,16 +75,16 @@ class Generation(Iterator[Token]):
 
     @property
     def text(self) -> str:
-        """The text so far, what is held back left out; empty without a tokenizer."""
+        """The text so far, without what is held back; empty without a tokenizer."""
         return "".join(token.text for token in self.tokens)
 
     @property
     def state(self) -> State:
         """The state after the prompt and all of `tokens`: a copy, to continue from.
 
-        Raises StateError after an interrupt within a token.
+        Raises StateError after an interrupt in the middle of a token.
         """
-        self._check_whole()
+        self._check_uninterrupted()
         state = self._state.fork()
         self._advance(state, first=self._pending.size)
         return state.advanced([self._pending.size])
@@ -89,24 +92,24 @@ class Generation(Iterator[Token]):
     def __next__(self) -> Token:
         if self.finish_reason is not None:
             raise StopIteration
-        self._check_whole()
-        self._torn = True
+        self._check_uninterrupted()
+        self._mid_token = True
         logits = self._advance(self._state, first=self._pending.size - 1)
         token = self._accept(logits[0])
-        self._torn = False
+        self._mid_token = False
         return token
 
-    def _check_whole(self) -> None:
-        if self._torn:
-            hint = "Generate again: its prompt and its ids so far are a prompt"
-            raise StateError("generation", "was interrupted within a token", hint)
+    def _check_uninterrupted(self) -> None:
+        if self._mid_token:
+            hint = "Generate again from its prompt and the ids so far"
+            raise StateError("generation", "was interrupted in the middle of a token", hint)
 
     def _advance(self, state: State, first: int) -> Floats:
         slots = np.zeros(self._pending.size, np.int32)
         return self._model.advance(self._pending, slots, state.array, first)
 
     def _accept(self, logits: Floats) -> Token:
-        """Choose the next token from `logits` (V,), which the pending ids have just made."""
+        """Choose the next token from `logits` (V,), which follow the pending ids."""
         chosen, logprob = sample(logits, self._seen, self._sampling, self._random)
         self._state = self._state.advanced([self._pending.size])
         self._pending = np.array([chosen])
@@ -135,7 +138,7 @@ class Generation(Iterator[Token]):
 
 
 def run_together(generations: Sequence[Generation]) -> None:
-    """Run all to their ends: each prompt alone, then a token of every unfinished one at a time."""
+    """Run all to their end: each prompt alone, then one token of every unfinished one per step."""
     for generation in generations:
         next(generation)
     model = generations[0]._model

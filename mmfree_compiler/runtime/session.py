@@ -77,9 +77,10 @@ class Session:
 
     @property
     def language_model(self) -> LanguageModel:
-        """The language model behind this session. Raises InputError when the artifact is none."""
+        """The language model behind this session. Raises InputError when it is another module."""
         if not isinstance(self._call, LanguageModel):
-            raise InputError("artifact", "no language model", "Call the session with tensors")
+            hint = "Call the session with tensors"
+            raise InputError("artifact", "is not a language model", hint)
         return self._call
 
     @cached_property
@@ -88,17 +89,17 @@ class Session:
 
     @property
     def tokenizer(self) -> Tokenizer | None:
-        """The tokenizer of a language model's artifact, None when it has none.
+        """The tokenizer of the artifact, or None.
 
-        Raises ToolchainError, ArtifactError; InputError when the artifact is another module.
+        Raises ToolchainError, ArtifactError, and InputError when it is not a language model.
         """
         return self._text.tokenizer
 
     def encode(self, prompt: Any, *, special: bool = True) -> Ids:
         """Ids (T,) int64 of a text or of ids, checked against the vocabulary.
 
-        `special` adds what the tokenizer puts around a text, such as a BOS. Raises InputError on an
-        empty prompt, on ids out of range, and on text when the artifact has no tokenizer.
+        `special` adds the tokenizer's special tokens, such as a BOS. Raises InputError on an empty
+        prompt, on ids out of range, and on text when the artifact has no tokenizer.
         """
         return self._text.encode(prompt, special)
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 
 class StopFilter:
-    """Passes text on up to the first stop string; holds back what may become one.
+    """Passes text on up to the first stop string, and holds back what may become one.
 
-    The first is the one that is complete first, the longest of those that are complete together;
+    The first is the one that is complete first, or the longest of those that are complete together;
     so the result does not depend on how the text was cut into pieces.
     """
 
@@ -19,10 +19,12 @@ class StopFilter:
     def push(self, piece: str) -> tuple[str, bool]:
         """The text that is certain now, and whether a stop string ended it."""
         text = self._held + piece
-        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        starts = [(stop, text.find(stop)) for stop in self._stops]
+        found = [(start + len(stop), start) for stop, start in starts if start >= 0]
         if found:
+            _, start = min(found)
             self._held = ""
-            return text[: min(found)[1]], True
+            return text[:start], True
         kept = len(text) - max((_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[kept:]
         return text[:kept], False
@@ -34,6 +36,6 @@ class StopFilter:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
+    """Length of the longest end of `text` with which `stop` begins."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

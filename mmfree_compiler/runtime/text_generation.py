@@ -1,4 +1,4 @@
-"""Text in, text out: prompts, prefixes and generations of a language model and its tokenizer."""
+"""Text in, text out: the prompts and generations of a language model with a tokenizer."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ from mmfree_compiler.runtime.state import State
 from mmfree_compiler.runtime.tokenizer import TextStream, Tokenizer
 from mmfree_compiler.wording import counted
 
+_NO_TOKENIZER = "but the artifact has no tokenizer"
+_SEED_HINT = "Pass one seed, or one per prompt"
+
 
 class TextGenerator:
-    """A language model with the tokenizer of its artifact. See Session for its methods."""
+    """A language model and the tokenizer of its artifact. Session documents the public methods."""
 
     def __init__(self, model: LanguageModel, artifact: Artifact) -> None:
         self._model, self._artifact = model, artifact
@@ -35,9 +38,9 @@ class TextGenerator:
         if not isinstance(prompt, str):
             return self._model.ids(prompt, "prompt", 1)
         if not prompt:
-            raise InputError("prompt", "empty", "Pass at least one character")
+            raise InputError("prompt", "is empty", "Pass at least one character")
         if self.tokenizer is None:
-            raise InputError("prompt", "text, but the artifact has no tokenizer", "Pass token ids")
+            raise InputError("prompt", f"is text, {_NO_TOKENIZER}", "Pass token ids")
         return self._model.ids(self.tokenizer.encode(prompt, special), "prompt", 1)
 
     def prefill(self, prompt: Any, state: State | None) -> State:
@@ -64,7 +67,7 @@ class TextGenerator:
         state: State | None,
     ) -> list[Generation]:
         if isinstance(prompts, str) or not isinstance(prompts, Sized) or len(prompts) == 0:
-            raise InputError("prompts", "no list of prompts", "Pass at least one in a list")
+            raise InputError("prompts", "are not a non-empty list", "Pass a list of prompts")
         pairs = zip(prompts, _seeds(seed, len(prompts)), strict=True)
         generations = [self.generate(prompt, sampling, one, state) for prompt, one in pairs]
         run_together(generations)
@@ -74,28 +77,31 @@ class TextGenerator:
         """The ids that end a generation, checked against the vocabulary."""
         if sampling.stop_tokens is None:
             return self._end_of_text()
-        listed = np.atleast_1d(to_numpy(sampling.stop_tokens, "stop_tokens"))
-        return frozenset(self._model.ids(listed, "stop_tokens", 1).tolist() if listed.size else [])
+        ids = np.atleast_1d(to_numpy(sampling.stop_tokens, "stop_tokens"))
+        if ids.size == 0:
+            return frozenset()
+        return frozenset(self._model.ids(ids, "stop_tokens", 1).tolist())
 
     def _end_of_text(self) -> frozenset[int]:
-        """The configuration's eos_token_id: an integer, a list of them, or nothing."""
+        """The model configuration's eos_token_id: an integer, a list of them, or absent."""
         found = self._artifact.manifest.model.get("eos_token_id")
         listed = found if isinstance(found, list) else [found]
         return frozenset(token for token in listed if isinstance(token, int))
 
     def _stream(self, ids: Ids, needed: bool) -> TextStream | None:
-        """Text of generated tokens; None where there can be none and no stop string needs it."""
+        """The text of generated tokens; None without a tokenizer, unless it is `needed`."""
         in_artifact = "tokenizer.json" in self._artifact.members
         if not needed and not (in_artifact and Tokenizer.available()):
             return None
         if self.tokenizer is None:
-            raise InputError("stop", "text, but the artifact has no tokenizer", "Use stop_tokens")
+            raise InputError("stop", f"is text, {_NO_TOKENIZER}", "Use stop_tokens")
         return TextStream(self.tokenizer, ids.tolist())
 
 
 def _random(seed: int | None) -> np.random.Generator:
     if seed is not None and not (isinstance(seed, Integral) and seed >= 0):
-        raise InputError("seed", f"{seed!r} is no whole number from 0", "Leave it out for chance")
+        cause = f"{seed!r} is not a non-negative integer"
+        raise InputError("seed", cause, "Leave it out for a random seed")
     return np.random.default_rng(seed)
 
 
@@ -105,8 +111,8 @@ def _seeds(seed: int | Sequence[int] | None, count: int) -> Sequence[int | None]
     if isinstance(seed, int | np.integer):
         return range(int(seed), int(seed) + count)
     if not isinstance(seed, Sized):
-        raise InputError("seed", f"{seed!r} is no whole number", "Pass one, or one a prompt")
+        raise InputError("seed", f"{seed!r} is not an integer", _SEED_HINT)
     if len(seed) != count:
-        cause = f"{len(seed)} for {counted(count, 'prompt')}"
-        raise InputError("seed", cause, "Pass one, or one a prompt")
+        cause = f"{counted(len(seed), 'seed')} for {counted(count, 'prompt')}"
+        raise InputError("seed", cause, _SEED_HINT)
     return seed

@@ -44,7 +44,8 @@ def assert_one_line(said: tuple[int, str, str], *words: str) -> None:
 
 @model_commands
 def test_missing_file(command: str) -> None:
-    assert_one_line(invoke(command, "nowhere", *MODEL_COMMANDS[command]), "nowhere", "is no file")
+    said = invoke(command, "nowhere", *MODEL_COMMANDS[command])
+    assert_one_line(said, "nowhere", "does not exist")
 
 
 @model_commands
@@ -123,7 +124,7 @@ def test_compile_into_no_folder(tiny_checkpoint: Path, tmp_path: Path) -> None:
     ("output", "cause"),
     [
         ("a" * 300, "File name too long"),
-        ("/dev/null", "is no file"),
+        ("/dev/null", "is not a regular file"),
         ("/proc/model.mmfree", "cannot be written"),
     ],
 )

@@ -43,11 +43,11 @@ def test_same_seed_same_text() -> None:
         for seed in (1, 1, 2)
     ]
     assert texts[0] == texts[1] != texts[2]
-    assert ids_of(PROMPT) != ids_of(PROMPT)  # without a seed, chance
+    assert ids_of(PROMPT) != ids_of(PROMPT)  # random seeds
 
 
 @pytest.mark.parametrize("before", [0, 1, 3])
-def test_what_is_interrupted_within_a_token_does_not_go_on(
+def test_a_generation_interrupted_in_the_middle_of_a_token(
     before: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = lm_session()
@@ -64,9 +64,9 @@ def test_what_is_interrupted_within_a_token_does_not_go_on(
         patch.setattr(generation_module, "sample", interrupted)
         with pytest.raises(KeyboardInterrupt):
             next(generation)
-    with pytest.raises(StateError, match="generation: was interrupted within a token"):
+    with pytest.raises(StateError, match="generation: was interrupted in the middle of a token"):
         next(generation)
-    with pytest.raises(StateError, match="generation: was interrupted within a token"):
+    with pytest.raises(StateError, match="generation: was interrupted in the middle of a token"):
         _ = generation.state
     assert (len(generation.ids), generation.text) == (before, text)
     again = session.generate([*PROMPT, *generation.ids], seed=0, max_new_tokens=1)
@@ -74,7 +74,7 @@ def test_what_is_interrupted_within_a_token_does_not_go_on(
     assert state.array.shape == again.state.array.shape
 
 
-def test_what_a_generation_tells() -> None:
+def test_the_attributes_of_a_generation() -> None:
     generation = SESSION.generate(PROMPT, seed=3, max_new_tokens=5, stop_tokens=())
     assert (generation.tokens, generation.text, generation.finish_reason) == ([], "", None)
     tokens = list(generation)
@@ -138,7 +138,7 @@ def test_models_without_an_end_of_text(model: dict[str, Any]) -> None:
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
-    """Make every generation say `text`, a byte a token, whatever the logits."""
+    """Make every generation choose the bytes of `text`, one per token, whatever the logits."""
     at = iter(text)
     monkeypatch.setattr(generation_module, "sample", lambda *_: (next(at), -1.0))
 
@@ -243,6 +243,6 @@ def test_seeds_of_a_batch() -> None:
     options: dict[str, Any] = {"max_new_tokens": 8, "stop_tokens": ()}
     found = SESSION.generate_batch(["x", "x"], seed=[7, 7], **options)
     assert found[0].ids == found[1].ids == ids_of("x", seed=7, **options)
-    with pytest.raises(InputError, match=r"2 for 1 prompt\."):
+    with pytest.raises(InputError, match=r"2 seeds for 1 prompt\."):
         SESSION.generate_batch(["x"], seed=[1, 2])
     assert len(SESSION.generate_batch(["x", "x"])) == 2

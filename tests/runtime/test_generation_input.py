@@ -24,7 +24,7 @@ def test_bad_batches(prompts: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompt": ""}, "prompt: empty"),
+        ({"prompt": ""}, "prompt: is empty"),
         ({"prompt": []}, "prompt"),
         ({"prompt": [[1, 2]]}, "prompt"),
         ({"prompt": [1, VOCAB]}, r"id 257 at \(1,\)"),
@@ -82,7 +82,7 @@ def test_without_the_tokenizers_package(monkeypatch: pytest.MonkeyPatch) -> None
             session.generate(**options)
 
 
-def test_damaged_weights_are_told() -> None:
+def test_damaged_weights() -> None:
     artifact = lm_artifact()
     weights = artifact.members["weights.bin"]
     weights.view(np.float32)[: VOCAB * 10] = np.nan

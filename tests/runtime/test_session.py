@@ -284,7 +284,7 @@ def test_bad_module_inputs(inputs: tuple[Any, ...], message: str) -> None:
 
 
 def test_a_module_generates_nothing() -> None:
-    with pytest.raises(InputError, match="no language model"):
+    with pytest.raises(InputError, match="is not a language model"):
         module_session().generate([1])
 
 

@@ -124,7 +124,7 @@ def test_what_a_context_spelled_in_bytes_leaves_unfinished_is_not_given_out() ->
     assert stream([], SPELLED, context) == [""]
     assert stream([4 + 0x9C], SPELLED, context) == ["", ""]
     assert stream([4 + 0x9C, 4 + 0xAC, 4 + 0xE6, 1], SPELLED, context)[1:] == ["本", "", "�a", ""]
-    assert any(stream([4 + 0xFF] * 100, SPELLED, context)[:-1])  # not held back for ever
+    assert any(stream([4 + 0xFF] * 100, SPELLED, context)[:-1])  # not held back forever
 
 
 @settings(max_examples=200)
@@ -150,13 +150,13 @@ def test_decode_stream_of_tokenizers_does_not_replace_text_stream() -> None:
     assert stream([0xA9], context=(0x61, 0xC3)) == ["é", ""]
 
 
-def test_text_that_is_no_text() -> None:
-    with pytest.raises(InputError, match="no valid text"):
+def test_text_with_lone_surrogates() -> None:
+    with pytest.raises(InputError, match="is not valid text"):
         BYTES.encode("\ud800")
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"\xff", b'{"model": {"type": "?"}}'])
-def test_tokenizers_that_are_none(text: bytes) -> None:
+def test_damaged_tokenizers(text: bytes) -> None:
     with pytest.raises(ArtifactError, match=r"tokenizer\.json"):
         Tokenizer(text)
 
