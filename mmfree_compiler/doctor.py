@@ -1,4 +1,4 @@
-"""What this machine can compile and run, and how to hint the rest; free of torch and TVM."""
+"""What this machine can compile and run, and how to fix the rest; needs neither torch nor TVM."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmfree_compiler.cpus import available_cpus
 from mmfree_compiler.errors import MmfreeError
 from mmfree_compiler.runtime.cpu_features import VARIANTS, cpu_features, lacks, machine_arch
 
-# "missing" takes a command away, "failed" is something that ought to work here and does not.
+# "missing": some commands cannot run; "failed": something that should work here does not.
 Status = Literal["ok", "missing", "failed"]
 
 OLDEST_PYTHON = (3, 11)
@@ -24,7 +24,7 @@ TELLING_FEATURES = ("avx2", "avx512f", "avx512_vnni", "amx_int8", "asimddp", "i8
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at: what was found, and what to do when that is not enough."""
+    """The result of one check: what was found, and how to fix what is missing."""
 
     name: str
     status: Status
@@ -34,7 +34,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Package:
-    """A distribution, the module that it installs, what it is for, and the extra that has it."""
+    """A distribution, its purpose, and the extra that installs it ("": the base install)."""
 
     name: str
     purpose: str
@@ -75,11 +75,11 @@ def _cpus() -> Check:
 
 def _features() -> Check:
     telling = [name for name in TELLING_FEATURES if name in cpu_features()]
-    return Check("CPU features", "ok", ", ".join(telling) or "none of those that matter")
+    return Check("CPU features", "ok", ", ".join(telling) or "none of those that kernels use")
 
 
 def _variants() -> Iterator[Check]:
-    """One check a variant, and a failure when none of them runs here."""
+    """One check per variant, and a failure when none of them runs here."""
     missing = {name: lacks(variant) for name, variant in VARIANTS.items()}
     for name, what in missing.items():
         yield Check(f"variant {name}", "missing" if what else "ok", what or "runs here")
@@ -103,12 +103,13 @@ def _linker() -> Check:
     found = {"zig": _zig(), "system": shutil.which("cc")}
     wanted = os.environ.get("MMFREE_LINKER")
     if wanted and not found.get(wanted):
-        cause = f"MMFREE_LINKER={wanted}: {'not installed' if wanted in found else 'none of ours'}"
-        return Check("linker", "failed", cause, f"Unset it; known: {', '.join(found)}")
+        cause = "is not installed" if wanted in found else "is not a known linker"
+        hint = f"Unset it, or choose one of: {', '.join(found)}"
+        return Check("linker", "failed", f"MMFREE_LINKER={wanted} {cause}", hint)
     linker = found[wanted] if wanted else found["zig"] or found["system"]
     if linker:
         return Check("linker", "ok", linker)
-    return Check("linker", "missing", "neither ziglang nor cc", "pip install ziglang")
+    return Check("linker", "missing", "neither ziglang nor cc is installed", "pip install ziglang")
 
 
 def _zig() -> str | None:
@@ -126,10 +127,10 @@ def _self_test() -> Check:
         hint = "pip install 'mmfree-compiler[cpu]'"
         return Check("self-test", "missing", f"{missing.name} is not installed", hint)
     except MmfreeError as problem:
-        return Check("self-test", "failed", str(problem), "Mend what is named here")
+        return Check("self-test", "failed", str(problem), "Fix the problem named here")
     # One int8 code that flips on a rounding edge moves a logit of this model by less than this.
     if error > 0.05:
-        return Check("self-test", "failed", f"logits are off by {error:.2g}", "Report this machine")
+        return Check("self-test", "failed", f"logits are off by {error:.2g}", "Report this problem")
     return Check("self-test", "ok", f"compiled and ran a tiny model, logits within {error:.1g}")
 
 

@@ -1,4 +1,4 @@
-"""The table of commands, and what becomes of errors."""
+"""The table of commands, and how their errors are reported."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
 }
 FAILED = 1
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 
 class Commands(TyperGroup):
-    """The group of all commands; an error of the project's tree is one red line and exit code 1."""
+    """The group of all commands. An MmfreeError is printed as one red line; exit code 1."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -77,7 +77,7 @@ def _print_version(wanted: bool) -> None:
 def _options(
     wanted: Annotated[
         bool,
-        typer.Option("--version", help="Print the version and leave.", callback=_print_version),
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version),
     ] = False,
 ) -> None:
     """Compile MatMul-free language models to ternary kernels, and run them."""

@@ -1,4 +1,4 @@
-"""`mmfree doctor`: what this machine can do, and how to hint the rest."""
+"""`mmfree doctor`: shows what this machine can do, and how to fix the rest."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ COLORS = {"ok": "green", "missing": "yellow", "failed": "red"}
 
 def doctor(
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also compile a tiny model and run it.")
+        bool, typer.Option("--deep", help="Also compile and run a tiny model.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Say what this machine can compile and run; exit code 1 when something is broken."""
+    """Show what this machine can compile and run; exit with code 1 if something is broken."""
     from mmfree_compiler.doctor import examine
 
     checks = examine(deep)

@@ -1,4 +1,4 @@
-"""Measuring: peak memory of this process, medians with their spread."""
+"""Measurements: the peak memory of this process, medians and their spread."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 
 def peak_rss() -> int:
-    """The largest resident memory of this process so far, in bytes; mapped files count.
+    """The largest resident memory of this process so far, in bytes, with mapped files.
 
-    Linux's VmHWM where it can be read: ru_maxrss also counts what the parent held at the fork.
+    Linux's VmHWM where it can be read: ru_maxrss also counts the parent's memory at the fork.
     """
     try:
         for line in Path("/proc/self/status").read_text().splitlines():

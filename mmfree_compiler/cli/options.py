@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 ArtifactPath = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A compiled model, model.mmfree.")
+    Path, typer.Argument(metavar="MODEL", help="Compiled model, a .mmfree file.")
 ]
 CheckpointPath = Annotated[
     Path,
-    typer.Argument(metavar="CHECKPOINT", help="A folder: config.json and *.safetensors."),
+    typer.Argument(metavar="CHECKPOINT", help="Folder with config.json and *.safetensors."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Threads = Annotated[
-    int | None, typer.Option(help="Threads to run with; default: all CPUs that it may use.")
+    int | None, typer.Option(help="Number of threads.", show_default="one per available CPU")
 ]

@@ -15,7 +15,7 @@ from rich.text import Text
 
 
 def emit(as_json: bool, document: Mapping[str, Any], *shown: RenderableType) -> None:
-    """Print `document` as JSON, or what is `shown` to people."""
+    """Print `document` as JSON, or else `shown`, the same facts for people."""
     if as_json:
         print(json.dumps(document, indent=1, allow_nan=False, default=str))
     else:
@@ -33,7 +33,7 @@ def facts(rows: Iterable[tuple[str, str]], title: str | None = None) -> Table:
 
 
 def grid(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
-    """A table with a header line; all columns but the first are set to the right."""
+    """A table with a header line; all columns but the first are right-aligned."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for index, name in enumerate(header):
         table.add_column(name, justify="right" if index else "left", overflow="fold")
@@ -48,7 +48,7 @@ def size(nbytes: float) -> str:
 
 
 def progress(*columns: str | ProgressColumn, quiet: bool) -> Progress:
-    """A progress display on stderr, where that is a terminal and not `quiet`; it vanishes."""
+    """A progress display on stderr, unless `quiet` or not a terminal; it is cleared at the end."""
     console = Console(stderr=True)
     return Progress(
         *columns, console=console, transient=True, disable=quiet or not console.is_terminal
@@ -56,7 +56,7 @@ def progress(*columns: str | ProgressColumn, quiet: bool) -> Progress:
 
 
 def print_error(message: str) -> None:
-    """One red line on stderr, red only on a terminal."""
+    """Print one line on stderr, in red if that is a terminal."""
     line = " ".join(message.split())
     Console(stderr=True, highlight=False, soft_wrap=True).print(Text(f"mmfree: {line}", "red"))
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""`mmfree run`: text from a compiled model, as it comes."""
+"""`mmfree run`: generates text with a compiled model."""
 
 from __future__ import annotations
 
@@ -16,21 +16,32 @@ from mmfree_compiler.errors import InputError
 
 def run(
     model: ArtifactPath,
-    prompt: Annotated[str, typer.Option(help="The text to continue; - reads it from stdin.")],
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate at most.")] = 128,
-    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Only the K likeliest tokens; 0: all.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Only the likeliest of this probability.")] = 1.0,
-    repetition_penalty: Annotated[float, typer.Option(help="1 is none.")] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same text.")] = None,
+    prompt: Annotated[str, typer.Option(help="Text to continue; - reads it from stdin.")],
+    # Defaults are copies of runtime.Sampling's: importing it here would slow every command down.
+    max_new_tokens: Annotated[int, typer.Option(help="Generate at most this many tokens.")] = 128,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Sample from the K likeliest tokens; 0 is all.")] = 0,
+    top_p: Annotated[
+        float, typer.Option(help="Sample from the likeliest tokens of total probability P.")
+    ] = 1.0,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Penalty for tokens seen before; 1 is no penalty.")
+    ] = 1.0,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Random seed; equal seeds give equal texts.", show_default="random"),
+    ] = None,
     stop: Annotated[
-        list[str] | None, typer.Option(help="End before this text; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="Stop before this text; may be repeated."),
     ] = None,
     threads: Threads = None,
-    stats: Annotated[bool, typer.Option("--stats", help="Speed and memory, on stderr.")] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Print speed and memory use to stderr.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Generate text from a compiled model and print it as it comes."""
+    """Generate text with a compiled model and print it token by token."""
     from mmfree_compiler.runtime import Sampling, load
 
     sampling = Sampling(
@@ -45,7 +56,7 @@ def run(
     session = load(model, threads)
     generation = session.generate(text, sampling, seed=seed)
     started = time.perf_counter()
-    moments = []  # when each token came, in seconds
+    moments = []  # when each token was generated, in seconds
     for token in generation:
         moments.append(time.perf_counter() - started)
         if not json:
@@ -62,15 +73,15 @@ def run(
 
 def _stdin() -> str:
     if sys.stdin is None:  # the caller closed it
-        raise InputError("stdin", "closed", "Pipe a text into it, or write it after --prompt")
+        raise InputError("stdin", "is closed", "Pipe text into it, or pass the text to --prompt")
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
-        raise InputError("stdin", f"no UTF-8: {error}", "Convert the text to UTF-8") from None
+        raise InputError("stdin", f"is not UTF-8: {error}", "Convert the text to UTF-8") from None
 
 
 def _figures(prompt_tokens: int, moments: list[float]) -> dict[str, Any]:
-    """The prompt runs before the first token; what follows is decoding."""
+    """Speed and memory. The prompt runs before the first token; the rest is decoding."""
     steps, seconds = len(moments) - 1, moments[-1] - moments[0]
     return {
         "prompt_tokens": prompt_tokens,

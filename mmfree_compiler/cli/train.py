@@ -1,4 +1,4 @@
-"""`mmfree train`: a byte-level MatMul-free LM from text."""
+"""`mmfree train`: trains a byte-level MatMul-free language model on text."""
 
 from __future__ import annotations
 
@@ -23,61 +23,68 @@ PYTHON = "python"
 def train(
     corpus: Annotated[
         list[str],
-        typer.Argument(help="Files or folders of text; python: what every Python carries."),
+        typer.Argument(
+            metavar="CORPUS",
+            help="Text files or folders, or the word python for Python's own documentation.",
+        ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The checkpoint folder to write.")],
-    hidden_size: Annotated[int | None, typer.Option(help="Width of the model.")] = None,
-    layers: Annotated[int | None, typer.Option(help="Layers of the model.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Sequences a step.")] = None,
-    length: Annotated[int | None, typer.Option(help="Bytes a sequence.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Checkpoint folder to write.")],
+    # Defaults are copies of TrainConfig's: importing it here would import torch in every command.
+    hidden_size: Annotated[int, typer.Option(help="Width of the model.")] = 256,
+    layers: Annotated[int, typer.Option(help="Number of layers.")] = 4,
+    steps: Annotated[int, typer.Option(help="Number of optimizer steps.")] = 5000,
+    batch: Annotated[int, typer.Option(help="Sequences per step.")] = 8,
+    length: Annotated[int, typer.Option(help="Bytes per sequence.")] = 256,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", "--lr", help="After warming up, the largest.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same model.")] = None,
+        float, typer.Option("--learning-rate", "--lr", help="Peak learning rate.")
+    ] = 3e-3,
+    seed: Annotated[int, typer.Option(help="Random seed; equal seeds give equal models.")] = 0,
     bfloat16: Annotated[
-        bool, typer.Option("--bfloat16", help="Matrix products in bfloat16: faster on new CPUs.")
+        bool,
+        typer.Option(
+            "--bfloat16", help="Multiply matrices in bfloat16, faster on CPUs that have it."
+        ),
     ] = False,
     threads: Threads = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run that the folder holds.")
+        bool, typer.Option("--resume", help="Continue the training run in the output folder.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Train a byte-level MatMul-free language model; Ctrl-C saves, --resume continues."""
+    """Train a byte-level MatMul-free language model; --resume continues a run after Ctrl-C."""
     import torch
 
     from mmfree_compiler.models import training
     from mmfree_compiler.runtime.threads import resolve_threads
 
     torch.set_num_threads(resolve_threads(threads))
-    given: dict[str, Any] = {
-        "hidden_size": hidden_size,
-        "layers": layers,
-        "steps": steps,
-        "batch": batch,
-        "length": length,
-        "learning_rate": learning_rate,
-        "seed": seed,
-        "precision": "bfloat16" if bfloat16 else None,
-    }
-    settings = training.TrainConfig(**{name: x for name, x in given.items() if x is not None})
+    config = training.TrainConfig(
+        hidden_size=hidden_size,
+        layers=layers,
+        steps=steps,
+        batch=batch,
+        length=length,
+        learning_rate=learning_rate,
+        seed=seed,
+        precision="bfloat16" if bfloat16 else "float32",
+    )
     _check_resume(output / training.RESUME_FILE, resume)
     text = _read(corpus)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with progress(*columns, TimeRemainingColumn(), quiet=json) as bar:
-        watch = _Watch(bar, settings)
-        training.train(settings, text, output, watch)
-    emit(json, watch.summary(output), facts(watch.rows(output)))
+        monitor = _Monitor(bar, config)
+        training.train(config, text, output, monitor)
+    emit(json, monitor.summary(output), facts(monitor.rows(output)))
 
 
 def _check_resume(run: Path, resume: bool) -> None:
-    """A run is neither continued nor begun by accident."""
+    """Refuse to continue or to start a run by accident."""
     if run.exists() and not resume:
         hint = "Pass --resume to continue it, or choose another folder"
-        raise CheckpointError(str(run), "holds a training run", hint)
+        raise CheckpointError(str(run), "is a training run that was saved before", hint)
     if resume and not run.exists():
-        raise CheckpointError(str(run), "no training run to resume", "Leave --resume out")
+        cause = "does not exist, so there is no training run to resume"
+        raise CheckpointError(str(run), cause, "Leave --resume out to start one")
 
 
 def _read(names: list[str]) -> Corpus:
@@ -86,31 +93,31 @@ def _read(names: list[str]) -> Corpus:
     if names == [PYTHON]:
         return Corpus.of(python_corpus())
     if PYTHON in names:
-        hint = f"Write ./{PYTHON} if you mean a file"
-        raise InputError("corpus", f"{PYTHON!r} beside other text", hint)
+        hint = f"Write ./{PYTHON} if you mean a file of that name"
+        raise InputError("corpus", f"{PYTHON!r} cannot be combined with other text", hint)
     return Corpus.read([Path(name) for name in names])
 
 
-class _Watch:
-    """Shows each step on the progress display, and remembers what the summary tells."""
+class _Monitor:
+    """Shows each step on the progress display, and keeps the figures of the summary."""
 
-    def __init__(self, bar: Progress, settings: TrainConfig) -> None:
-        self._bar, self._tokens = bar, settings.batch * settings.length
-        self._task = bar.add_task("train", total=settings.steps)
+    def __init__(self, bar: Progress, config: TrainConfig) -> None:
+        self._bar, self._tokens_per_step = bar, config.batch * config.length
+        self._task = bar.add_task("train", total=config.steps)
         self._started, self._first = time.perf_counter(), 0
         self._last: Step | None = None
         self._held_out: float | None = None
 
     def __call__(self, step: Step) -> None:
         if self._last is None:
-            self._first = step.step - 1  # where a resumed run began
+            self._first = step.step - 1  # where a resumed run continued
         self._last = step
         self._held_out = step.held_out or self._held_out
         self._bar.update(self._task, completed=step.step, description=self._line(step))
 
     def _speed(self) -> float:
         done = (self._last.step if self._last else 0) - self._first
-        return done * self._tokens / (time.perf_counter() - self._started)
+        return done * self._tokens_per_step / (time.perf_counter() - self._started)
 
     def _line(self, step: Step) -> str:
         held_out = f"{self._held_out:.3f}" if self._held_out else "?"
@@ -120,7 +127,7 @@ class _Watch:
         )
 
     def summary(self, output: Path) -> dict[str, Any]:
-        """Facts for JSON; losses are None when there was no step left to take."""
+        """Facts for JSON; steps and losses are None when the run was already finished."""
         return {
             "checkpoint": str(output),
             "steps": self._last.step if self._last else None,

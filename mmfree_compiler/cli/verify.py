@@ -1,4 +1,4 @@
-"""`mmfree verify`: a compiled model against the fp32 reference of its checkpoint."""
+"""`mmfree verify`: compares a compiled model with the fp32 reference of its checkpoint."""
 
 from __future__ import annotations
 
@@ -20,20 +20,25 @@ if TYPE_CHECKING:
     from mmfree_compiler.runtime import Session
     from mmfree_compiler.verify import Report
 
-BYTES = 256
+BYTES = 256  # different byte values
 
 
 def verify(
     model: ArtifactPath,
-    against: Annotated[Path, typer.Option(metavar="CHECKPOINT", help="What it was compiled from.")],
+    against: Annotated[
+        Path, typer.Option(metavar="CHECKPOINT", help="Checkpoint the model was compiled from.")
+    ],
     text: Annotated[
-        Path | None, typer.Option(help="A text; default: held-out text of Python's docstrings.")
+        Path | None,
+        typer.Option(
+            help="Text file to compare on.", show_default="part of Python's documentation"
+        ),
     ] = None,
-    tokens: Annotated[int, typer.Option(help="How many tokens of the text to read.", min=2)] = 4096,
+    tokens: Annotated[int, typer.Option(help="Use at most this many tokens.", min=2)] = 4096,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Compare a compiled model with its checkpoint; exit code 1 when they differ."""
+    """Compare a compiled model with its checkpoint; exit with code 1 if they differ."""
     from mmfree_compiler import models
     from mmfree_compiler.runtime import load
     from mmfree_compiler.verify import verify as compare
@@ -52,7 +57,7 @@ def verify(
 
 
 def _held_out(tokens: int) -> bytes:
-    """The held-out side of the text that every Python carries: at most 16 bytes a token of it."""
+    """Held-out text of Python's documentation, at most 16 bytes per token."""
     from mmfree_compiler.models.corpus import Corpus, python_corpus
 
     held_out = Corpus.of(python_corpus()).held_out[: 16 * tokens].numpy()
@@ -64,17 +69,18 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         cause = error.strerror or "unreadable"
-        raise InputError(str(path), cause, "Name a file of text") from None
+        raise InputError(str(path), cause, "Pass a text file") from None
 
 
 def _tokens(session: Session, text: bytes) -> NDArray[np.int64]:
-    """Ids (N,): the artifact's tokenizer, or bytes when it has none and its vocabulary has them."""
+    """Ids (N,) from the artifact's tokenizer; without one, bytes if the vocabulary has 256 ids."""
     import numpy as np
 
     if session.tokenizer is not None:
         return session.encode(text.decode(errors="replace"))
     if session.language_model.vocab_size < BYTES:
-        cause = f"no tokenizer, and a vocabulary of {session.language_model.vocab_size}"
+        size = session.language_model.vocab_size
+        cause = f"has no tokenizer, and too few ids for bytes ({size})"
         raise InputError("artifact", cause, "Compile a checkpoint that has a tokenizer.json")
     return session.encode(np.frombuffer(text, np.uint8))
 

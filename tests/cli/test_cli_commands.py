@@ -18,6 +18,8 @@ from mmfree_compiler import doctor, tune
 from mmfree_compiler.cli.app import app
 from mmfree_compiler.cli.measure import Spread, peak_rss
 from mmfree_compiler.cli.run import run
+from mmfree_compiler.cli.train import train
+from mmfree_compiler.models.training import TrainConfig
 from mmfree_compiler.runtime import Sampling, cpu, cpu_features, load
 
 
@@ -121,13 +123,18 @@ def test_run_settings_reach_the_sampler(tiny_artifact: Path) -> None:
     assert found["tokens"] == tokens
 
 
-def test_run_has_the_defaults_of_the_session() -> None:
-    defaults = {field.name: field.default for field in dataclasses.fields(Sampling)}
-    options = inspect.signature(run).parameters
-    shared = options.keys() & defaults.keys()
-    assert defaults.keys() - shared == {"stop_tokens"}
-    for name in shared - {"stop"}:  # which a command line has none of, or several
-        assert options[name].default == defaults[name]
+def shared_defaults(command: Any, settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Defaults of the options that are fields of the dataclass `settings`, in both."""
+    fields = {field.name: field.default for field in dataclasses.fields(settings)}
+    options = inspect.signature(command).parameters
+    names = fields.keys() & options.keys()
+    return {n: options[n].default for n in names}, {n: fields[n] for n in names}
+
+
+def test_run_has_the_defaults_of_a_session() -> None:
+    options, fields = shared_defaults(run, Sampling)
+    assert {f.name for f in dataclasses.fields(Sampling)} - fields.keys() == {"stop_tokens"}
+    assert options | {"stop": ()} == fields  # typer has None for an option that may be repeated
 
 
 def test_run_stops_at_a_text(tiny_artifact: Path) -> None:
@@ -202,6 +209,12 @@ def test_train(tmp_path: Path) -> None:
     assert refused.exit_code == 1
     assert "--resume" in refused.stderr
     assert invoke_json(*arguments, "--resume")["steps"] is None  # nothing was left to do
+
+
+def test_train_has_the_defaults_of_its_configuration() -> None:
+    options, fields = shared_defaults(train, TrainConfig)
+    assert len(options) == 7
+    assert options == fields
 
 
 def test_train_without_a_run_to_resume(tmp_path: Path) -> None:

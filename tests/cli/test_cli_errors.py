@@ -72,14 +72,14 @@ def test_bad_run(tiny_artifact: Path, options: list[str], words: list[str]) -> N
     assert_one_line(invoke("run", tiny_artifact, *options), *words)
 
 
-def test_stdin_that_is_no_text(tiny_artifact: Path) -> None:
+def test_stdin_that_is_not_utf_8(tiny_artifact: Path) -> None:
     result = CliRunner().invoke(app, ["run", str(tiny_artifact), "--prompt", "-"], input=b"\xff")
     assert_one_line((result.exit_code, result.stdout, result.stderr), "stdin", "UTF-8")
 
 
 def test_stdin_that_is_closed(tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
-    with pytest.raises(InputError, match=r"stdin: closed"):
+    with pytest.raises(InputError, match=r"stdin: is closed"):
         run(tiny_artifact, "-")
 
 
@@ -96,7 +96,7 @@ def test_bench_of_more_tokens_than_memory_holds(tiny_artifact: Path) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_says_what_it_is(command: str) -> None:
+def test_every_option_has_a_help_text(command: str) -> None:
     group: Any = get_command(app)  # typer says that it is a command, not that it has some
     documented = group.commands[command].params
     assert [option.name for option in documented if not option.help] == []
@@ -108,13 +108,13 @@ def test_compile_to_an_unknown_target(tiny_checkpoint: Path, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_compile_of_no_checkpoint(tmp_path: Path) -> None:
+def test_compile_of_a_missing_checkpoint(tmp_path: Path) -> None:
     said = invoke("compile", tmp_path / "nowhere", "-o", tmp_path / "m")
     assert_one_line(said, "nowhere", "config.json")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_compile_into_no_folder(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_compile_into_a_missing_folder(tiny_checkpoint: Path, tmp_path: Path) -> None:
     said = invoke("compile", tiny_checkpoint, "-o", tmp_path / "nowhere" / "m")
     assert_one_line(said, "its folder does not exist")
     assert_one_line(invoke("compile", tiny_checkpoint, "-o", tmp_path), "is a folder")
@@ -128,7 +128,7 @@ def test_compile_into_no_folder(tiny_checkpoint: Path, tmp_path: Path) -> None:
         ("/proc/model.mmfree", "cannot be written"),
     ],
 )
-def test_an_output_that_cannot_be_is_said_before_the_work(
+def test_an_unwritable_output_is_reported_before_the_work(
     output: str, cause: str, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mmfree_compiler.models.load_checkpoint", None)
@@ -211,7 +211,7 @@ def test_a_bug_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         cli.main()
 
 
-def test_a_full_disk_behind_stdout_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_behind_stdout_is_not_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     raising(monkeypatch, OSError(28, "No space left on device"))
     monkeypatch.setattr(sys, "argv", ["mmfree", "doctor"])
     with pytest.raises(SystemExit, match="No space left") as left:
@@ -266,7 +266,7 @@ def test_ctrl_c_while_generating(tiny_artifact: Path) -> None:
         try:
             _, stderr = process.communicate(timeout=60)
         finally:
-            process.kill()  # one that hears no Ctrl-C must not hold up the tests
+            process.kill()  # if it ignores Ctrl-C, the tests must not wait for it
     assert stderr == b""
     assert process.returncode == 130
 

@@ -208,7 +208,7 @@ def test_settings_out_of_range(name: str, value: Any) -> None:
         ),
     ],
 )
-def test_what_is_said_of_a_bad_setting(name: str, value: Any, message: str) -> None:
+def test_messages_about_bad_settings(name: str, value: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
         Sampling(**{name: value})
     assert str(caught.value).startswith(message)
