@@ -74,7 +74,8 @@ def test_sdist_holds_each_room_once(built: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = [name.partition("/")[2] for name in archive.getnames()]
     tops = {name.partition("/")[0] for name in names}
-    assert {"mmfree_compiler", "tests", "docs", "LICENSE", "README.md", "Makefile"} <= tops
+    assert {"mmfree_compiler", "tests", "docs", "examples"} <= tops
+    assert {"LICENSE", "README.md", "Makefile"} <= tops
     assert not tops & {"passes", "backends", "runtime"}
 
 
