@@ -18,15 +18,15 @@ from mmfree_compiler.wording import counted
 SOURCE = Path(__file__).with_suffix(".c")
 FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-pthread", "-Wall", "-Wextra", "-Werror")
 BUFFER_BYTES = 1 << 30  # many times any cache
-SECONDS = 0.02  # of a compute kernel, about
+SECONDS = 0.02  # how long a compute kernel runs, roughly
 
 
 @dataclass(frozen=True)
 class Ceiling:
-    """A kernel of ceilings.c: `kernel` is its place there.
+    """A kernel of ceilings.c: `kernel` is its index there.
 
-    `multiply_adds` is the work of one repetition; 0 says that it reads memory. `features` are what
-    it needs of an x86-64 CPU; the reads are plain C and run everywhere.
+    `multiply_adds` is the work of one repetition; 0 means that it reads memory. `features` are what
+    it needs from an x86-64 CPU; the reads are plain C and run everywhere.
     """
 
     name: str
@@ -55,13 +55,13 @@ _TABLE = (
 )
 CEILINGS = {ceiling.name: ceiling for ceiling in _TABLE}
 
-Rates = Mapping[str, float]  # name of a ceiling -> bytes or multiply-adds a second
+Rates = Mapping[str, float]  # name of a ceiling -> bytes or multiply-adds per second
 
 
 def limit_seconds(rates: Rates, weight_bytes: int, multiply_adds: int) -> float:
-    """The least time for a work by the roofline: the slower of its reading and its arithmetic.
+    """The least time that the roofline allows: the longer of reading and arithmetic, in seconds.
 
-    The highest rate of each kind counts. On a machine without a measured arithmetic, reads alone.
+    The highest rate of each kind counts; where no arithmetic was measured, reading alone.
     """
     reads = [rate for name, rate in rates.items() if not CEILINGS[name].multiply_adds]
     arithmetic = [rate for name, rate in rates.items() if CEILINGS[name].multiply_adds]
@@ -82,7 +82,7 @@ class Ceilings:
         self._counts = {c.name: self._count(c) for c in _TABLE if c.runs_here()}
 
     def measure(self, threads: int) -> dict[str, float]:
-        """Every ceiling of this machine with `threads` threads, a CPU each.
+        """Every ceiling of this machine with `threads` threads, each on its own CPU.
 
         Raises InputError when the process has fewer CPUs.
         """
@@ -93,7 +93,7 @@ class Ceilings:
         return found
 
     def _count(self, ceiling: Ceiling) -> int:
-        """Repetitions that take about SECONDS; 0 for reads, which take the buffer once."""
+        """Repetitions that take about SECONDS; 0 for reads, which read the buffer once."""
         if not ceiling.multiply_adds:
             return 0
         trial = 100_000

@@ -1,7 +1,8 @@
 """Decode beside other busy processes: `python benchmarks/contention.py model.mmfree --threads 1,2`.
 
-Endless loops keep no CPU, one CPU, then every CPU busy, each loop as heavy as one of our threads.
-Scenes and numbers of threads alternate within a round, so that a drift of the machine meets all.
+Endless loops keep no CPU, then one, then every CPU busy; each loop is as heavy as one thread of a
+session. Scenes and numbers of threads alternate within a round, so that a slow drift of the machine
+affects all of them alike.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from mmfree_compiler.wording import counted
 
 LOOP = "while True: pass"
 CPUS = sorted(os.sched_getaffinity(0))
-# The CPUs that each loop may use. One alone goes where the kernel puts it.
+# The CPUs that each loop may use. A single loop runs where the kernel puts it.
 SCENES: dict[str, list[list[int]]] = {
     "idle": [],
     "one CPU busy": [CPUS],
@@ -39,7 +40,7 @@ def main(
     models: list[Path],
     threads: Annotated[str, typer.Option()] = "1,2",
     rounds: Annotated[int, typer.Option(min=1)] = 5,
-    seconds: Annotated[float, typer.Option(help="Of each measurement.")] = 1.0,
+    seconds: Annotated[float, typer.Option(help="Length of each measurement.")] = 1.0,
     output: Annotated[Path, typer.Option()] = Path("build/bench/contention.json"),
 ) -> None:
     """Print tokens/s in every scene and its fraction of the idle speed; write them as JSON."""
@@ -71,7 +72,7 @@ def _measure(
         for scene, loops in SCENES.items():
             with _busy(loops):
                 for count, session in sessions.items():
-                    _tokens_per_second(session, seconds)  # until the session has found its pace
+                    _tokens_per_second(session, seconds)  # until the session has settled
                     samples[count, scene].append(_tokens_per_second(session, seconds))
     return {key: Spread.of(speeds) for key, speeds in samples.items()}
 
@@ -84,7 +85,7 @@ def _busy(loops: list[list[int]]) -> Iterator[None]:
             process = stack.enter_context(subprocess.Popen([sys.executable, "-c", LOOP]))
             stack.callback(process.kill)
             os.sched_setaffinity(process.pid, cpus)
-        time.sleep(0.2 if loops else 0)  # they start
+        time.sleep(0.2 if loops else 0)  # until they run
         yield
 
 

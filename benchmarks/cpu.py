@@ -1,9 +1,9 @@
 """Measure compiled models on this CPU, beside its limits and other engines.
 
 `python benchmarks/cpu.py --shapes 370M,1.3B --threads 1,2` compiles random checkpoints of the
-published shapes, runs every peer that is installed, interleaved, each in a process of its own, and
-writes JSON, the tables of docs/benchmarks.md and plots. What the JSON has of other shapes, thread
-counts and tasks stays, so a long benchmark may be run in pieces.
+published shapes, runs every installed peer, interleaved, each in its own process, and writes JSON,
+the tables of docs/benchmarks.md and plots. Results of other shapes, thread counts and tasks stay in
+the JSON, so a long benchmark can be run in pieces.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ progress = Console(stderr=True, highlight=False)
 
 
 def main(
-    shapes: Annotated[str, typer.Option(help="Of 370M, 1.3B, 2.7B.")] = "370M,1.3B",
+    shapes: Annotated[str, typer.Option(help="Some of 370M, 1.3B, 2.7B.")] = "370M,1.3B",
     threads: Annotated[str, typer.Option(help="Thread counts.")] = "1,2",
-    peers: Annotated[str, typer.Option(help=f"Of {', '.join(PEERS)}.")] = ",".join(PEERS),
-    tasks: Annotated[str, typer.Option(help=f"Of {', '.join(TASKS)}.")] = ",".join(TASKS),
+    peers: Annotated[str, typer.Option(help=f"Some of {', '.join(PEERS)}.")] = ",".join(PEERS),
+    tasks: Annotated[str, typer.Option(help=f"Some of {', '.join(TASKS)}.")] = ",".join(TASKS),
     repeat: Annotated[int, typer.Option(help="Rounds.", min=5)] = 5,
-    fresh: Annotated[bool, typer.Option(help="Compile; else take what lies there.")] = True,
-    folder: Annotated[Path, typer.Option(help="For all files.")] = ROOT / "build" / "bench",
+    fresh: Annotated[bool, typer.Option(help="Compile again, or use what is there.")] = True,
+    folder: Annotated[Path, typer.Option(help="Where files are kept.")] = ROOT / "build" / "bench",
     publish: Annotated[bool, typer.Option(help="Write docs/benchmarks.md and plots.")] = True,
 ) -> None:
     """Measure, write cpu.json into the folder, and publish."""
@@ -65,7 +65,7 @@ def main(
 
 
 def _chosen(listed: str, known: Mapping[str, object], what: str) -> list[str]:
-    """In the order of the table: decoding comes first, and its peak of memory is its own."""
+    """In the order of the table: decoding comes first, so that its peak memory is its own."""
     names = listed.split(",")
     if unknown := [name for name in names if name not in known]:
         raise InputError(what, f"unknown: {', '.join(unknown)}", f"Known: {', '.join(known)}")
@@ -84,7 +84,7 @@ class Run:
         self.skipped: dict[str, str] = {}
 
     def prepare(self, shape: Shape, fresh: bool) -> None:
-        """Have every peer that can run the shape make its files."""
+        """Let every peer that can run the shape write its files."""
         facts = self.document["shapes"].setdefault(shape.name, {})
         facts["shape"] = asdict(shape)
         self.skipped = {}
@@ -122,7 +122,7 @@ class Run:
     def _open(
         self, shape: Shape, threads: int, stack: ExitStack, skipped: dict[str, str]
     ) -> Iterator[tuple[str, Worker]]:
-        """Open the peers one after another; those that cannot be are added to `skipped`."""
+        """Open the peers one after another; those that fail are added to `skipped`."""
         for name in (peer for peer in self.peers if peer not in skipped):
             progress.print(f"{shape.name}, {counted(threads, 'thread')}: open {name}")
             try:
@@ -152,13 +152,13 @@ class Run:
 
 
 def machine() -> dict[str, str]:
-    """This machine in words, as `mmfree doctor` sees it."""
+    """A description of this machine, as `mmfree doctor` sees it."""
     found = {check.name: check.found for check in examine()}
     return {"system": platform.platform(), "processor": processor(), **found}
 
 
 def _free_bytes() -> int:
-    """Memory that a new process may take, by Linux's own estimate."""
+    """Memory that a new process may use, by Linux's estimate."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     kib = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
     return int(kib) * 1024

@@ -1,4 +1,4 @@
-"""Memory: what decoding took, and what it would take of models that were not measured."""
+"""Memory: what decoding took, and what it would take for models that were not measured."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LARGER = (
     Shape("13B", 5120, 40, 13824, 32_000),
     Shape("70B", 8192, 80, 28672, 128_256),
 )
-CALCULATED = """Calculated from the same bytes, not measured: larger models. 1.6 bits are a tenth of
-fp16's 16, so the paper's "more than 10x" is reached where the embedding, of which we keep nothing
-in memory and fp16 all, outweighs what the process itself needs: with large vocabularies."""
+CALCULATED = """Larger models, calculated from the same bytes and not measured. 1.6 bits
+are a tenth of fp16's 16, so the paper's "more than 10x" is reached with large vocabularies: the
+embedding, which fp16 keeps in memory and mmfree does not, then outweighs what a process needs."""
 
 
 def measured(groups: Sequence[Group]) -> str:
-    """A row a shape that decoding at batch 1 was measured with."""
+    """One row per shape for which decoding at batch 1 was measured."""
     header = (
         *("model", "packed weights", "decoding, peak", "over the weights"),
         *("torch fp32", "fp32 / ours", "torch fp16", "fp16 / ours", "torch fp32, peak"),
@@ -35,7 +35,7 @@ def measured(groups: Sequence[Group]) -> str:
 
 
 def _alone(groups: Sequence[Group]) -> list[Group]:
-    """Decoding at batch 1, by the process of fewest threads, which has its own peak of memory."""
+    """Decoding at batch 1 with the fewest threads: the process that did nothing else before."""
     own = [group for group in groups if group.task == TASKS["decode-1"] and OURS in group.seconds]
     first = {group.shape.name: group for group in reversed(own)}
     return list(reversed(first.values()))
@@ -53,7 +53,7 @@ def _row(group: Group) -> tuple[str, ...]:
 
 
 def calculated(groups: Sequence[Group]) -> str:
-    """LARGER from the measured shapes: their bytes a weight, and the most that came on top."""
+    """LARGER, from the measured shapes: their bytes per weight, and the largest overhead."""
     found = _alone(groups)
     if not found:
         return ""

@@ -1,4 +1,4 @@
-"""The benchmark's document as plots: a roofline, and tokens a second against the peers'."""
+"""The benchmark's document as plots: a roofline, and tokens per second beside the peers'."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INTENSITIES = (0.25, 4096.0)  # multiply-adds a byte of weights
+INTENSITIES = (0.25, 4096.0)  # multiply-adds per byte of weights
 PANEL = (6.0, 4.5)  # inches
 
 
@@ -26,7 +26,7 @@ def draw(document: dict[str, Any], folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     groups = [group for group in Group.of(document) if group.task.kind != "load"]
-    # Without a date and with ids of this salt, the same document gives the same file.
+    # Without a date and with ids from this salt, the same document gives the same file.
     with mpl.rc_context({"svg.hashsalt": "mmfree"}):
         for name, plot in (("cpu-roofline", roofline), ("cpu-peers", against_peers)):
             figure = Figure(layout="constrained")
@@ -35,7 +35,7 @@ def draw(document: dict[str, Any], folder: Path) -> None:
 
 
 def roofline(figure: Figure, groups: Sequence[Group]) -> None:
-    """Multiply-adds a second over multiply-adds a byte of weights, a panel a number of threads."""
+    """Multiply-adds per second over multiply-adds per byte; a panel for each number of threads."""
     counts = sorted({group.threads for group in groups})
     figure.set_size_inches(PANEL[0] * len(counts), PANEL[1])
     panels = figure.subplots(1, len(counts), squeeze=False)[0]
@@ -45,7 +45,7 @@ def roofline(figure: Figure, groups: Sequence[Group]) -> None:
         for peer in PEERS:
             _points(axes, [group for group in own if peer in group.seconds], peer)
         axes.set(xscale="log", yscale="log", title=f"threads: {threads}")
-        axes.set(xlabel="multiply-adds a byte of weights", ylabel="GMAC/s")
+        axes.set(xlabel="multiply-adds per byte of weights", ylabel="GMAC/s")
         axes.legend(fontsize="x-small")
 
 
@@ -73,7 +73,7 @@ def _points(axes: Axes, groups: Sequence[Group], peer: str) -> None:
 
 
 def against_peers(figure: Figure, groups: Sequence[Group]) -> None:
-    """Bars of tokens a second, a panel a task and a row a model."""
+    """Bars of tokens per second: a column of panels for each task, a row for each model."""
     shapes = list(dict.fromkeys(group.shape.name for group in groups))
     tasks = list(dict.fromkeys(group.task for group in groups))
     figure.set_size_inches(4 * len(tasks), 3.5 * len(shapes))
@@ -88,7 +88,7 @@ def against_peers(figure: Figure, groups: Sequence[Group]) -> None:
 
 
 def _bars(axes: Axes, groups: Sequence[Group]) -> None:
-    """A group of bars a peer, a bar a number of threads."""
+    """A group of bars for each peer, in it a bar for each number of threads."""
     peers = [peer for peer in PEERS if any(peer in group.seconds for group in groups)]
     width = 0.8 / max(1, len(groups))
     for place, group in enumerate(groups):

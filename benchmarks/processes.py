@@ -12,7 +12,7 @@ from typing import IO, Any, Self
 
 from benchmarks.worker import Job
 
-ANSWER_SECONDS = 600.0  # a worker that says nothing for so long hangs
+ANSWER_SECONDS = 600.0  # a worker that is silent for longer hangs
 GRACE_SECONDS = 5.0
 ROOT = Path(__file__).resolve().parents[1]
 TAIL = 300  # characters of a failed worker's errors
@@ -23,9 +23,9 @@ class WorkerError(Exception):
 
 
 class Worker:
-    """A running child process; `opened` is what it said once its model was open.
+    """A running child process; `opened` is its first answer, once its model is open.
 
-    A context manager: leaving it ends the child. Raises WorkerError where the child fails.
+    A context manager: leaving it ends the child. Raises WorkerError when the child fails.
     """
 
     def __init__(self, job: Job, log: Path, module: str = "benchmarks.worker") -> None:
@@ -49,7 +49,7 @@ class Worker:
         self._process.communicate()
 
     def ask(self, task: str) -> dict[str, Any]:
-        """Have it measure a task, by name."""
+        """Measure a task, by name."""
         try:
             print(json.dumps({"task": task}), file=_pipe(self._process.stdin), flush=True)
         except BrokenPipeError:
@@ -60,7 +60,7 @@ class Worker:
         answers = _pipe(self._process.stdout)
         ready, _, _ = select.select([answers], [], [], ANSWER_SECONDS)
         if not ready:
-            raise self._failed(f"said nothing for {ANSWER_SECONDS:.0f} s")
+            raise self._failed(f"was silent for {ANSWER_SECONDS:.0f} s")
         line = answers.readline()
         if not line:
             raise self._failed("ended")
@@ -78,11 +78,11 @@ class Worker:
 
 
 def _pipe(pipe: IO[str] | None) -> IO[str]:
-    assert pipe is not None  # Popen was told to make it
+    assert pipe is not None  # Popen was called with PIPE
     return pipe
 
 
 def prepare(job: Job, log: Path) -> dict[str, Any]:
-    """Have a child process prepare a peer's files. Raises WorkerError."""
+    """Prepare a peer's files in a child process. Raises WorkerError."""
     with Worker(job, log) as worker:
         return worker.opened

@@ -1,7 +1,7 @@
 """The benchmark's document as Markdown: `python -m benchmarks.report build/bench/cpu.json`.
 
-The document's `groups` are what rounds.measure returns, a shape, a number of threads and a task
-each; its `shapes` hold what the peers said when they prepared their files.
+The document's `groups` are what rounds.measure returns, one for each shape, number of threads and
+task; its `shapes` hold what the peers answered when they prepared their files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
 
 
 def keep(document: Document, new: dict[str, Any]) -> None:
-    """Put a group into the document, in the place of one of its shape, threads and task."""
+    """Put a group into the document; it replaces one of the same shape, threads and task."""
 
     def key(group: dict[str, Any]) -> tuple[int, int, int]:
         size = _shape(document, group["shape"]).parameters
@@ -79,17 +79,17 @@ class Group:
         return self.seconds[peer] / self.seconds[OURS]
 
     def multiply_adds_per_second(self, peer: str) -> float:
-        """Of the model, whatever the peer computes them with."""
+        """Multiply-adds of the model, however the peer computes them."""
         return self.task.multiply_adds(self.shape) / self.seconds[peer]
 
     def limit_fraction(self, peer: str) -> float:
-        """Of the speed that the ceilings of the same rounds allow for the peer's own bytes."""
+        """Its speed, relative to what the ceilings of the same rounds allow for its bytes."""
         work = self.task.multiply_adds(self.shape)
         return limit_seconds(self.rates, self.weight_bytes[peer], work) / self.seconds[peer]
 
 
 def publish(document: Document, page: Path) -> None:
-    """Replace what stands between the markers of a Markdown page by the document's tables."""
+    """Replace the text between the markers of a Markdown page by the document's tables."""
     before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -103,11 +103,11 @@ def markdown(document: Document) -> str:
     running = [group for group in groups if group.task.kind != "load"]
     parts = (
         _machine(document),
-        "Tokens a second; in brackets, how many times slower than ours. *of the limit*: see above.",
+        "Tokens per second, and how many times slower than mmfree. *of the limit*: see above.",
         _speeds(running),
-        "The ceilings, medians over the rounds of all tasks.",
+        "The ceilings: medians over the rounds of all tasks.",
         _ceilings(groups),
-        "Bytes of weights a second while decoding at batch 1.",
+        "Bytes of weights per second while decoding at batch 1.",
         _bandwidths(running),
         "Compiling and loading.",
         _compiling(document, groups),
@@ -139,7 +139,7 @@ def _names(groups: Iterable[Group]) -> list[str]:
 
 
 def _present(groups: Iterable[Group]) -> list[str]:
-    """Peers that a group has figures of, in the order of the table."""
+    """Peers with figures in some group, in the order of the table."""
     found = {peer for group in groups for peer in group.seconds}
     return [peer for peer in PEERS if peer in found]
 

@@ -14,7 +14,7 @@ from mmfree_compiler.cli.measure import Spread
 
 
 class Answers(Protocol):
-    """What rounds need of a processes.Worker."""
+    """The part of processes.Worker that rounds need."""
 
     opened: dict[str, Any]
 
@@ -39,7 +39,7 @@ def measure(
     measure_ceilings: Callable[[], Rates],
     repeat: int,
 ) -> dict[str, Any]:
-    """`repeat` rounds of a task: ceilings and figures as spreads, and why peers are not there.
+    """`repeat` rounds of a task: ceilings and figures as spreads, and why peers are missing.
 
     The result is a part of the benchmark's document, see report.Group.
     """

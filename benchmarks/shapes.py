@@ -1,4 +1,4 @@
-"""Sizes of a model, and what a token costs: multiply-adds and bytes. Free of torch."""
+"""Sizes of a model, and the multiply-adds of a token. Does not need torch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Shape:
 
     @property
     def body_weights(self) -> int:
-        """Ternary weights of all layers: multiply-adds of a token without the head."""
+        """Ternary weights of all layers: the multiply-adds of a token without the head."""
         return self.layers * sum(n * k for n, k in self.layer_matrices)
 
     @property
@@ -45,7 +45,7 @@ class Shape:
 
     @property
     def parameters(self) -> int:
-        """Of a checkpoint: ternary weights, the embedding, norms and lower bounds."""
+        """All of a checkpoint's: ternary weights, the embedding, norms and lower bounds."""
         # Input norms of the six BitLinears, attn_norm, mlp_norm and g_norm, and the lower bound.
         vectors = sum(k for _, k in self.layer_matrices) + 4 * self.hidden
         ends = 2 * self.head_weights + 2 * self.hidden

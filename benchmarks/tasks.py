@@ -12,8 +12,8 @@ Kind = Literal["decode", "prefill", "load"]
 
 @dataclass(frozen=True)
 class Task:
-    """`decode`: a token for each of `size` sequences; `prefill`: `size` tokens of one, and logits
-    of the last; `load`: open the model.
+    """`decode`: one token for each of `size` sequences; `prefill`: `size` tokens of one sequence,
+    and the logits of the last; `load`: open the model.
     """
 
     kind: Kind
@@ -25,11 +25,11 @@ class Task:
 
     @property
     def label(self) -> str:
-        """For tables."""
+        """Its name in tables."""
         return LABELS[self.kind].format(self.size)
 
     def multiply_adds(self, shape: Shape) -> int:
-        """Of one call; the head runs once a sequence."""
+        """Multiply-adds of one call; the head runs once per sequence."""
         sequences = self.size if self.kind == "decode" else 1
         return self.size * shape.body_weights + sequences * shape.head_weights
 

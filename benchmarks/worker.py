@@ -1,8 +1,8 @@
 """A child process that runs one peer: `python -m benchmarks.worker '{"peer": ..., ...}'`.
 
-It says `{"weight_bytes": ...}` once its model is open, then answers every line `{"task": NAME}` of
-its input with a line `{"seconds": ..., "peak_rss_bytes": ...}`, until its input ends. Without
-"threads" in the job it prepares the peer's files, says what that returned, and ends.
+It prints `{"weight_bytes": ...}` once its model is open, then answers every line `{"task": NAME}`
+of its input with a line `{"seconds": ..., "peak_rss_bytes": ...}`, until its input ends. A job
+without "threads" prepares the peer's files, prints what that returned, and ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.shapes import Shape
 from benchmarks.tasks import TASKS
 from mmfree_compiler.cli.measure import peak_rss
 
-LEAST_SECONDS = 0.3  # of a sample: its steps repeat until then
+LEAST_SECONDS = 0.3  # a sample repeats its step for at least this long
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def main(job: Job) -> None:
 
 
 def _own_stdout() -> TextIO:
-    """A file for the answers alone: what libraries print goes where errors go."""
+    """A file for the answers alone; what libraries print goes to stderr."""
     kept = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return kept
@@ -71,7 +71,7 @@ def _say(answers: TextIO, document: dict[str, Any]) -> None:
 
 
 def serve(model: Model, requests: TextIO) -> Iterator[dict[str, Any]]:
-    """An answer for each request. A task's first one is preceded by a step that is not measured."""
+    """An answer for each request. Before a task is first measured, its step runs once."""
     warm: set[str] = set()
     for line in requests:
         task = TASKS[json.loads(line)["task"]]
@@ -79,10 +79,10 @@ def serve(model: Model, requests: TextIO) -> Iterator[dict[str, Any]]:
         if task.name not in warm:
             step()
             warm.add(task.name)
-        yield {"seconds": seconds_a_step(step), "peak_rss_bytes": peak_rss()}
+        yield {"seconds": seconds_per_step(step), "peak_rss_bytes": peak_rss()}
 
 
-def seconds_a_step(step: Step, clock: Callable[[], float] = time.perf_counter) -> float:
+def seconds_per_step(step: Step, clock: Callable[[], float] = time.perf_counter) -> float:
     """The mean over as many steps as fill LEAST_SECONDS, at least one."""
     started, count = clock(), 0
     while True:

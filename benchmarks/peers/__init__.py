@@ -1,4 +1,4 @@
-"""The table of engines that are measured side by side, ours first.
+"""The table of engines that are measured side by side, this project first.
 
 A peer's module has `prepare(shape, folder, option)`, which makes the file that the peer reads and
 returns facts about it, and `open_model(shape, folder, option, threads)`, which returns a Model.
@@ -21,10 +21,10 @@ MIB = 1 << 20
 
 
 class Model(Protocol):
-    """An opened model. What comes before its steps, such as a prompt's state, is not measured.
+    """An opened model. What prepares a step, such as the state of a prompt, is not measured.
 
-    `weight_bytes`: bytes of weights that a decode step reads. `steps`: by the kind of a task, a
-    function that takes its size and returns what one call of the task runs.
+    `weight_bytes` are the bytes of weights that a decode step reads. `steps` maps a task's kind to
+    a function that takes the task's size and returns the step to measure.
     """
 
     @property
@@ -34,7 +34,7 @@ class Model(Protocol):
 
 
 class Module(Protocol):
-    """What a peer's module has."""
+    """The functions of a peer's module."""
 
     def prepare(self, shape: Shape, folder: Path, option: str) -> dict[str, Any]: ...
     def open_model(self, shape: Shape, folder: Path, option: str, threads: int) -> Model: ...
@@ -42,17 +42,17 @@ class Module(Protocol):
 
 @dataclass(frozen=True)
 class Peer:
-    """An engine, as tables and the command line name it.
+    """An engine: its `name` on the command line, its `title` in tables.
 
-    `packages` are the distributions it needs, `kinds` the tasks it can do, `bytes_a_weight` what it
-    holds in memory for each weight, about.
+    `packages` are the distributions that it needs, `kinds` the tasks that it can do,
+    `bytes_per_weight` roughly what it keeps in memory for each weight.
     """
 
     name: str
     title: str
     module: str
     packages: tuple[str, ...]
-    bytes_a_weight: float
+    bytes_per_weight: float
     option: str = ""
     kinds: tuple[str, ...] = ("decode", "prefill")
 
@@ -61,13 +61,13 @@ class Peer:
         absent = [package for package in self.packages if _version(package) is None]
         if absent:
             return f"not installed: {', '.join(absent)}"
-        needed = int(self.bytes_a_weight * shape.parameters)
+        needed = int(self.bytes_per_weight * shape.parameters)
         if needed > free_bytes:
             return f"needs {needed / MIB:,.0f} MiB of memory, {free_bytes / MIB:,.0f} are free"
         return ""
 
     def versions(self) -> dict[str, str]:
-        """Distribution -> version, of those that are installed."""
+        """Distribution -> version, for those that are installed."""
         found = {package: _version(package) for package in self.packages}
         return {package: version for package, version in found.items() if version}
 

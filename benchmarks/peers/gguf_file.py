@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.shapes import Shape
 
 HEAD_WIDTH = 64
-BLOCK = 256  # weights a block of both ternary types
+BLOCK = 256  # weights per block, for both ternary types
 FILE_TYPES = {
     "TQ1_0": gguf.LlamaFileType.MOSTLY_TQ1_0,
     "TQ2_0": gguf.LlamaFileType.MOSTLY_TQ2_0,
@@ -26,10 +26,10 @@ FILE_TYPES = {
 def write_random(path: Path, shape: Shape, kind: str) -> None:
     """Write `shape` with weights of type `kind`, "TQ1_0" or "TQ2_0"; whole or not at all.
 
-    Raises ValueError when a width is no multiple of the types' block of 256.
+    Raises ValueError when a width is not a multiple of the block of 256 weights.
     """
     if shape.hidden % BLOCK or shape.intermediate % BLOCK:
-        raise ValueError(f"shape {shape.name}: widths are no multiples of {BLOCK}")
+        raise ValueError(f"shape {shape.name}: widths are not multiples of {BLOCK}")
     partial = path.with_suffix(".partial")
     writer = gguf.GGUFWriter(partial, "bitnet")
     _add_keys(writer, shape, kind)
@@ -59,7 +59,7 @@ def _add_keys(writer: gguf.GGUFWriter, shape: Shape, kind: str) -> None:
 
 
 def _add_tensors(writer: gguf.GGUFWriter, shape: Shape, kind: gguf.GGMLQuantizationType) -> None:
-    """Every layer's weights are bytes of their own in the file, though equal: no cache can tell."""
+    """All layers are equal, but each has its own bytes in the file: no cache can tell."""
     d, ff = shape.hidden, shape.intermediate
     matrices = {
         **dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), (d, d)),

@@ -35,12 +35,12 @@ def _path(shape: Shape, folder: Path, option: str) -> Path:
 
 
 def open_model(shape: Shape, folder: Path, option: str, threads: int) -> Llama:
-    """The GGUF that `prepare` wrote."""
+    """Open the GGUF that `prepare` wrote."""
     return Llama(_path(shape, folder, option), threads)
 
 
 class Llama:
-    """A model and a context of SEQUENCES sequences; every step's logits are of its last tokens."""
+    """A model and a context of SEQUENCES sequences; a step computes the logits of last tokens."""
 
     def __init__(self, path: Path, threads: int) -> None:
         llama_cpp.llama_log_set(_silent, ctypes.c_void_p(0))
@@ -59,7 +59,7 @@ class Llama:
 
     @cached_property
     def weight_bytes(self) -> int:
-        """Of the file, all of which a step reads but its few norms: the head is the embedding."""
+        """The file's size: a step reads all of it, since the head is the embedding."""
         return self.path.stat().st_size
 
     @property
@@ -115,6 +115,6 @@ class _Batch:
         self.batch.n_tokens += 1
 
     def advance(self) -> None:
-        """Move every token one position on."""
+        """Move every token to the next position."""
         for at in range(self.batch.n_tokens):
             self.batch.pos[at] += 1

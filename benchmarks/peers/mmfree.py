@@ -20,15 +20,15 @@ from mmfree_compiler.runtime import load
 
 
 def prepare(shape: Shape, folder: Path, option: str) -> dict[str, Any]:
-    """Write the checkpoint, kept for the next time, and compile it; returns what that said."""
+    """Write the checkpoint, kept for the next time, and compile it; returns the JSON it printed."""
     checkpoint = folder / shape.name
     if not checkpoint.exists():
         from mmfree_compiler.models import random_checkpoint
 
         random_checkpoint(checkpoint, shape.name)
     command = ["mmfree_compiler.cli", "compile", checkpoint, "-o", _artifact(shape, folder)]
-    # A process of its own, so that its peak of memory is the compiler's; and a cache of its own,
-    # where the linker's stubs are kept and kernels are not: all of them are compiled.
+    # In a separate process, so that the peak memory is the compiler's alone. A separate cache keeps
+    # the linker's stubs; the kernels in it are removed, so that all of them are compiled.
     cache = folder.resolve() / "cache"
     shutil.rmtree(cache / "mmfree-compiler" / "objects", ignore_errors=True)
     done = subprocess.run(
@@ -39,7 +39,7 @@ def prepare(shape: Shape, folder: Path, option: str) -> dict[str, Any]:
         check=False,
     )
     if done.returncode:
-        sys.exit(done.returncode)  # its last line of errors says why
+        sys.exit(done.returncode)  # its last line on stderr says why
     facts: dict[str, Any] = json.loads(done.stdout)
     return facts
 
@@ -49,7 +49,7 @@ def _artifact(shape: Shape, folder: Path) -> Path:
 
 
 def open_model(shape: Shape, folder: Path, option: str, threads: int) -> Mmfree:
-    """The artifact that `prepare` compiled."""
+    """Load the artifact that `prepare` compiled."""
     return Mmfree(_artifact(shape, folder), threads)
 
 

@@ -1,7 +1,7 @@
 """ONNX Runtime: the model's ternary products as 2-bit MatMulNBits, int8 activations.
 
-The graph has every matrix of the model, each with bytes of its own, in the model's order, and
-additions to join them. Norms, gates and the recurrence are left out, in the peer's favour.
+The graph has all matrices of the model, each with its own bytes, in the model's order, joined by
+additions. Norms, gates and the recurrence are left out, in the peer's favour.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class _Graph:
 
 
 def open_model(shape: Shape, folder: Path, option: str, threads: int) -> OnnxModel:
-    """The graph that `prepare` wrote."""
+    """Open the graph that `prepare` wrote."""
     return OnnxModel(shape, _path(shape, folder), threads)
 
 
@@ -127,7 +127,7 @@ class OnnxModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        # Between runs its threads would spin, and take the CPUs of whoever is measured next.
+        # Between runs its threads would spin, and slow down the peer that is measured next.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         providers = ["CPUExecutionProvider"]
         self.session = onnxruntime.InferenceSession(path, options, providers=providers)
@@ -154,5 +154,5 @@ def _matrices(shape: Shape) -> Iterator[tuple[int, int]]:
 
 
 def _weight_bytes(rows: int, columns: int) -> int:
-    """2-bit codes and a float scale a block."""
+    """2-bit codes, and a float scale for each block."""
     return rows * columns * BITS // 8 + rows * (columns // BLOCK) * 4

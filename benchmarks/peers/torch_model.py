@@ -1,7 +1,7 @@
-"""Our own model in torch, fp32, eager or compiled.
+"""This project's model in torch, fp32, eager or compiled.
 
 Its weights are ternary values in fp32, quantized beforehand: the model as published quantizes them
-again at every call, which takes many times longer than the product.
+again at every call, which takes many times as long as the product.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class TorchModel:
 
     @cached_property
     def weight_bytes(self) -> int:
-        """Of all parameters but the embedding, of which a step reads a row."""
+        """Bytes of all parameters but the embedding, of which a step reads one row."""
         sizes = {name: p.numel() * p.itemsize for name, p in self.model.named_parameters()}
         return sum(size for name, size in sizes.items() if "embeddings" not in name)
 

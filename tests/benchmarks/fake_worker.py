@@ -49,7 +49,7 @@ def prepare(shape: Shape, folder: Path, option: str) -> dict[str, Any]:
 
 
 def open_model(shape: Shape, folder: Path, option: str, threads: int) -> Model:  # noqa: ARG001
-    print("noise that is no answer")
+    print("noise that is not an answer")
     if option == "cannot open":
         raise ValueError("no such model")
     return FakeModel(option == "dies")

@@ -76,12 +76,12 @@ def test_gguf_has_the_shape_s_ternary_matrices(kind: str, tmp_path: Path) -> Non
     assert set(np.sign(codes).ravel().tolist()) == {-1, 0, 1}
 
 
-def test_gguf_refuses_widths_that_are_no_blocks(tmp_path: Path) -> None:
+def test_gguf_refuses_widths_that_are_not_whole_blocks(tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     from benchmarks.peers.gguf_file import write_random
 
     narrow = Shape("narrow", hidden=128, layers=1, intermediate=256, vocabulary=300)
-    with pytest.raises(ValueError, match="no multiples of 256"):
+    with pytest.raises(ValueError, match="not multiples of 256"):
         write_random(tmp_path / "narrow.gguf", narrow, "TQ2_0")
     assert list(tmp_path.iterdir()) == []
 

@@ -15,7 +15,7 @@ from benchmarks.processes import Worker, WorkerError
 from benchmarks.rounds import measure
 from benchmarks.shapes import Shape
 from benchmarks.tasks import TASKS
-from benchmarks.worker import Job, seconds_a_step, serve
+from benchmarks.worker import Job, seconds_per_step, serve
 
 SHAPE = Shape("tiny", hidden=256, layers=2, intermediate=512, vocabulary=300)
 FAKE = "tests.benchmarks.fake_worker"
@@ -67,9 +67,9 @@ def test_a_task_is_warmed_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_sample_is_the_mean_of_steps_that_fill_its_time() -> None:
     times = iter([0.0, 0.1, 0.2, 0.4])
-    assert seconds_a_step(lambda: None, lambda: next(times)) == pytest.approx(0.4 / 3)
+    assert seconds_per_step(lambda: None, lambda: next(times)) == pytest.approx(0.4 / 3)
     times = iter([0.0, 7.0])
-    assert seconds_a_step(lambda: None, lambda: next(times)) == 7.0
+    assert seconds_per_step(lambda: None, lambda: next(times)) == 7.0
 
 
 class FakeAnswers:
