@@ -75,7 +75,7 @@ def test_sdist_holds_each_room_once(built: Path) -> None:
         names = [name.partition("/")[2] for name in archive.getnames()]
     tops = {name.partition("/")[0] for name in names}
     assert {"mmfree_compiler", "tests", "docs", "examples"} <= tops
-    assert {"LICENSE", "README.md", "Makefile"} <= tops
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile"} <= tops
     assert not tops & {"passes", "backends", "runtime"}
 
 
