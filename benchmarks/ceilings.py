@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmfree_compiler.backends.cpu.toolchain import find_toolchain, host_triple
+from mmfree_compiler.backends.cpu.compile.toolchains import find_toolchain, host_triple
+from mmfree_compiler.backends.cpu.features import cpu_features, machine_arch
 from mmfree_compiler.errors import InputError
-from mmfree_compiler.runtime.cpu_features import cpu_features, machine_arch
 from mmfree_compiler.wording import counted
 
 SOURCE = Path(__file__).with_suffix(".c")

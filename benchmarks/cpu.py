@@ -29,10 +29,10 @@ from benchmarks.rounds import measure
 from benchmarks.shapes import Shape
 from benchmarks.tasks import TASKS
 from benchmarks.worker import Job
+from mmfree_compiler.backends.cpu.features import processor
 from mmfree_compiler.cli.bench import thread_counts
 from mmfree_compiler.doctor import examine
 from mmfree_compiler.errors import InputError, MmfreeError
-from mmfree_compiler.runtime.cpu_features import processor
 from mmfree_compiler.wording import counted
 
 PAGE = ROOT / "docs" / "benchmarks.md"

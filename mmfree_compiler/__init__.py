@@ -1,7 +1,7 @@
 """mmfree_compiler: MatMul-free language models, compiled to ternary kernels.
 
     import mmfree_compiler as mmf
-    compiled = mmf.compile("path/to/checkpoint", target="cpu")
+    compiled = mmf.compile("path/to/checkpoint")
     compiled.save("model.mmfree")
 
     session = mmf.load("model.mmfree")          # needs neither torch nor a compiler

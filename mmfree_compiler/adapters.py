@@ -19,7 +19,7 @@ QUANT_EPS = 1e-5
 
 
 class PlainBitLinear(nn.Module):
-    """What a fused BitLinear computes, in ops that can be exported; shares the layer's tensors."""
+    """A fused BitLinear's computation in exportable ops; it shares the layer's tensors."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def _is_fused_bit_linear(module: nn.Module) -> bool:
 class Adapter:
     """`replace` turns a module that `matches` into one that can be exported.
 
-    `matches` goes by structure, never by name.
+    `matches` looks at structure, never at names.
     """
 
     matches: Callable[[nn.Module], bool]
@@ -65,10 +65,10 @@ ADAPTERS: tuple[Adapter, ...] = (Adapter(_is_fused_bit_linear, PlainBitLinear),)
 
 @contextmanager
 def adapted(module: nn.Module) -> Iterator[nn.Module]:
-    """`module` with every layer replaced that matches an adapter and cannot be exported.
+    """Replace each layer of `module` that matches an adapter and cannot be exported.
 
-    The replacements share the layers' tensors. Yields `module` itself, its layers put back on
-    leaving, or the replacement when `module` is such a layer.
+    The replacements share the layers' tensors. Yields `module` itself, or its replacement if
+    `module` is such a layer. The original layers are restored on exit.
     """
     replacements = _replacements(module)
     places = [
@@ -89,7 +89,7 @@ def adapted(module: nn.Module) -> Iterator[nn.Module]:
 def _replacements(module: nn.Module) -> dict[nn.Module, nn.Module]:
     """Layer -> its replacement.
 
-    One layer of each class is tried: layers of a class export or fail alike.
+    Only one layer of each class is tried: layers of one class all export or all fail.
     """
     found: dict[nn.Module, nn.Module] = {}
     exports: dict[type, bool] = {}

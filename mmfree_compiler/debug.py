@@ -1,4 +1,4 @@
-"""MMFREE_DEBUG: how much the user asked to see; docs/cli.md says what each level shows."""
+"""The environment variable MMFREE_DEBUG; docs/cli.md lists its levels."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 
 
 def level() -> int:
-    """The number that MMFREE_DEBUG holds; 0 where it is unset or not a number."""
+    """The value of MMFREE_DEBUG; 0 if it is unset or not a number."""
     text = os.environ.get("MMFREE_DEBUG", "")
     return int(text) if text.isdecimal() else 0
 
 
 def tracebacks() -> bool:
-    """Whether errors show their traceback: MMFREE_DEBUG is set to anything but an empty text."""
+    """Whether to show tracebacks of errors: MMFREE_DEBUG has any value, a number or not."""
     return bool(os.environ.get("MMFREE_DEBUG"))

@@ -6,10 +6,10 @@ MmfreeError
 ├── UnsupportedError    operations that the target has no lowering for, all at once
 ├── TargetError         an unknown target, or one that this machine cannot run
 ├── ToolchainError      a missing or failing compiler, linker or optional package
-├── ArtifactError       a damaged, truncated, hostile or newer model.mmfree
+├── ArtifactError       a damaged or hostile model.mmfree, or one of another schema
 ├── CorpusError         training text that cannot be read or is too short
 └── InputError          arguments of a call: tokens, masks, sampling settings, threads
-    └── StateError      a state of another model, another batch or another build
+    └── StateError      a state of another model or batch, or an interrupted generation
 """
 
 

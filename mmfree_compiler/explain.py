@@ -1,4 +1,4 @@
-"""A graph's notes, which passes leave on it, and a graph as text."""
+"""The notes that passes leave on a graph, and a graph as text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def notes(gm: GraphModule) -> list[Note]:
 
 
 def listing(gm: GraphModule) -> str:
-    """The graph as text, one line per call, constants by name: what MMFREE_DEBUG=2 prints."""
+    """The graph as text for MMFREE_DEBUG=2: one line per call, constants by name."""
     return "\n".join(_line(node) for node in gm.graph.nodes if node.op != "get_attr")
 
 
@@ -41,7 +41,7 @@ def _written(argument: Any) -> str:
 
 
 def _type(value: Any) -> str:
-    """ "float32[*, *, 32]": free sizes are stars."""
+    """A type as text, such as "float32[*, *, 32]"; dynamic sizes are stars."""
     if isinstance(value, list | tuple):
         return ", ".join(_type(item) for item in value)
     if not isinstance(value, Tensor):

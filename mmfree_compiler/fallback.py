@@ -1,4 +1,4 @@
-"""The eager fallback: what a target can lower is compiled, the rest of the graph runs in torch."""
+"""The eager fallback: supported parts of a graph are compiled, the rest runs in torch."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class EagerModel:
         raise TargetError(
             str(path),
             f"a model with eager parts cannot be saved: {', '.join(self.eager)} run in torch",
-            'Compile with fallback="error" to see each with its source line',
+            'Compile with fallback="error" to list them with their source lines',
         )
 
     def explain(self) -> str:
-        """What each pass did, how each part is packed, and what runs in torch, as text."""
+        """The notes of all passes and parts, and the operations that run in torch, as text."""
         return notes.text(self.notes)
 
 

@@ -1,4 +1,4 @@
-"""What each pass did, node by node; free of torch, so that the runtime may read notes too."""
+"""Notes of what passes did, node by node. Imports no torch: the runtime reads notes too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import groupby
 
 @dataclass(frozen=True)
 class Note:
-    """One thing that a pass did: `node` names the node that it left behind."""
+    """One action of a pass; `node` names the resulting node."""
 
     pass_name: str
     node: str

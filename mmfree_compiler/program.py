@@ -1,61 +1,63 @@
-"""What backends receive: a Program of stages over rows. Frozen dataclasses, free of torch.
+"""The IR that backends receive: a Program of stages over rows, in frozen dataclasses without torch.
 
-Every value is a row a token: `M` tokens make a matrix `(M, width)`, whatever the batch and time
-dimensions were. A token belongs to a slot (a sequence); a state is a row a slot.
+Every value has one row per token: `M` tokens make a matrix `(M, width)`, without batch and time
+dimensions. A token belongs to a slot (a sequence) and has a position in it; a state belongs to a
+slot. Each backend decides how rows, states and constants are laid out in memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfree_compiler.program_text import text
+from mmfree_compiler.notes import Note
 
 Array = NDArray[np.generic]
 Attr = int | float | str | None
 
 ValueType = Literal["float32", "int8", "int64"]
-
-VECTOR = 16  # rows of floats are padded to whole vectors of this many elements
-LINE = 64  # bytes of a cache line; rows of codes are padded to whole ones
-# Zeros that follow every row of codes, at least: a weight layout's last block of columns may reach
-# past the row (layouts.py: a block has at most 20).
-CODES_SLACK = 19
-
-
-TABLE = "table"  # the layout of a constant whose rows token ids name
-
-
-def round_up(n: int, multiple: int) -> int:
-    """The smallest multiple that is not below n."""
-    return -(-n // multiple) * multiple
+# How an op uses a constant:
+#   ternary  the (N, K) codes of a weight
+#   table    rows, selected by token ids
+#   taps     the (D, k) weights of a short convolution
+#   row      anything else: one row, or one number
+Role = Literal["ternary", "table", "taps", "row"]
 
 
 @dataclass(frozen=True)
 class Value:
-    """A row a token: `width` elements of `dtype` ("float32", "int8" codes, "int64" token ids)."""
+    """One row per token: `width` elements of `dtype` ("float32", "int8" codes, "int64" ids)."""
 
     name: str
     width: int
     dtype: ValueType = "float32"
 
+
+class Layout(Protocol):
+    """How a backend lays out the parts of a constant."""
+
     @property
-    def stride(self) -> int:
-        """Elements from one token's row to the next."""
-        slack, multiple = _ROWS[self.dtype]
-        return round_up(self.width + slack, multiple)
+    def name(self) -> str: ...
+
+    def unpack(self, part: Any, shape: Any, /) -> Any:
+        """The array of the logical `shape` that `part` holds."""
 
 
-# dtype -> elements that must follow a row, and what a row's length is a multiple of
-_ROWS: dict[ValueType, tuple[int, int]] = {
-    "float32": (0, VECTOR),
-    "int8": (CODES_SLACK, LINE),
-    "int64": (0, 1),
-}
+@dataclass(frozen=True)
+class Dense:
+    """The initial layout of every constant: C-contiguous arrays of its shape."""
+
+    name: str = "dense"
+
+    def unpack(self, part: Array, shape: tuple[int, ...]) -> Array:
+        return part.reshape(shape)
+
+
+DENSE = Dense()
 
 
 @dataclass(frozen=True)
@@ -63,17 +65,17 @@ class Constant:
     """Data known at compile time.
 
     `parts` has one array outside loops and `Loop.count` arrays inside one, all of `shape`.
-    `dtype` is "bfloat16" for uint16 arrays that hold bfloat16 bits, else NumPy's name.
-    `layout` is "dense", "padded" (zeros up to whole vectors), TABLE (rows padded so, which are read
-    one at a time), or, once weights are packed, the name of a layout in `layouts.LAYOUTS`; `shape`
-    stays the logical one, (N, K) for a weight.
+    `dtype` is "bfloat16" for uint16 arrays that hold bfloat16 bits, else NumPy's name. A backend's
+    passes may change the layout of the parts: `shape` stays the logical shape, (N, K) for a weight,
+    and `layout` can unpack the parts.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     parts: tuple[Array, ...] = field(repr=False)
-    layout: str = "dense"
+    role: Role = "row"
+    layout: Layout = DENSE
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
@@ -81,35 +83,32 @@ class Constant:
         rows, columns = self.shape
         return rows, columns
 
+    def array(self, part: int) -> Array:
+        """The logical array of one part, unpacked."""
+        unpacked: Array = self.layout.unpack(self.parts[part], self.shape)
+        return unpacked
+
 
 @dataclass(frozen=True)
 class StateSlot:
-    """`width` floats a sequence, of one scan; `count` of them inside a loop, one an iteration.
+    """The state of a scan, per sequence: `count` float arrays of `shape`, one per loop iteration.
 
-    `shape` is how a person reads it: (I,) for a recurrence, (k, D) for a short convolution. Rows
-    are padded to `row_stride` floats, so that kernels read whole vectors.
+    The shape is (I,) for a recurrence, (k, D) for a short convolution. A state that `grows` has
+    such an array for each position of the sequence.
     """
 
     name: str
     shape: tuple[int, ...]
     count: int = 1
-
-    @property
-    def row_stride(self) -> int:
-        return round_up(self.shape[-1], VECTOR)
-
-    @property
-    def stride(self) -> int:
-        """Floats of one iteration's state."""
-        return int(np.prod(self.shape[:-1])) * self.row_stride
+    grows: bool = False
 
 
 @dataclass(frozen=True)
 class Node:
-    """One op of the op table: operands name values or constants, `None` an absent optional one.
+    """A call of an op: `inputs` name values or constants, None is an omitted optional operand.
 
-    Operands of a list argument follow each other; `attrs` holds scalars by parameter name, and for
-    `norm_quant` also "groups", the length of its list.
+    The operands of a list argument are consecutive in `inputs`. `attrs` has scalars by parameter
+    name, and for `norm_quant` also "groups", the length of its list.
     """
 
     op: str
@@ -117,16 +116,16 @@ class Node:
     outputs: tuple[str, ...]
     attrs: Mapping[str, Attr] = field(default_factory=dict)
     state: str | None = None  # the StateSlot of a scan
-    # Where in the user's code it came from: not in the text by which kernels are cached.
+    # The line of user code that it came from. Not in repr(), which is part of the cache key.
     source: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Work between two barriers: `rows` need whole rows, then `tiles` make columns independently.
+    """Work between two barriers: ops of `rows` need whole rows, then `tiles` make columns.
 
-    No op of `tiles` reads another column of what this stage's `tiles` make, and no op of `rows`
-    reads what its `tiles` make.
+    Columns of `tiles` are independent: an op reads only its own column of the values that `tiles`
+    of the same stage make. Ops of `rows` read none of these values.
     """
 
     rows: tuple[Node, ...]
@@ -141,9 +140,10 @@ class Stage:
 class Loop:
     """`body` run `count` times; iteration l reads part l of its constants and of its states.
 
-    `carried` are (initial, inside) pairs: `inside` is a value that holds `initial` at first; each
-    iteration ends by giving it the value of `updates` at the same position. After the loop,
-    `results` name the last ones.
+    `carried` are (initial, inside) pairs: the value `inside` starts as `initial`, and each
+    iteration ends by assigning it the value at the same index of `updates`. After the loop,
+    `results` name the final values. `initial` is not read after the loop, and `inside` is not read
+    after its update is made, so that all of them may share memory.
     """
 
     count: int
@@ -157,58 +157,41 @@ Step = Stage | Loop
 
 
 @dataclass(frozen=True)
-class Storage:
-    """Where a value waits between stages: its rows in an arena, in elements.
-
-    `offset` is that of one token's row; of n tokens the rows begin at n times as much.
-    """
-
-    arena: str  # "shared": floats made by tiles; "private": floats made by rows; "codes": int8
-    offset: int
-    stride: int  # from one token's row to the next
-
-
-@dataclass(frozen=True)
 class Program:
     """A compiled graph: `inputs` and `outputs` name values; `body` runs in order."""
 
     kind: str  # "lm": token ids in, logits out; "module": rows in, rows out
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    values: dict[str, Value]
-    constants: dict[str, Constant]
+    values: Mapping[str, Value]
+    constants: Mapping[str, Constant]
     states: tuple[StateSlot, ...]
     body: tuple[Step, ...]
-    # Set by passes/plan_memory: values that outlive a stage's registers; elements a token by arena.
-    storage: Mapping[str, Storage] = field(default_factory=dict)
-    arenas: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[Note, ...] = field(default=(), repr=False, compare=False)
 
-    def __str__(self) -> str:
-        return text(self)
+    def details(self) -> Iterator[str]:
+        """Lines of text about the fields that a backend's subclass adds."""
+        yield from ()
+
+    def noted(self, pass_name: str, node: str, what: str) -> Self:
+        """The same Program with one more note."""
+        return replace(self, notes=(*self.notes, Note(pass_name, node, what)))
+
+    def fresh(self, name: str) -> str:
+        """`name`, or one like it that no value and no constant has."""
+        while name in self.values or name in self.constants:
+            name += "_"
+        return name
 
     def stages(self) -> Iterator[Stage]:
-        """Every stage once, loops entered."""
+        """Every stage once, including those in loops."""
         for step in self.body:
             yield from step.body if isinstance(step, Loop) else (step,)
 
     def nodes(self) -> Iterator[Node]:
-        """Every node once, loops entered."""
+        """Every node once, including those in loops."""
         for stage in self.stages():
             yield from stage.nodes
-
-    @property
-    def state_width(self) -> int:
-        """Floats of state a sequence."""
-        return sum(slot.stride * slot.count for slot in self.states)
-
-    def state_offset(self, name: str) -> int:
-        """The first float of a state within a sequence's row."""
-        offset = 0
-        for slot in self.states:
-            if slot.name == name:
-                return offset
-            offset += slot.stride * slot.count
-        raise KeyError(name)
 
     def state(self, name: str) -> StateSlot:
         return next(slot for slot in self.states if slot.name == name)

@@ -1,22 +1,18 @@
-"""A Program as text: for MMFREE_DEBUG=2, for `print`, and for the passes' golden tests."""
+"""A Program as text: for MMFREE_DEBUG=2 and for the passes' golden tests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from mmfree_compiler.program import Loop, Node, Program, Stage
+from mmfree_compiler.program import Loop, Node, Program, Stage
 
 
-def text(program: Program) -> str:
-    """Signature, body, constants, states, storage: a line each, in order."""
+def listing(program: Program) -> str:
+    """Signature, body, constants, states and a backend's details, one per line."""
     return "\n".join(_lines(program))
 
 
 def _lines(program: Program) -> Iterator[str]:
-    from mmfree_compiler.program import Loop  # here: program.py imports this module
-
     inputs = ", ".join(_value(program, name) for name in program.inputs)
     outputs = ", ".join(_value(program, name) for name in program.outputs)
     yield f"{program.kind} ({inputs}) -> ({outputs})"
@@ -25,15 +21,12 @@ def _lines(program: Program) -> Iterator[str]:
     for constant in program.constants.values():
         count = f" x{len(constant.parts)}" if len(constant.parts) > 1 else ""
         kind = f"{constant.dtype}{list(constant.shape)}{count}"
-        yield f"  constant {constant.name}: {kind} {constant.layout}"
+        yield f"  constant {constant.name}: {kind} {constant.role} {constant.layout.name}"
     for slot in program.states:
         count = f" x{slot.count}" if slot.count > 1 else ""
-        at = program.state_offset(slot.name)
-        yield f"  state {slot.name}: float32{list(slot.shape)}{count} at {at}"
-    for name, storage in program.storage.items():
-        yield f"  storage {name}: {storage.arena}[{storage.offset}] stride {storage.stride}"
-    if program.arenas:
-        yield "  arenas " + ", ".join(f"{name} {size}" for name, size in program.arenas.items())
+        grows = " per position" if slot.grows else ""
+        yield f"  state {slot.name}: float32{list(slot.shape)}{count}{grows}"
+    yield from (f"  {line}" for line in program.details())
 
 
 def _loop(program: Program, loop: Loop) -> Iterator[str]:

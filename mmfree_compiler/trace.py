@@ -1,4 +1,4 @@
-"""Any nn.Module to a functional ATen graph that shares the module's parameters."""
+"""Tracing an nn.Module to a functional ATen graph that shares the module's parameters."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def trace(
     """Trace `module` in inference mode into a functional graph of ATen and mmfree ops.
 
     `example_inputs` are positional: float tensors (..., width), integer tensors (...). With
-    `dynamic`, all leading dimensions are free. Parameters and buffers are `get_attr` nodes that
+    `dynamic`, all leading dimensions are dynamic. Parameters and buffers are `get_attr` nodes that
     share the module's storage; every node keeps `val` (a fake tensor) and its stack trace.
 
-    Raises TraceError when torch.export cannot take the module or fixes a leading dimension, and
+    Raises TraceError when torch.export cannot trace the module or fixes a leading dimension, and
     InputError when an example is not a tensor.
     """
     for k, example in enumerate(example_inputs):
         if not isinstance(example, Tensor):
-            raise InputError(f"example input {k}", f"a {type(example).__name__}, not a tensor")
+            raise InputError(f"example input {k}", f"is a {type(example).__name__}, not a tensor")
     modes = {part: part.training for part in module.modules()}
     try:
         module.eval()
         inputs = tuple(_grown(x) for x in example_inputs) if dynamic else example_inputs
-        # Without gradients nothing is recorded for a backward pass: a third less time.
-        # Ctrl-C is held back: torch runs Python callbacks whose exceptions are printed and dropped.
+        # no_grad saves a third of the time: nothing is recorded for a backward pass.
+        # Ctrl-C is deferred: torch prints and drops exceptions that its Python callbacks raise.
         with torch.no_grad(), uninterrupted():
             shared = _trace_shared(module, inputs, dynamic)
             if shared is not None:
@@ -53,7 +53,7 @@ def trace(
 def _trace_shared(
     module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool
 ) -> GraphModule | None:
-    """The graph, equal submodules traced once; None if none are equal or a copy may be inexact."""
+    """Trace equal submodules once; None if there are no equal ones or copies may be inexact."""
     try:
         with repeats.shared(module) as sharing:
             if not sharing.signatures:
@@ -64,14 +64,14 @@ def _trace_shared(
         if writes_through(program):  # possibly one module's write into another's values
             return None
         return repeats.inline(functional(program), sharing)
-    except Exception:  # tracing without sharing succeeds, or fails in the user's own terms
+    except Exception:  # tracing without sharing succeeds, or fails in the user's own code
         return None
 
 
 def _export(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool) -> ExportedProgram:
     try:
         program = _export_once(module, inputs, dynamic)
-    except Exception:  # torch.export raises anything, also what a layer's own code raises
+    except Exception:  # torch.export raises many types, and so does a layer's own code
         try:
             with adapted(module) as plain:
                 program = _export_once(plain, inputs, dynamic)

@@ -1,4 +1,4 @@
-"""Finding the fastest settings of a model's kernels on this CPU, by trying them."""
+"""Finding the fastest settings of a model's kernels on this machine, by trying them."""
 
 from __future__ import annotations
 
@@ -6,32 +6,30 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from mmfree_compiler import compiler
-from mmfree_compiler.backends.cpu import retuned
-from mmfree_compiler.backends.cpu.isa import ISAS, Isa
-from mmfree_compiler.backends.cpu.tuning import CANDIDATES, Tuning, keep
-from mmfree_compiler.errors import InputError
+from mmfree_compiler import backends, compiler
+from mmfree_compiler.backends.interface import Batch, Settings, Tunable
+from mmfree_compiler.errors import InputError, TargetError
 from mmfree_compiler.runtime import Session
-from mmfree_compiler.runtime.cpu_features import VARIANTS, lacks, processor
-from mmfree_compiler.runtime.state import State
-from mmfree_compiler.runtime.threads import resolve_threads
+from mmfree_compiler.sources import Model
+from mmfree_compiler.target import DEFAULT_TARGET, Target
 
-# What settings are judged by, as (sequences, tokens of each) of a call.
+# The calls to time, as (sequences, tokens per sequence).
 TASKS = ((1, 1), (8, 1), (1, 128))
 ROUNDS = 7
-SAMPLE_SECONDS = 0.05  # at least, for a sample of a task
-BETTER = 1.02  # what is gained by less may be noise
+SAMPLE_SECONDS = 0.05  # the least duration of a sample
+BETTER = 1.02  # the least gain that counts; smaller ones may be noise
 
-Progress = Callable[[str], None]  # told of each setting that is tried
+Progress = Callable[[str], None]  # called with each combination of settings before it is tried
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One value of a setting; `gain` is the speed of the best settings before times so much."""
+    """One tried value of a setting; `gain` is its speed relative to the best settings so far."""
 
     setting: str
     value: int
@@ -40,55 +38,79 @@ class Trial:
 
 @dataclass(frozen=True)
 class Report:
-    """What was tried, in order, and what is kept."""
+    """The trials in order, and the settings kept. `target` is the variant of this machine."""
 
-    processor: str
-    variant: str
-    threads: int
+    target: str
+    build: str
     trials: tuple[Trial, ...]
-    tuning: Tuning
+    settings: Settings
 
 
 def tune(
-    model: compiler.Model, threads: int | None = None, progress: Progress = lambda _: None
+    model: Model,
+    kind: str = DEFAULT_TARGET,
+    threads: int | None = None,
+    progress: Progress = lambda _: None,
 ) -> Report:
-    """Search settings for a language model's shapes, one after the other, and keep the best.
+    """Find the best settings for a language model's shapes, one setting at a time, and keep them.
 
-    From then on `compile` takes them for these shapes on this CPU. Raises InputError on a module
-    that is no language model, and what `compile` raises.
+    From then on `compile` uses them for these shapes on this machine. Raises InputError if the
+    module is not a language model, TargetError if the target has no settings, and the errors of
+    `compile`.
     """
-    variant = next(name for name, variant in VARIANTS.items() if not lacks(variant))
-    count = resolve_threads(threads)
-    compiled = compiler.compile(model, f"cpu:{variant}", threads=count)
-    if compiled.artifact.manifest.kind != "lm":
-        raise InputError("model", "no language model", "Tune a checkpoint")
-    isa = ISAS[variant]
-    best, trials = isa.tuning, []
-    for setting in _settings(isa):
-        others = [value for value in CANDIDATES[setting] if value != getattr(best, setting)]
-        tried = [replace(best, **{setting: value}) for value in others]
-        gains = _gains(compiled, [best, *tried], count, progress)
-        trials += [Trial(setting, *pair) for pair in zip(others, gains[1:], strict=True)]
-        first = [best, *tried][int(np.argmax(gains))]
-        # Once more, alone with the best: something else may have run at the first time.
-        if max(gains) > BETTER and _gains(compiled, [best, first], count, progress)[1] > BETTER:
+    search = _Search.of(model, kind, threads, progress)
+    best, trials = dict(search.maker.defaults(search.spec)), []
+    for setting, values in search.maker.candidates(search.spec).items():
+        others = [value for value in values if value != best[setting]]
+        tried = [best, *({**best, setting: value} for value in others)]
+        found = search.gains(tried)
+        trials += [Trial(setting, *pair) for pair in zip(others, found[1:], strict=True)]
+        first = tried[int(np.argmax(found))]
+        # Measured again against the best alone: other processes may have disturbed the first run.
+        if max(found) > BETTER and search.gains([best, first])[1] > BETTER:
             best = first
-    keep(compiled.program, variant, best)
-    return Report(processor(), variant, count, tuple(trials), best)
+    return search.kept(best, tuple(trials))
 
 
-def _settings(isa: Isa) -> tuple[str, ...]:
-    return ("prefetch",) if isa.matrices else ("prefetch", "tokens")
+@dataclass(frozen=True)
+class _Search:
+    """A compiled model, and the compiler that rebuilds it with other settings."""
+
+    target: Target
+    spec: Any
+    maker: Tunable
+    compiled: compiler.CompiledModel
+    progress: Progress
+
+    @classmethod
+    def of(cls, model: Model, kind: str, threads: int | None, progress: Progress) -> _Search:
+        backend = backends.get(kind)
+        spec, maker = backend.here(), backends.compiler(backend)
+        target = Target(kind, str(spec))
+        if not isinstance(maker, Tunable):
+            raise TargetError(f"target {target}", "has no settings to tune", "Compile it as it is")
+        compiled = compiler.compile(model, target, threads=threads, check=False)
+        if compiled.artifact.manifest.kind != "lm":
+            raise InputError("model", "is not a language model", "Tune a checkpoint")
+        return cls(target, spec, maker, compiled, progress)
+
+    def gains(self, tried: Sequence[Settings]) -> list[float]:
+        """The speed with each of `tried`, relative to the first."""
+        sessions = []
+        for settings in tried:
+            self.progress(", ".join(f"{name} {value}" for name, value in settings.items()))
+            artifact = self.maker.retuned(self.compiled.artifact, self.spec, settings)
+            sessions.append(Session(artifact, self.compiled.threads))
+        return _gains(sessions)
+
+    def kept(self, settings: Settings, trials: tuple[Trial, ...]) -> Report:
+        """Keep `settings` for the next compilations."""
+        self.maker.keep(self.compiled.program, self.spec, settings)
+        return Report(str(self.target), self.compiled.session.launcher.build, trials, settings)
 
 
-def _gains(
-    compiled: compiler.CompiledModel, tunings: Sequence[Tuning], threads: int, progress: Progress
-) -> list[float]:
-    """The speed with each of `tunings` over that with the first: the mean over the tasks."""
-    sessions = []
-    for tuning in tunings:
-        progress(str(tuning))
-        sessions.append(Session(retuned(compiled.artifact, compiled.program, tuning), threads))
+def _gains(sessions: Sequence[Session]) -> list[float]:
+    """The speed of each session relative to the first: the geometric mean over the tasks."""
     ratios = []
     for task in TASKS:
         seconds = _seconds([_step(session, *task) for session in sessions])
@@ -97,21 +119,23 @@ def _gains(
 
 
 def _step(session: Session, sequences: int, tokens: int) -> Callable[[], object]:
-    """A call as decoding and prefill make it; logits of the last token of each sequence."""
-    model = session.language_model
-    states = State.stack([model.fork(None, 1)] * sequences).array
-    ids = np.zeros(sequences * tokens, np.int64)
+    """A call as in decoding and prefill, with logits of the last token of each sequence."""
+    states = session.launcher.states(sequences)
+    count = sequences * tokens
     slots = np.repeat(np.arange(sequences, dtype=np.int32), tokens)
-    return lambda: model.advance(ids, slots, states, first=ids.size - sequences)
+    positions = np.tile(np.arange(tokens), sequences)
+    last = np.arange(tokens - 1, count, tokens)
+    batch = Batch((np.zeros(count, np.int64),), slots, positions, last)
+    return lambda: session.launcher.run(batch, states)
 
 
 def _seconds(steps: Sequence[Callable[[], object]]) -> list[float]:
-    """Medians over rounds in which each step has its turn, so that all meet the same machine."""
+    """The median seconds of each step. Every round runs all steps, so that load affects each."""
     samples: list[list[float]] = [[] for _ in steps]
     for _ in range(1 + ROUNDS):
         for step, own in zip(steps, samples, strict=True):
             own.append(_sample(step))
-    return [statistics.median(own[1:]) for own in samples]  # the first only warms up
+    return [statistics.median(own[1:]) for own in samples]  # the first round is a warm-up
 
 
 def _sample(step: Callable[[], object]) -> float:

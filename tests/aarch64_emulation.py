@@ -1,4 +1,4 @@
-"""An aarch64 machine in emulation: its libraries run in qemu, one process a call.
+"""An aarch64 machine in emulation: its libraries run in qemu, one process per call.
 
 The runtime above them is the real one, in this process: only `dlopen` and the CPU are replaced.
 """
@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mmfree_compiler.backends.cpu.toolchain import find_toolchain
-from mmfree_compiler.runtime import cpu, cpu_features, pace
-from mmfree_compiler.runtime.cpu_features import VARIANTS
+from mmfree_compiler.backends.cpu import features
+from mmfree_compiler.backends.cpu.compile.toolchains import find_toolchain
+from mmfree_compiler.backends.cpu.run import launcher, team_size
+from mmfree_compiler.backends.cpu.variants import VARIANTS
 
 SOURCE = Path(__file__).with_name("aarch64_driver.c")
 QEMU = "qemu-aarch64"
@@ -45,12 +46,11 @@ def emulate(monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
 
     They use all their threads: small weights take fewer, and so would a caller that waits for qemu.
     """
-    monkeypatch.setattr(cpu, "BYTES_PER_THREAD", 1)
-    monkeypatch.setattr(pace, "WINDOW", math.inf)
-    features = VARIANTS[variant].features
-    monkeypatch.setattr(cpu_features, "machine_arch", lambda: "aarch64")
-    monkeypatch.setattr(cpu_features, "cpu_features", lambda: features)
-    monkeypatch.setattr(cpu, "_load_library", partial(Library, CPUS[variant]))
+    monkeypatch.setattr(launcher, "BYTES_PER_THREAD", 1)
+    monkeypatch.setattr(team_size, "WINDOW", math.inf)
+    monkeypatch.setattr(features, "machine_arch", lambda: "aarch64")
+    monkeypatch.setattr(features, "cpu_features", lambda: VARIANTS[variant].features)
+    monkeypatch.setattr(launcher, "load_library", partial(Library, CPUS[variant]))
 
 
 class Library:

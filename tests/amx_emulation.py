@@ -9,9 +9,10 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from mmfree_compiler.backends.cpu.toolchain import find_toolchain, host_triple
-from mmfree_compiler.runtime import cpu_features
-from mmfree_compiler.runtime.cpu_features import AMX, VARIANTS, lacks
+from mmfree_compiler.backends.cpu import features
+from mmfree_compiler.backends.cpu.compile.toolchains import find_toolchain, host_triple
+from mmfree_compiler.backends.cpu.features import AMX, lacks
+from mmfree_compiler.backends.cpu.variants import VARIANTS
 
 SOURCE = Path(__file__).with_name("amx_emulator.c")
 
@@ -22,7 +23,7 @@ def emulate_amx() -> ctypes.CDLL | None:
 
     Call it after faulthandler is set up: both want the signal of illegal instructions.
     """
-    has, needs = cpu_features.cpu_features(), VARIANTS["x86-64-amx"].features
+    has, needs = features.cpu_features(), VARIANTS["x86-64-amx"].features
     if lacks(VARIANTS["x86-64-avx512vbmi"]) or needs <= has:
         return None
     with tempfile.TemporaryDirectory() as folder:
@@ -35,11 +36,11 @@ def emulate_amx() -> ctypes.CDLL | None:
     return emulator
 
 
-def _claim(features: frozenset[str]) -> None:
+def _claim(more: frozenset[str]) -> None:
     """From now on the runtime reads of these features too, for the whole run."""
     told = Path(tempfile.mkdtemp(), "cpuinfo")
     flags = re.compile("^(flags.*)$", re.MULTILINE)
-    told.write_text(flags.sub(rf"\1 {' '.join(features)}", cpu_features.CPUINFO.read_text()))
-    cpu_features.CPUINFO = told
-    cpu_features._may_use_amx = lambda: True
-    cpu_features.cpu_features.cache_clear()
+    told.write_text(flags.sub(rf"\1 {' '.join(more)}", features.CPUINFO.read_text()))
+    features.CPUINFO = told
+    features._may_use_amx = lambda: True
+    features.cpu_features.cache_clear()

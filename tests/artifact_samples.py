@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mmfree_compiler.artifact import Artifact, Port, StatePart, Variant, pack_constants
-from mmfree_compiler.program import Constant
+from mmfree_compiler.artifact import Artifact, Build, Port, StateEntry, pack_constants
+from mmfree_compiler.backends.cpu.facts import ABI, KERNELS, Facts, MemoryPlan
+from mmfree_compiler.program import Array, Constant
 
 KERNEL = "kernels/portable.so"
+
+
+@dataclass(frozen=True)
+class SomeLayout:
+    """A layout that no reader of an artifact knows."""
+
+    name: str = "some-layout"
+
+    def unpack(self, part: Array, shape: tuple[int, ...]) -> Array:
+        raise NotImplementedError
 
 
 def sample_constants() -> tuple[Constant, ...]:
@@ -20,7 +32,14 @@ def sample_constants() -> tuple[Constant, ...]:
     return (
         Constant("floats", "float32", (3, 5), floats),
         Constant("half", "bfloat16", (7,), half),
-        Constant("packed", "int8", (16, 16), packed, layout="some-layout"),
+        Constant("packed", "int8", (16, 16), packed, "ternary", SomeLayout()),
+    )
+
+
+def sample_build() -> Build:
+    facts = Facts(arch="x86_64", features=[], layout="tile16_2bit", memory=MemoryPlan())
+    return Build(
+        name="portable", abi=ABI, members={KERNELS: KERNEL}, facts=facts.model_dump(mode="json")
     )
 
 
@@ -28,12 +47,12 @@ def sample_fields() -> dict[str, Any]:
     return {
         "target": "cpu",
         "kind": "lm",
-        "variants": (Variant(name="portable", arch="x86_64", member=KERNEL),),
+        "fingerprint": "0123456789abcdef" * 4,
+        "builds": (sample_build(),),
         "model": {"vocab_size": 10, "eos_token_id": [1, 2]},
-        "inputs": (Port(name="tokens", dtype="int64", width=1, stride=1, limit=10),),
-        "outputs": (Port(name="logits", dtype="float32", width=10, stride=16),),
-        "states": (StatePart(name="scan", offset=0, width=16, count=2, shape=(10,)),),
-        "state_width": 32,
+        "inputs": (Port(name="tokens", dtype="int64", width=1, limit=10),),
+        "outputs": (Port(name="logits", dtype="float32", width=10),),
+        "states": (StateEntry(name="scan", shape=(10,), count=2),),
         "passes": ("canonicalize", "ternarize"),
         "notes": (("ternarize", "layers.0", "scale 0.5"),),
     }

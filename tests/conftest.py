@@ -1,4 +1,4 @@
-"""Options and fixtures that several rooms' tests share."""
+"""Options and fixtures that the tests of several packages share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import mmfree_compiler as mmf
 
@@ -17,6 +18,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="rewrite golden texts instead of comparing"
     )
+
+
+# Machines are shared: how long an example takes says nothing.
+settings.register_profile("any_time", deadline=None)
+settings.load_profile("any_time")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Nothing was compiled before: the new folder that compiled kernels are kept in."""
-    from mmfree_compiler.backends.cpu import cache
+    from mmfree_compiler.backends.cpu.compile import cache
 
     plain = cache.folder
     kept = tmp_path / "kept"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from amx_emulation import emulate_amx
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mmfree_compiler.runtime.cpu_features import VARIANTS, lacks
+from mmfree_compiler.backends.cpu.features import lacks
+from mmfree_compiler.backends.cpu.run.states import CpuStates
+from mmfree_compiler.backends.cpu.variants import VARIANTS
+from mmfree_compiler.runtime import State
 
 mm = torch.ops.mmfree
 
@@ -15,6 +20,12 @@ def runnable_variants() -> list[str]:
     """The CPU variants that this machine can run, AMX in emulation."""
     emulate_amx()
     return [name for name, variant in VARIANTS.items() if not lacks(variant)]
+
+
+def state_rows(state: State) -> NDArray[np.float32]:
+    """A CPU session's state as its kernels see it: (B, state_width), padding included."""
+    assert isinstance(state.states, CpuStates)
+    return state.states.array
 
 
 def ternary(n: int, k: int, generator: torch.Generator) -> Tensor:
@@ -61,7 +72,7 @@ class Block(nn.Module):
 
 
 class TinyLM(nn.Module):
-    """Embedding, blocks, ternary head; widths that are no multiple of a tile."""
+    """Embedding, blocks, ternary head; widths that are not multiples of a tile."""
 
     def __init__(self, V: int = 37, D: int = 24, inner: int = 40, F: int = 20, L: int = 3) -> None:
         super().__init__()

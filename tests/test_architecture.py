@@ -7,17 +7,21 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from mmfree_compiler import backends
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "mmfree_compiler"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 300
 
-# room -> (rooms it may import, libraries it may import). A room may import itself; rooms that are
-# not listed (compiler, cli, ...) know all.
+# unit -> (units it may import, libraries it may import). A unit is a top-level module or package,
+# or the folder of one backend; it may import itself. Units that are not listed (compiler, cli, ...)
+# may import all but the folder of a backend.
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "wording": (set(), set()),
@@ -25,17 +29,21 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "debug": (set(), set()),
     "interrupts": (set(), set()),
     "cpus": (set(), set()),
+    "threads": ({"cpus", "errors"}, set()),
     "parallel": ({"cpus"}, {"torch"}),
     "target": ({"errors"}, set()),
-    "program": ({"errors", "program_text"}, {"numpy"}),
+    "program": ({"notes"}, {"numpy"}),
+    "program_rules": ({"errors", "program"}, set()),
     "program_text": ({"program"}, set()),
-    "layouts": ({"errors"}, {"numpy"}),
+    "fingerprint": ({"parallel", "program", "program_text"}, {"numpy"}),
     "artifact": ({"errors", "program"}, {"numpy", "pydantic"}),
+    # The table of backends and the interface that they keep to.
+    "backends": ({"artifact", "errors", "program", "target"}, {"numpy"}),
     "runtime": (
-        {"artifact", "cpus", "errors", "layouts", "program", "target", "wording"},
-        {"numpy", "pydantic", "tokenizers", "tvm_ffi"},
+        {"artifact", "backends", "errors", "target", "wording"},
+        {"numpy", "pydantic", "tokenizers"},
     ),
-    "ops": ({"errors"}, {"torch"}),
+    "ops": ({"errors", "program"}, {"torch"}),
     "models": (
         {"errors", "interrupts", "ops", "parallel", "wording"},
         {"numpy", "pydantic", "safetensors", "tokenizers", "torch"},
@@ -46,20 +54,35 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "trace": ({"adapters", "errors", "inplace", "interrupts", "repeats"}, {"torch"}),
     "explain": ({"notes"}, {"torch"}),
     "passes": (
-        {"debug", "errors", "explain", "layouts", "notes", "ops", "parallel", "program"}
-        | {"wording"},
-        {"networkx", "numpy", "torch"},
+        {"debug", "errors", "explain", "notes", "ops", "parallel", "program"}
+        | {"program_rules", "program_text", "wording"},
+        {"numpy", "torch"},
     ),
-    # `runtime`: the launcher that runs what a backend emits, and the table of CPU variants.
-    "backends": (
-        {"artifact", "debug", "errors", "interrupts", "layouts", "ops", "program", "runtime"}
-        | {"target"},
+    "backends.cpu": (
+        {"artifact", "backends", "debug", "errors", "interrupts", "ops", "parallel", "program"}
+        | {"threads", "wording"},
+        {"networkx", "numpy", "pydantic"},
+    ),
+    "backends.reference": (
+        {"artifact", "backends", "errors", "ops", "program"},
         {"numpy", "torch"},
     ),
 }
 # The libraries that only one folder may import.
-CONFINED = {"tvm": "backends/cpu", "platformdirs": "backends/cpu"}
+CONFINED = {
+    "tvm": "backends/cpu/compile",
+    "platformdirs": "backends/cpu/compile",
+    "networkx": "backends/cpu/compile",
+    "tvm_ffi": "backends/cpu/run",
+}
 BASE_INSTALL = {"numpy", "pydantic", "tvm_ffi"}
+# A backend's kind in quotes, alone or with options. The reference is left out: checks run it.
+KIND = re.compile(
+    "[\"'](?:" + "|".join(backends.BUILT_IN.keys() - {"reference"}) + ")(?::.*?)?[\"']"
+)
+NAMING = ("backends/__init__.py", "target.py")  # the table, and the default
+# What else is called so: torch's device, a controller of Linux's cgroups.
+OTHER_MEANINGS = re.compile("autocast|controllers|sys/fs/cgroup")
 # Folders of one machine: their names are put together here so that this file has none.
 MACHINE_PATH = re.compile("/(?:" + "|".join(["work", "root", "tmp", "farm"]) + r")\b")
 
@@ -68,8 +91,15 @@ def _name(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
-def _room(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def _unit(parts: tuple[str, ...]) -> str:
+    """The unit of a module, named by its parts after the package's name."""
+    if parts[0] == "backends" and len(parts) > 1 and (PACKAGE / "backends" / parts[1]).is_dir():
+        return f"backends.{parts[1]}"
+    return parts[0]
+
+
+def _unit_of(path: Path) -> str:
+    return _unit(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
 def _imports(path: Path) -> Iterator[str]:
@@ -98,30 +128,62 @@ def _libraries(path: Path) -> set[str]:
 every_module = pytest.mark.parametrize("path", MODULES, ids=_name)
 
 
-@every_module
-def test_rooms_import_what_they_may(path: Path) -> None:
-    room = _room(path)
-    if room in RULES:
-        imported = {parts[0] for parts in _internal(path)} - {room}
-        assert imported <= RULES[room][0]
+def _units_imported(path: Path) -> set[str]:
+    return {_unit(parts) for parts in _internal(path) if parts} - {_unit_of(path)}
 
 
 @every_module
-def test_libraries_stay_in_their_rooms(path: Path) -> None:
+def test_units_import_what_they_may(path: Path) -> None:
+    if _unit_of(path) in RULES:
+        assert _units_imported(path) <= RULES[_unit_of(path)][0]
+
+
+@every_module
+def test_libraries_stay_in_their_units(path: Path) -> None:
     libraries = _libraries(path)
     for library, folder in CONFINED.items():
         assert library not in libraries or _name(path).startswith(folder + "/")
-    if _room(path) in RULES:
-        assert libraries - set(CONFINED) <= RULES[_room(path)][1]
+    if _unit_of(path) in RULES:
+        assert libraries - set(CONFINED) <= RULES[_unit_of(path)][1]
 
 
 @every_module
-def test_backends_do_not_import_each_other(path: Path) -> None:
-    parts = path.relative_to(PACKAGE).parts
-    folders = {folder.name for folder in (PACKAGE / "backends").iterdir() if folder.is_dir()}
-    if parts[0] == "backends" and parts[1] in folders:
-        others = folders - {parts[1]}
-        assert not {name[1] for name in _internal(path) if name[0] == "backends"} & others
+def test_nothing_imports_a_backend(path: Path) -> None:
+    """The table does when its kind is asked for; the compiler's checks run the reference."""
+    folders = {unit for unit in _units_imported(path) if unit.startswith("backends.")}
+    assert folders <= {"backends.reference"}
+    assert not folders or _unit_of(path) == "checking"
+
+
+@every_module
+def test_no_backend_is_named_outside_its_folder(path: Path) -> None:
+    if _unit_of(path).startswith("backends.") or _name(path) in (
+        "backends/__init__.py",
+        "target.py",
+    ):
+        return
+    lines = path.read_text().splitlines()
+    assert [x for x in lines if KIND.search(x) and not OTHER_MEANINGS.search(x)] == []
+
+
+def test_the_table_and_the_default_name_each_backend_once() -> None:
+    for name in NAMING:
+        assert len(KIND.findall((PACKAGE / name).read_text())) == 1
+
+
+def test_no_units_import_each_other_in_a_circle() -> None:
+    imports: dict[str, set[str]] = {}
+    for path in MODULES:
+        if path != PACKAGE / "__init__.py":  # what it names is imported when first used
+            imports.setdefault(_unit_of(path), set()).update(_units_imported(path))
+    list(TopologicalSorter(imports).static_order())  # raises CycleError
+
+
+def test_the_package_of_a_backend_needs_the_base_install_only() -> None:
+    kinds = ", ".join(repr(kind) for kind in backends.BUILT_IN)
+    code = f"import sys; from {PACKAGE.name} import backends\nfor kind in ({kinds},):\n"
+    code += "    b = backends.get(kind); list(b.checks()); b.parse(''); b.here()\n"
+    assert not _loaded(code) & (_heavy() - BASE_INSTALL)
 
 
 def _public(tree: ast.Module) -> Iterator[str]:
@@ -147,9 +209,9 @@ def _declared(tree: ast.Module) -> set[str]:
     return set()
 
 
-@pytest.mark.parametrize("room", ["", "artifact", "models", "runtime"])
-def test_doors_declare_their_public_names(room: str) -> None:
-    tree = ast.parse((PACKAGE / room / "__init__.py").read_text())
+@pytest.mark.parametrize("package", ["", "artifact", "models", "runtime"])
+def test_packages_declare_their_public_names(package: str) -> None:
+    tree = ast.parse((PACKAGE / package / "__init__.py").read_text())
     assert _declared(tree) == {name for name in _public(tree) if not name.startswith("_")}
 
 
@@ -159,14 +221,22 @@ def test_declared_names_exist(path: Path) -> None:
     assert _declared(tree) <= set(_public(tree))
 
 
-def test_the_runtime_needs_the_base_install_only() -> None:
-    code = f"import {PACKAGE.name}.runtime, sys; print(*{{n.split('.')[0] for n in sys.modules}})"
+def _heavy() -> set[str]:
+    """Every library that some unit may import."""
+    return {library for _, libraries in RULES.values() for library in libraries} | set(CONFINED)
+
+
+def _loaded(code: str) -> set[str]:
+    """The top-level modules in a process that ran `code`."""
+    code += "\nimport sys; print(*{name.split('.')[0] for name in sys.modules})"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    loaded = set(result.stdout.split())
-    compiler = {library for _, libraries in RULES.values() for library in libraries} | set(CONFINED)
-    assert not loaded & (compiler - BASE_INSTALL)
+    return set(result.stdout.split())
+
+
+def test_the_runtime_needs_the_base_install_only() -> None:
+    assert not _loaded(f"import {PACKAGE.name}.runtime") & (_heavy() - BASE_INSTALL)
 
 
 def _tracked() -> list[Path]:
@@ -191,6 +261,6 @@ def test_no_machine_paths() -> None:
     assert [str(path) for path, text in sources.items() if MACHINE_PATH.search(text)] == []
 
 
-@pytest.mark.parametrize("room", ["passes", "backends", "runtime"])
-def test_links_show_the_rooms(room: str) -> None:
-    assert (ROOT / room).readlink() == Path(PACKAGE.name, room)
+@pytest.mark.parametrize("package", ["passes", "backends", "runtime"])
+def test_links_show_the_packages(package: str) -> None:
+    assert (ROOT / package).readlink() == Path(PACKAGE.name, package)

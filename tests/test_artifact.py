@@ -17,10 +17,10 @@ from pydantic import ValidationError
 from mmfree_compiler.artifact import (
     ALIGNMENT,
     Artifact,
+    Build,
     Port,
-    StatePart,
+    StateEntry,
     TensorEntry,
-    Variant,
     aligned_empty,
     archive,
     check_writable,
@@ -28,7 +28,7 @@ from mmfree_compiler.artifact import (
     read_artifact,
 )
 from mmfree_compiler.errors import ArtifactError
-from mmfree_compiler.program import TABLE, Array, Constant
+from mmfree_compiler.program import Array, Constant
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -55,12 +55,12 @@ def test_tensors_are_views_with_parts_first(tmp_path: Path) -> None:
 
 
 def table_artifact(**changes: object) -> tuple[Artifact, Array]:
-    """An artifact of one table; and the table's bytes, (parts, rows, bytes a row)."""
+    """An artifact of one table; and the table's bytes, (parts, rows, bytes per row)."""
     parts = tuple(np.arange(160, dtype=np.uint16).reshape(10, 16) + 1000 * i for i in range(2))
-    constant = Constant("table", "bfloat16", (10, 16), parts, layout=TABLE)
+    constant = Constant("table", "bfloat16", (10, 16), parts, role="table")
     weights, tensors = pack_constants((constant,))
     tensors = {name: entry.model_copy(update=changes) for name, entry in tensors.items()}
-    fields = sample_fields() | {"variants": (), "tensors": tensors}
+    fields = sample_fields() | {"builds": (), "tensors": tensors}
     return Artifact.build({"weights.bin": weights}, **fields), np.stack(parts).view(np.uint8)
 
 
@@ -102,7 +102,15 @@ def test_an_artifact_closes_its_file(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
-@pytest.mark.parametrize("changes", [{"shape": (9, 16)}, {"nbytes": 636}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shape": (9, 16), "nbytes": 576},  # fewer rows than ids
+        {"shape": (9, 16), "layout": "padded"},  # 640 bytes are not 2 x 9 rows
+        {"nbytes": 636, "layout": "padded"},
+    ],
+    ids=str,
+)
 def test_tables_hold_a_row_for_every_id(changes: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="rows"):
         table_artifact(**changes)
@@ -120,7 +128,7 @@ def test_members_are_aligned_and_any_unzip_opens_it(
     with zipfile.ZipFile(tmp_path / "model.mmfree") as opened:
         assert opened.testzip() is None
         assert opened.read(KERNEL) == artifact.members[KERNEL].tobytes()
-        assert json.loads(opened.read("manifest.json"))["schema_version"] == 1
+        assert json.loads(opened.read("manifest.json"))["schema_version"] == 2
 
 
 def test_equal_artifacts_make_equal_bytes(tmp_path: Path) -> None:
@@ -191,7 +199,7 @@ def test_saving_into_no_folder_is_an_artifact_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".", "", "folder", "pipe", "a\0b", "a" * 5000])
-def test_what_is_no_file_is_not_replaced(tmp_path: Path, name: str) -> None:
+def test_what_is_not_a_file_is_not_replaced(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")  # as a device is
     with pytest.raises(ArtifactError, match="cannot be written"):
@@ -200,8 +208,8 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path, name: str) -> None:
     assert (tmp_path / "pipe").is_fifo()
 
 
-TOKENS = Port(name="tokens", dtype="int64", width=1, stride=1, limit=10)
-LOGITS = Port(name="logits", dtype="float32", width=10, stride=16)
+TOKENS = Port(name="tokens", dtype="int64", width=1, limit=10)
+LOGITS = Port(name="logits", dtype="float32", width=10)
 
 
 @pytest.mark.parametrize(
@@ -212,9 +220,10 @@ LOGITS = Port(name="logits", dtype="float32", width=10, stride=16)
         {"kind": "lm", "outputs": (LOGITS, LOGITS)},
         {"outputs": (TOKENS,)},
         {"inputs": ()},
-        {"variants": (Variant(name="x", arch="x86_64", member="kernels/absent.so"),)},
-        {"state_width": 31},
-        {"states": (StatePart(name="scan", offset=24, width=16, shape=(16,)),)},
+        {"builds": (Build(name="x", abi=1, members={"kernels": "kernels/absent.so"}),)},
+        {"fingerprint": "0" * 63},
+        {"fingerprint": "G" * 64},
+        {"states": (StateEntry(name="scan", shape=(16,)),) * 2},
         {"unknown": 1},
     ],
     ids=str,
@@ -233,32 +242,46 @@ def test_contradicting_fields_are_refused(changes: dict[str, object]) -> None:
         {"dtype": "object"},
         {"shape": (-1, 4)},
         {"count": 0},
+        {"role": "poem"},
+        {"role": "table", "shape": (9,), "layout": "packed"},
     ],
     ids=str,
 )
 def test_tensors_outside_the_weights_are_refused(fields: dict[str, object]) -> None:
-    sound = {"dtype": "float32", "shape": (16,), "layout": "dense", "offset": 0, "nbytes": 64}
+    sound = {
+        "dtype": "float32",
+        "shape": (16,),
+        "role": "row",
+        "layout": "dense",
+        "offset": 0,
+        "nbytes": 64,
+    }
     weights = np.zeros(128, np.uint8)
     changed = sample_artifact().manifest.model_dump(
-        exclude={"members", "tensors", "schema_version", "producer", "variants"}
+        exclude={"members", "tensors", "schema_version", "producer", "builds"}
     )
     Artifact.build({"weights.bin": weights}, tensors={"w": sound}, **changed)
     with pytest.raises(ValidationError):
         Artifact.build({"weights.bin": weights}, tensors={"w": sound | fields}, **changed)
 
 
-@pytest.mark.parametrize(
-    ("shape", "width", "row_stride"), [((10,), 16, 16), ((4, 10), 64, 16), ((16,), 16, 16)]
-)
-def test_state_rows_are_padded(shape: tuple[int, ...], width: int, row_stride: int) -> None:
-    assert StatePart(name="s", offset=0, width=width, shape=shape).row_stride == row_stride
+@pytest.mark.parametrize("shape", [(), (0,), (4, -1), (1 << 32,), (1,) * 9], ids=str)
+def test_states_have_a_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValidationError):
-        StatePart(name="s", offset=0, width=width - 15, shape=(width,))
+        StateEntry(name="s", shape=shape)
 
 
 def test_packed_tensors_need_equal_parts() -> None:
     with pytest.raises(ValidationError, match="equal parts"):
-        TensorEntry(dtype="int8", shape=(4,), layout="packed", offset=0, nbytes=65, count=2)
+        TensorEntry(
+            dtype="int8",
+            shape=(4,),
+            role="ternary",
+            layout="packed",
+            offset=0,
+            nbytes=65,
+            count=2,
+        )
 
 
 def test_aligned_empty() -> None:

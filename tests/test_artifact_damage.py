@@ -124,18 +124,22 @@ def test_rewriting_changes_nothing_by_itself() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 2}, "schema version 2.*Upgrade"),
-        ({"schema_version": "1"}, "schema_version"),
-        ({"schema_version": 0}, "schema_version"),
+        ({"schema_version": 3}, "schema version 3.*reads 2.*Upgrade"),
+        ({"schema_version": 1}, "schema version 1.*reads 2.*Compile the model again"),
+        ({"schema_version": 0}, "schema version 0.*Compile the model again"),
+        ({"schema_version": "2"}, "schema_version"),
         ({"surprise": 1}, "surprise"),
         ({"kind": "poem"}, "kind"),
-        ({"state_width": 1 << 60}, "state_width"),
-        ({"state_width": 3}, "states end at"),
+        ({"fingerprint": "0"}, "fingerprint"),
+        ({"states": [{"name": "s", "shape": [1 << 60]}]}, "states"),
+        ({"states": [{"name": "s", "shape": [1]}] * 2}, "two states share a name"),
         ({"inputs": []}, "inputs"),
         ({"members": {}}, "members"),
         ({"members": {"weights.bin": {"size": -1, "sha256": "0" * 64}}}, "size"),
         ({"tensors": {"w": {}}}, "tensors"),
-        ({"variants": [{"name": "x", "arch": "y", "member": "../x"}]}, "no member"),
+        ({"builds": [{"name": "x", "abi": 5, "members": {"kernels": "../x"}}]}, "no member"),
+        ({"builds": [{"name": "x", "abi": 0}]}, "abi"),
+        ({"variants": []}, "variants"),
     ],
     ids=str,
 )
@@ -151,6 +155,13 @@ def test_wrong_manifests(changes: dict[str, Any], message: str) -> None:
 )
 def test_texts_that_are_not_manifests(text: bytes) -> None:
     with pytest.raises(ArtifactError, match="manifest"):
+        read_bytes(archived({"manifest.json": text, "weights.bin": b""}))
+
+
+def test_a_manifest_of_the_first_schema() -> None:
+    """Its other fields are not looked at: they were others."""
+    text = json.dumps({"schema_version": 1, "variants": [], "state_width": 32}).encode()
+    with pytest.raises(ArtifactError, match=r"schema version 1.*Compile the model again"):
         read_bytes(archived({"manifest.json": text, "weights.bin": b""}))
 
 

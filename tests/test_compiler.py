@@ -1,18 +1,17 @@
-"""`compile` as a user meets it: modules that are no language model, the fallback, bad arguments."""
+"""`compile` as a user meets it: modules of all kinds, the fallback, bad arguments."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from op_modules import mm
 from torch import Tensor, nn
 
 import mmfree_compiler as mmf
-from mmfree_compiler.artifact import aligned_empty
+from mmfree_compiler.checking import Check
 from mmfree_compiler.compiler import CompiledModel
 from mmfree_compiler.errors import (
     CheckpointError,
@@ -128,7 +127,7 @@ def test_the_eager_fallback_runs_the_rest_in_torch(tmp_path: Path) -> None:
     assert any("sin" in name for name in model.eager)
     explained = model.explain()
     assert "detect_bitlinear (2)" in explained  # of the whole graph
-    assert explained.count("2 bits a weight") == 2  # of each compiled part
+    assert explained.count("2 bits per weight") == 2  # of each compiled part
     in_torch = [line.split()[0] for line in explained.splitlines() if line.endswith("in torch")]
     assert in_torch == ["cumsum", "sin"]
     with pytest.raises(TargetError, match="cannot be saved"):
@@ -146,20 +145,28 @@ def tiny_lm(hidden: int = 32, seed: int = 0) -> MatMulFreeLM:
 
 
 @torch.no_grad()
-def test_a_model_in_memory_and_its_check() -> None:
+@pytest.mark.parametrize("check", ["module", "passes", False])
+def test_a_model_in_memory_and_its_check(check: Check) -> None:
     module = tiny_lm()
-    model = mmf.compile(module, TARGET, check=True)
+    model = mmf.compile(module, TARGET, check=check)
     ids = torch.randint(0, 20, (2, 9), generator=torch.Generator().manual_seed(0))
     logits, _ = model(ids)
     assert_close(logits, module(ids)[0])
-    assert "detect_bitlinear" in model.explain()
+    explained = model.explain()
+    assert "detect_bitlinear" in explained
+    assert "group_stages (1)\n  program  37 ops in 10 stages" in explained
+    assert "roll_layers (1)\n  stage 1  2 iterations of 4 stages" in explained
+    assert all(
+        f"{name} (1)\n" in explained for name in ("copy_rows", "pack_weights", "plan_memory")
+    )
+    assert all(text in explained for _, _, text in model.artifact.manifest.notes)
 
 
 def test_a_tokenizer_that_is_none(tmp_path: Path) -> None:
     """Better now than when the artifact runs, where compiling again would not help."""
     module = tiny_lm()
     module.tokenizer_path = tmp_path / "tokenizer.json"
-    for cause in ("cannot be read: No such file", "no tokenizer.*Fetch"):
+    for cause in ("cannot be read: No such file", ".*tokenizer.*Fetch"):
         with pytest.raises(CheckpointError, match=rf"tokenizer\.json: {cause}"):
             mmf.compile(module, "reference")
         module.tokenizer_path.touch()
@@ -201,8 +208,10 @@ def test_bad_arguments(arguments: dict[str, object], error: type[Exception]) -> 
 def test_a_module_needs_example_inputs() -> None:
     with pytest.raises(InputError, match="example_inputs"):
         mmf.compile(nn.Sequential(BitLinear(4, 4)))
-    with pytest.raises(InputError, match="no tuple"):
-        mmf.compile(BitLinear(4, 4), example_inputs=torch.ones(2, 4))  # type: ignore[call-overload]
+    wrong: Any
+    for wrong in (torch.ones(2, 4), (1,), ([[1.0] * 4],)):
+        with pytest.raises(InputError, match="not a tuple of tensors"):
+            mmf.compile(BitLinear(4, 4), example_inputs=wrong)
 
 
 @pytest.mark.parametrize("model", [3, None, object()])
@@ -245,14 +254,19 @@ def test_what_rows_cannot_say_is_refused(function: Any) -> None:
 
 
 class Names(nn.Module):
-    """Inputs called like a buffer, like the copy of an output, and like kernels' arguments."""
+    """Inputs named as a buffer, as the copy of an output, and as kernels' arguments are.
+
+    And a buffer named as the copy of the third output would be.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("w", torch.full((20,), 3.0))
+        self.output0 = nn.Module()
+        self.output0.register_buffer("output2", torch.zeros(20))
 
     def forward(self, w: Tensor, output0: Tensor, state: Tensor, weights: Tensor) -> list[Tensor]:
-        return [w, mm.add(w, self.w), output0, mm.add(state, weights)]
+        return [w, mm.add(w, self.w), output0, mm.add(mm.add(state, weights), self.output0.output2)]
 
 
 @torch.no_grad()
@@ -260,35 +274,6 @@ def test_names_do_not_matter() -> None:
     inputs = [rows(2, 3, 20, seed=seed) for seed in range(4)]
     for found, expected in zip(compiled(Names(), *inputs)(*inputs), Names()(*inputs), strict=True):
         assert torch.equal(found, expected)
-
-
-class ScanLast(nn.Module):
-    """A language model whose output is made beside its scan."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("table", torch.randn(20, 20))
-
-    def forward(self, ids: Tensor) -> Tensor:
-        x = mm.embedding(ids, self.table)
-        out: Tensor = mm.add(mm.mlgru_scan(mm.mul(x, x), mm.sigmoid(x)), x)
-        return out
-
-
-def test_outputs_beside_a_scan_stay_in_their_rows() -> None:
-    """Tokens that no output is wanted of write none: they would land before the buffer."""
-    ids = torch.randint(0, 20, (1, 60), generator=torch.Generator().manual_seed(0))
-    model = compiled(ScanLast(), ids)
-    expected, _ = model(ids)
-    language_model = model.session.language_model
-    guarded = aligned_empty((62, 32), np.float32)
-    guarded[:] = -7
-    state = aligned_empty((1, model.artifact.manifest.state_width), np.float32)
-    state[:] = 0
-    launcher = language_model._runner.launcher
-    launcher.run((ids[0].numpy(),), np.zeros(60, np.int32), state, 59, (guarded[60:61],))
-    assert (guarded[:60] == -7).all()
-    assert np.array_equal(guarded[60, :20], expected[0, 59].numpy())
 
 
 @torch.no_grad()

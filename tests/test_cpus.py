@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmfree_compiler.cpus import available_cpus
-from mmfree_compiler.runtime.threads import resolve_threads
+from mmfree_compiler.threads import resolve_threads
 
 
 def test_threads_as_numpy_counts_them() -> None:

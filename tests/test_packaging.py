@@ -85,7 +85,7 @@ def test_wheel_holds_the_whole_package(built: Path) -> None:
     files = (path for path in (ROOT / "mmfree_compiler").rglob("*") if path.is_file())
     here = {path.relative_to(ROOT).as_posix() for path in files if path.suffix != ".pyc"}
     assert packed == here
-    assert {"mmfree_compiler/backends/cpu/threads.c", "mmfree_compiler/py.typed"} <= packed
+    assert {"mmfree_compiler/backends/cpu/compile/threads.c", "mmfree_compiler/py.typed"} <= packed
 
 
 def test_wheel_holds_the_licence(built: Path) -> None:

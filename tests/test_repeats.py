@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node, map_arg
 
 from mmfree_compiler import trace as tracing
-from mmfree_compiler.compiler import _Stateless
 from mmfree_compiler.models import MatMulFreeLM, ModelConfig
+from mmfree_compiler.sources import Source
 from mmfree_compiler.trace import trace
 
 X = torch.randn(2, 3, 4)
@@ -117,7 +117,7 @@ def _language_model() -> nn.Module:
         "vocab_size": 32,
         "num_heads": 1,
     }
-    return _Stateless(MatMulFreeLM(ModelConfig.model_validate(sizes)))
+    return Source.of(MatMulFreeLM(ModelConfig.model_validate(sizes)), None).module
 
 
 SHARED: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +59,9 @@ class Mmfree:
         self.path, self.threads = path, threads
         self.session = load(path, threads)
 
-    @cached_property
+    @property
     def weight_bytes(self) -> int:
-        from mmfree_compiler.layouts import LAYOUTS
-
-        tensors = self.session.artifact.manifest.tensors.values()
-        return sum(tensor.nbytes for tensor in tensors if tensor.layout in LAYOUTS)
+        return self.session.launcher.weight_bytes
 
     @property
     def steps(self) -> dict[str, Callable[[int], Step]]:

@@ -1,7 +1,7 @@
-"""ZIP files whose members are uncompressed and 64-byte aligned, so that they are mapped in place.
+"""ZIP files whose members are uncompressed and 64-byte aligned, so that they can be mapped.
 
-The writer is `zipfile` with hand-made padding. The reader accepts exactly what the writer makes:
-members back to back from the first byte to the directory, nothing between, behind or hidden.
+The writer is `zipfile` with added padding. The reader accepts only files as the writer makes them:
+members back to back from the first byte to the directory, with no other bytes anywhere.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     It is written under a temporary name in the same folder, flushed to disk and renamed. When the
     block fails, also by Ctrl-C, it is removed and the file at `path` stays. Raises OSError.
     """
-    # A short name: that of `path` may be as long as the file system allows.
+    # A short name: the name of `path` may be as long as the file system allows.
     temporary = path.with_name(f".mmfree-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -69,7 +69,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_archive(path: Path, members: Mapping[str, Bytes]) -> None:
-    """Write `members` (1-D uint8) in order, 64-byte aligned; equal members make equal files.
+    """Write `members` (1-D uint8) in order, 64-byte aligned. Equal members give equal files.
 
     Raises ArtifactError when the file cannot be written; `path` is then unchanged.
     """
@@ -179,7 +179,7 @@ def _read(thing: str, file: BinaryIO, crc: Container[str]) -> Archive:
 def _directory_is_small(mapped: Bytes) -> bool:
     """Whether the file ends in an end record without a comment, of a directory within the limit.
 
-    zipfile reads a directory of any size into memory; this checks the same records before.
+    zipfile would read a directory of any size into memory, so this checks its records first.
     """
     tail = mapped[-98:].tobytes()
     end, locator, end64 = tail[-22:], tail[-42:-22], tail[-98:-42]
@@ -193,7 +193,7 @@ def _directory_is_small(mapped: Bytes) -> bool:
 
 
 def _data_start(entry: zipfile.ZipInfo, mapped: Bytes, position: int) -> int:
-    """Where the data of `entry` start, or -1 when it is not an uncompressed member at `position`.
+    """The start of the data of `entry`, or -1 if it is not an uncompressed member at `position`.
 
     The central and the local header must agree, and the data must be aligned.
     """

@@ -25,8 +25,9 @@ from mmfree_compiler.artifact.manifest import (
 from mmfree_compiler.artifact.mapped import Bytes, MappedFile
 from mmfree_compiler.artifact.weights import Array, Copy, Table, read_tensor
 from mmfree_compiler.errors import ArtifactError
+from mmfree_compiler.program import Program
 
-_MAX_MANIFEST = 1 << 24  # bytes; the manifest of a 24-layer model takes some ten thousand
+_MAX_MANIFEST = 1 << 24  # bytes; the manifest of a 24-layer model takes about ten thousand
 _PIECE = 1 << 20  # bytes that are hashed at once
 _REMAKE = "Get or compile the file again"
 
@@ -35,16 +36,23 @@ _REMAKE = "Get or compile the file again"
 class Artifact:
     """A compiled model: `members` (1-D uint8 each) are all files but the manifest.
 
-    `file` is the mapped file that they are views of, None when they were built in memory.
+    `file` is the mapped file that they are views of, or None if they were built in memory.
+    `program` is the Program that they were compiled from, in this process only: it is not saved.
     """
 
     manifest: Manifest
     members: Mapping[str, Bytes] = field(repr=False)
     file: MappedFile | None = field(default=None, repr=False)
+    program: Program | None = field(default=None, repr=False)
 
     @classmethod
-    def build(cls, members: Mapping[str, bytes | Bytes], **fields: Any) -> Artifact:
-        """An artifact of `members`; `fields` are the Manifest's, except what is computed here.
+    def build(
+        cls,
+        members: Mapping[str, bytes | Bytes],
+        program: Program | None = None,
+        **fields: Any,
+    ) -> Artifact:
+        """An artifact of `members`; `fields` are the fields of Manifest that are not computed here.
 
         Computed: the table of members with sizes and hashes, the schema version, the producer.
         Raises pydantic.ValidationError when the fields contradict each other or the members.
@@ -55,33 +63,34 @@ class Artifact:
             for name, data in arrays.items()
         }
         producer = f"mmfree-compiler {version('mmfree-compiler')}"
-        return cls(Manifest(producer=producer, members=table, **fields), arrays)
+        manifest = Manifest(producer=producer, members=table, **fields)
+        return cls(manifest, arrays, program=program)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write model.mmfree: under a temporary name first, so that `path` is never half a file.
+        """Write the artifact to `path`, completely or not at all.
 
-        Equal artifacts make equal bytes. Raises ArtifactError when it cannot be written.
+        Equal artifacts give equal bytes. Raises ArtifactError if `path` cannot be written.
         """
         manifest = self.manifest.model_dump_json(indent=1).encode()
         data = np.frombuffer(manifest, np.uint8)
         write_archive(Path(path), {MANIFEST: data, **self.members})
 
     def tensor(self, name: str) -> Array:
-        """Constant `name`, a view of weights.bin, its parts (loop iterations) first.
+        """Constant `name` as a view of weights.bin; the first axis is its parts (loop iterations).
 
-        Dense: (count, *shape), bfloat16 as its uint16 bits. Packed: (count, bytes a part) uint8.
-        Raises ArtifactError when there is none.
+        Dense: (count, *shape), bfloat16 as uint16 bits. Packed: (count, bytes per part) uint8.
+        Raises ArtifactError if there is no such constant.
         """
         return read_tensor(self.members[WEIGHTS], self._entry(name))
 
     def table(self, name: str) -> Table:
-        """Constant `name`, of layout "table", to read rows of. Raises ArtifactError without one."""
+        """Constant `name` of role "table", to read rows from. Raises ArtifactError if absent."""
         entry = self._entry(name)
         parts = read_tensor(self.members[WEIGHTS], entry).view(np.uint8)
         return Table(parts.reshape(entry.count, entry.shape[0], -1), self.copy)
 
     def copy(self, part: Bytes, out: Bytes) -> None:
-        """Copy `part`, a contiguous view of a member, to `out`, and have no page of it mapped.
+        """Copy `part`, a contiguous view of a member, to `out` without mapping its pages.
 
         Raises ArtifactError when the file cannot be read.
         """
@@ -100,10 +109,10 @@ class Artifact:
 def read_artifact(path: str | PathLike[str], verify: bool = False) -> Artifact:
     """Map model.mmfree; members are read-only views of the file, 64-byte aligned.
 
-    Structure, schema, sizes and offsets are always checked, and the SHA-256 of every member that is
-    parsed or executed. `verify` checks weights.bin too, for which it reads all of it: else weights
-    are read as they are used, and damage there changes numbers and nothing more. Raises
-    ArtifactError on any file that is not a whole, sound artifact.
+    Structure, schema, sizes and offsets are always checked, and the SHA-256 of every member except
+    weights.bin. `verify` checks weights.bin too, which reads all of it. Otherwise weights are read
+    on use, and damage in them changes numbers but nothing else. Raises ArtifactError if the file is
+    not a complete, valid artifact.
     """
     path = Path(path)
     archive = read_archive(path, crc={MANIFEST})
@@ -125,14 +134,17 @@ class _Version(BaseModel):
 def _parse_manifest(thing: str, text: bytes) -> Manifest:
     try:
         found = _Version.model_validate_json(text, strict=True).schema_version
-        if found > SCHEMA_VERSION:
+        if found != SCHEMA_VERSION:
             cause = f"has schema version {found}, this runtime reads {SCHEMA_VERSION}"
-            raise ArtifactError(thing, cause, "Upgrade mmfree-compiler")
+            hint = (
+                "Upgrade mmfree-compiler" if found > SCHEMA_VERSION else "Compile the model again"
+            )
+            raise ArtifactError(thing, cause, hint)
         return Manifest.model_validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or MANIFEST
-        cause = f"has a wrong manifest: {where}: {first['msg']}"[:400]
+        cause = f"has an invalid manifest: {where}: {first['msg']}"[:400]
         raise ArtifactError(thing, cause, _REMAKE) from error
 
 
@@ -143,7 +155,8 @@ def _check_members(thing: str, artifact: Artifact, verify: bool) -> None:
         raise ArtifactError(thing, f"manifest and members differ: {odd}", _REMAKE)
     for name, member in manifest.members.items():
         if members[name].size != member.size:
-            raise ArtifactError(thing, f"{name} has not the size that the manifest says", _REMAKE)
+            cause = f"{name} is {members[name].size} bytes, the manifest says {member.size}"
+            raise ArtifactError(thing, cause, _REMAKE)
         if name == WEIGHTS and not verify:
             continue
         if _sha256(members[name], artifact.copy) != member.sha256:
@@ -151,10 +164,10 @@ def _check_members(thing: str, artifact: Artifact, verify: bool) -> None:
 
 
 def _sha256(member: Bytes, copy: Copy) -> str:
-    """In hex, of pieces that are copied: mapped ones would all stay resident."""
-    digest, room = hashlib.sha256(), np.empty(min(_PIECE, member.size), np.uint8)
+    """The hash in hex. Hashes copies of pieces: mapped pages would all stay resident."""
+    digest, buffer = hashlib.sha256(), np.empty(min(_PIECE, member.size), np.uint8)
     for start in range(0, member.size, _PIECE):
         piece = member[start : start + _PIECE]
-        copy(piece, room[: piece.size])
-        digest.update(room[: piece.size].data)
+        copy(piece, buffer[: piece.size])
+        digest.update(buffer[: piece.size].data)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""A file whose bytes are mapped into memory, or copied out."""
+"""A file whose bytes can be mapped into memory or copied out."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Bytes = NDArray[np.uint8]
 class MappedFile:
     """A file mapped for reading, and kept open. Raises OSError.
 
-    `bytes` is the whole file, read-only (size,) uint8. Its pages become resident as they are used,
-    and neighbouring pages of the page cache with them, up to some MiB at once. `copy` maps nothing,
-    so it is better for small scattered reads. Both work after the file was renamed or removed.
+    `bytes` is the whole file, read-only (size,) uint8. Its pages become resident on use, together
+    with neighbouring pages in the page cache, up to a few MiB at once. `copy` maps nothing, so it
+    is better for small scattered reads. Both work after the file was renamed or removed.
     """
 
     def __init__(self, thing: str, descriptor: int) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mmfree_compiler.artifact.manifest import STORAGE, TensorEntry
-
-if TYPE_CHECKING:
-    from mmfree_compiler.program import Constant
+from mmfree_compiler.program import DENSE, Constant
 
 Array = NDArray[np.generic]
 Bytes = NDArray[np.uint8]
@@ -53,14 +51,15 @@ def pack_constants(constants: Iterable[Constant]) -> tuple[Bytes, dict[str, Tens
 
 
 def _lay_out(constants: Iterable[Constant]) -> tuple[dict[str, TensorEntry], int]:
-    """Where each constant lies in weights.bin, and the size of weights.bin in bytes."""
+    """The place of each constant in weights.bin, and the size of weights.bin in bytes."""
     table: dict[str, TensorEntry] = {}
     end = 0
     for constant in constants:
         entry = TensorEntry(
             dtype=constant.dtype,
             shape=constant.shape,
-            layout=constant.layout,
+            role=constant.role,
+            layout=constant.layout.name,
             offset=end,
             nbytes=sum(part.nbytes for part in constant.parts),
             count=len(constant.parts),
@@ -73,14 +72,14 @@ def _lay_out(constants: Iterable[Constant]) -> tuple[dict[str, TensorEntry], int
 def read_tensor(weights: Bytes, entry: TensorEntry) -> Array:
     """The view of `entry` in weights.bin: (count, *shape) when dense, else (count, bytes) uint8."""
     data = weights[entry.offset : entry.offset + entry.nbytes]
-    if entry.layout != "dense":
+    if entry.layout != DENSE.name:
         return data.reshape(entry.count, -1)
     return data.view(STORAGE[entry.dtype]).reshape(entry.count, *entry.shape)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A constant of layout "table": rows that are copied when token ids name them.
+    """A constant of role "table", whose rows are copied by token id.
 
     `parts` is a view of weights.bin, (count, rows, bytes per row) uint8.
     """

@@ -1,69 +1,67 @@
-"""The table of backends, each imported when first asked for: their compilers are extras."""
+"""The table of backends. Each is imported on first use; other packages can add their own.
+
+A package adds a backend with an entry point in the group "mmfree_compiler.backends", whose name is
+the kind of target. See docs/extending.md.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib import import_module
-from typing import Literal
+from importlib.metadata import EntryPoint, entry_points
+from typing import cast
 
-from mmfree_compiler.artifact import Artifact
-from mmfree_compiler.errors import ToolchainError
-from mmfree_compiler.program import Program
-from mmfree_compiler.runtime.launcher import Launcher
+from mmfree_compiler.backends.interface import Backend, Compiler
+from mmfree_compiler.errors import TargetError, ToolchainError
 from mmfree_compiler.target import Target
 
-Density = float | Literal["auto"]  # bits a packed weight
-
-
-@dataclass(frozen=True)
-class Details:
-    """What an artifact tells beside its program: see the fields of the same names in Manifest."""
-
-    model: Mapping[str, object]
-    quantization: Mapping[str, str]
-    passes: tuple[str, ...]
-    notes: tuple[tuple[str, str, str], ...]
-    tokenizer: bytes | None = None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A name of `layouts.LAYOUTS` (None: weights stay codes), and why it was chosen."""
-
-    layout: str | None
-    reason: str
-
-
-@dataclass(frozen=True)
-class Backend:
-    """One way to run a Program.
-
-    `lowered` are the ops it has a lowering for; `layout` chooses how ternary weights are packed,
-    and raises InputError when it cannot have the density. `emit` makes the artifact. `launcher` is
-    set when a program can only run in the process that compiled it: such an artifact is not saved.
-    """
-
-    name: str
-    lowered: frozenset[str]
-    layout: Callable[[Program, Target, Density], Choice]
-    emit: Callable[[Program, Target, Details], Artifact]
-    launcher: Callable[[Program], Launcher] | None = None
-
-
-_MODULES = {
-    "cpu": ("mmfree_compiler.backends.cpu", "mmfree-compiler[cpu]"),
-    "reference": ("mmfree_compiler.backends.reference", "mmfree-compiler[compile]"),
+# kind -> the package that defines its BACKEND
+BUILT_IN = {
+    "cpu": "mmfree_compiler.backends.cpu",
+    "reference": "mmfree_compiler.backends.reference",
 }
+GROUP = "mmfree_compiler.backends"
+
+
+def kinds() -> tuple[str, ...]:
+    """All kinds of target, the built-in ones first."""
+    return (*BUILT_IN, *sorted(_installed().keys() - BUILT_IN.keys()))
 
 
 def get(kind: str) -> Backend:
-    """The backend of a target's kind. Raises ToolchainError when its compiler is not installed."""
-    module, extra = _MODULES[kind]
+    """The backend of a kind of target.
+
+    Raises TargetError when there is none, ToolchainError when an installed one does not load.
+    """
+    if kind in BUILT_IN:
+        return cast(Backend, import_module(BUILT_IN[kind]).BACKEND)
+    installed = _installed()
+    if kind not in installed:
+        raise TargetError(f"target {kind!r}", "is unknown", f"Known: {', '.join(kinds())}")
     try:
-        backend: Backend = import_module(module).BACKEND
+        return cast(Backend, installed[kind].load())
+    except Exception as error:  # a third party's module may raise anything
+        hint = f"Upgrade or remove the package that declares {installed[kind].value}"
+        raise ToolchainError(f"target {kind!r}", f"does not load: {error}", hint) from error
+
+
+def of(target: str | Target) -> tuple[Backend, object]:
+    """A target's backend, and the Spec of its options. Raises TargetError."""
+    goal = Target.parse(target)
+    backend = get(goal.kind)
+    return backend, backend.parse(goal.options)
+
+
+def compiler(backend: Backend) -> Compiler:
+    """The half that compiles. Raises ToolchainError when its packages do not load."""
+    try:
+        return backend.compiler()
     except ImportError as error:
-        raise ToolchainError(
-            f"target {kind}", f"{error.name} is not installed", f"pip install '{extra}'"
-        ) from error
-    return backend
+        cause = f"its compiler does not load: {error}"
+        if isinstance(error, ModuleNotFoundError):
+            cause = f"compiling needs {error.name}, which is not installed"
+        hint = f"pip install '{backend.extra}'"
+        raise ToolchainError(f"target {backend.kind}", cause, hint) from error
+
+
+def _installed() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}

@@ -1,4 +1,4 @@
-"""`mmfree bench`: how fast a compiled model loads, reads and writes on this machine."""
+"""`mmfree bench`: measures how fast a compiled model loads, prefills and decodes."""
 
 from __future__ import annotations
 
@@ -22,24 +22,27 @@ if TYPE_CHECKING:
     from mmfree_compiler.runtime import Session
 
 FEWEST_RUNS = 5
-MOST_TOKENS = 1 << 20  # of a prompt: their ids lie in memory
+MOST_TOKENS = 1 << 20  # per prompt, whose ids are held in memory
 
 
 def bench(
     model: ArtifactPath,
     prompt_tokens: Annotated[
-        int, typer.Option(help="Tokens to read at once.", min=1, max=MOST_TOKENS)
+        int, typer.Option(help="Number of prompt tokens.", min=1, max=MOST_TOKENS)
     ] = 128,
-    new_tokens: Annotated[int, typer.Option(help="Tokens to write, one by one.", min=2)] = 64,
-    threads: Annotated[str, typer.Option(help="Thread counts to measure, such as 1,2.")] = "1",
-    repeat: Annotated[int, typer.Option(help="Runs after a warm-up.", min=FEWEST_RUNS)] = 5,
+    new_tokens: Annotated[int, typer.Option(help="Number of tokens to generate.", min=2)] = 64,
+    threads: Annotated[
+        str, typer.Option(help="Thread counts to measure, such as 1,2, if the target uses threads.")
+    ] = "1",
+    repeat: Annotated[
+        int, typer.Option(help="Number of runs, after one warm-up run.", min=FEWEST_RUNS)
+    ] = 5,
     json: Json = False,
 ) -> None:
-    """Measure load time, prefill and decode speed: medians of several runs, with their extremes."""
+    """Measure load time, prefill and decode speed: median, lowest and highest of several runs."""
     from mmfree_compiler.runtime import load
-    from mmfree_compiler.runtime.cpu_features import choose
 
-    counts = thread_counts(threads)
+    counts = thread_counts(threads) if _takes_threads(model) else [None]
     columns = (TextColumn("{task.description}"), BarColumn())
     with progress(*columns, quiet=json) as bar:
         task = bar.add_task("load", total=1 + len(counts) * (1 + repeat))
@@ -47,17 +50,17 @@ def bench(
         bar.advance(task)
         measured = []
         for count in counts:
-            bar.update(task, description=counted(count, "thread"))
+            bar.update(task, description=_label(count))
             session = load(model, count)
             runs = []
             for run in _runs(session, prompt_tokens, new_tokens, 1 + repeat):
                 runs.append(run)
                 bar.advance(task)
-            measured.append(_Figures.of(session, prompt_tokens, runs[1:]))
-    packed = packed_bytes(session)
+            measured.append(_Figures.of(session, count, prompt_tokens, runs[1:]))
+    packed = session.launcher.weight_bytes
     document = {
         "model": str(model),
-        "variant": choose(session.artifact.manifest.variants).name,
+        "build": session.launcher.build,
         "prompt_tokens": prompt_tokens,
         "new_tokens": new_tokens,
         "repeat": repeat,
@@ -66,43 +69,52 @@ def bench(
         "peak_rss_bytes": peak_rss(),
         "threads": [asdict(figures) for figures in measured],
     }
-    title = f"\n{counted(prompt_tokens, 'token')} of prompt, {new_tokens} new ones, {repeat} runs"
+    title = f"\n{counted(prompt_tokens, 'prompt token')}, {new_tokens} new tokens, {repeat} runs"
     emit(json, document, _overview(document, loading), _table(title, measured))
 
 
 def thread_counts(threads: str) -> list[int]:
-    """The numbers of "1,2". Raises InputError unless a session takes each."""
-    from mmfree_compiler.runtime.threads import MAX_THREADS, resolve_threads
+    """Parse "1,2". Raises InputError on a number of threads that a session does not accept."""
+    from mmfree_compiler.threads import MAX_THREADS, resolve_threads
 
     try:
         return [resolve_threads(int(count)) for count in threads.split(",")]
-    except ValueError:  # an InputError is one too
-        cause = f"no whole numbers from 1 to {MAX_THREADS}, separated by commas"
+    except ValueError:  # InputError is a ValueError
+        cause = f"not whole numbers from 1 to {MAX_THREADS}, separated by commas"
         raise InputError(f"threads {threads!r}", cause, "Write --threads 1,2") from None
 
 
+def _takes_threads(model: Path) -> bool:
+    from mmfree_compiler import backends
+    from mmfree_compiler.artifact import read_artifact
+    from mmfree_compiler.target import Target
+
+    target = Target.parse(read_artifact(model).manifest.target)
+    return "threads" in backends.get(target.kind).options
+
+
 def _load_seconds(model: Path, repeat: int) -> Spread:
-    """Loading; after the first time the file is in the page cache."""
+    """Seconds to load the model. The first load is not counted: it fills the page cache."""
     from mmfree_compiler.runtime import load
 
     seconds = []
     for _ in range(1 + repeat):
         started = time.perf_counter()
-        load(model, 1)
+        load(model)
         seconds.append(time.perf_counter() - started)
     return Spread.of(seconds[1:])
 
 
 @dataclass(frozen=True)
 class _Run:
-    """Seconds until the first token, and seconds a token from then on."""
+    """Seconds until the first token, and seconds per token after it."""
 
     prefill: float
     step: float
 
 
 def _runs(session: Session, prompt: int, new: int, count: int) -> Iterator[_Run]:
-    """Generate greedily from a fixed prompt, as users do: sampling and text are in the figures."""
+    """Generate greedily from a fixed prompt. The times include sampling and detokenizing."""
     import numpy as np
 
     ids = np.random.default_rng(0).integers(session.language_model.vocab_size, size=prompt)
@@ -116,29 +128,21 @@ def _runs(session: Session, prompt: int, new: int, count: int) -> Iterator[_Run]
         yield _Run(first - started, (time.perf_counter() - first) / (new - 1))
 
 
-def packed_bytes(session: Session) -> int:
-    """Bytes of packed ternary weights: what a decode step reads."""
-    from mmfree_compiler.layouts import LAYOUTS
-
-    tensors = session.artifact.manifest.tensors.values()
-    return sum(tensor.nbytes for tensor in tensors if tensor.layout in LAYOUTS)
-
-
 @dataclass(frozen=True)
 class _Figures:
-    """What was measured with so many threads."""
+    """The measurements with one number of threads; None if the target does not take any."""
 
-    threads: int
+    threads: int | None
     prefill_tokens_per_second: Spread
     decode_tokens_per_second: Spread
     milliseconds_per_token: Spread
     gigabytes_per_second: Spread
 
     @classmethod
-    def of(cls, session: Session, prompt: int, runs: list[_Run]) -> _Figures:
-        packed = packed_bytes(session)
+    def of(cls, session: Session, threads: int | None, prompt: int, runs: list[_Run]) -> _Figures:
+        packed = session.launcher.weight_bytes
         return cls(
-            session.threads,
+            threads,
             Spread.of([prompt / run.prefill for run in runs]),
             Spread.of([1 / run.step for run in runs]),
             Spread.of([1e3 * run.step for run in runs]),
@@ -149,7 +153,7 @@ class _Figures:
 def _overview(document: dict[str, Any], loading: Spread) -> Table:
     return facts(
         (
-            ("variant", document["variant"]),
+            ("build", document["build"]),
             ("load", f"{1e3 * loading.median:.1f} ms"),
             ("packed weights", size(document["packed_weight_bytes"])),
             ("peak memory", size(document["peak_rss_bytes"])),
@@ -160,7 +164,7 @@ def _overview(document: dict[str, Any], loading: Spread) -> Table:
 MEASURES = {
     "prefill_tokens_per_second": "prefill tokens/s",
     "decode_tokens_per_second": "decode tokens/s",
-    "milliseconds_per_token": "ms a token",
+    "milliseconds_per_token": "ms per token",
     "gigabytes_per_second": "GB/s of weights",
 }
 
@@ -171,5 +175,13 @@ def _table(title: str, measured: list[_Figures]) -> Table:
         for field, label in MEASURES.items():
             spread = getattr(figures, field)
             numbers = (f"{x:,.3f}" for x in (spread.median, spread.low, spread.high))
-            rows.append((f"{label}, {counted(figures.threads, 'thread')}", *numbers))
+            rows.append((_row(label, figures.threads), *numbers))
     return grid(title, ("", "median", "lowest", "highest"), rows)
+
+
+def _label(threads: int | None) -> str:
+    return "measure" if threads is None else counted(threads, "thread")
+
+
+def _row(label: str, threads: int | None) -> str:
+    return label if threads is None else f"{label}, {counted(threads, 'thread')}"

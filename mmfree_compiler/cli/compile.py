@@ -1,4 +1,4 @@
-"""`mmfree compile`: a checkpoint becomes model.mmfree."""
+"""`mmfree compile`: compiles a checkpoint to one file, model.mmfree."""
 
 from __future__ import annotations
 
@@ -13,38 +13,50 @@ from mmfree_compiler.cli.measure import peak_rss
 from mmfree_compiler.cli.options import CheckpointPath, Json
 from mmfree_compiler.cli.output import emit, facts, progress, size
 from mmfree_compiler.errors import InputError
-from mmfree_compiler.target import Target
+from mmfree_compiler.target import DEFAULT_TARGET, Target
 
 if TYPE_CHECKING:
     from mmfree_compiler.artifact import Manifest
-    from mmfree_compiler.backends import Density
+    from mmfree_compiler.checking import Check
 
-STAGES = ("load", "trace", "passes", "codegen", "save")
+STAGES = ("load", "check", "trace", "passes", "codegen", "save")
+# What a passes.Observer is called with -> the stage that begins; all else are passes.
+_BEGIN = {"check": "check", "trace": "trace", "emit": "codegen"}
 
 
 def compile_checkpoint(
     checkpoint: CheckpointPath,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The model.mmfree to write.")],
-    target: Annotated[str, typer.Option(help="cpu, or cpu:VARIANT,... (see doctor).")] = "cpu",
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="File to write, such as model.mmfree.")
+    ],
+    target: Annotated[
+        str,
+        typer.Option(
+            help="Target to compile for: KIND or KIND:OPTION,...; `mmfree doctor` lists them."
+        ),
+    ] = DEFAULT_TARGET,
     check: Annotated[
-        bool, typer.Option("--check", help="Compare every pass's graph with the one before.")
-    ] = False,
-    density: Annotated[str, typer.Option(help="Bits a ternary weight: 1.6, 2, or auto.")] = "auto",
+        str,
+        typer.Option(
+            help="Compare with the checkpoint: module (at the end), passes (after every pass) "
+            "or none."
+        ),
+    ] = "module",
     json: Json = False,
 ) -> None:
     """Compile a checkpoint folder to one file that runs without torch and without a compiler."""
     from mmfree_compiler.artifact import check_writable
 
-    goal, bits = Target.parse(target), _density(density)
-    check_writable(output)  # better now than after a minute of work
+    goal, checked = Target.parse(target), _check(check)
+    check_writable(output)  # fail now, not after a minute of work
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with progress(*columns, TimeElapsedColumn(), quiet=json) as bar:
         stages = _Stages(bar)
-        manifest = _compile(checkpoint, output, goal, check, bits, stages)
+        manifest = _compile(checkpoint, output, goal, checked, stages)
     document = {
         "artifact": str(output),
-        "target": str(goal),
-        "variants": [variant.name for variant in manifest.variants],
+        "target": manifest.target,
+        "builds": [build.name for build in manifest.builds],
         "checkpoint_bytes": sum(f.stat().st_size for f in checkpoint.glob("model*.safetensors")),
         "artifact_bytes": output.stat().st_size,
         "seconds": stages.seconds,
@@ -53,31 +65,25 @@ def compile_checkpoint(
     emit(json, document, facts(_rows(document)))
 
 
-def _density(text: str) -> Density:
-    if text == "auto":
-        return "auto"
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"density {text!r}", "no number", "Known: auto, 1.6, 2") from None
+def _check(text: str) -> Check:
+    known: dict[str, Check] = {"module": "module", "passes": "passes", "none": False}
+    if text not in known:
+        raise InputError(f"check {text!r}", "is unknown", f"Known: {', '.join(known)}")
+    return known[text]
 
 
 def _compile(
     checkpoint: Path,
     output: Path,
     target: Target,
-    check: bool,
-    density: Density,
+    check: Check,
     stages: _Stages,
 ) -> Manifest:
     from mmfree_compiler import compiler, models
 
     compiler.check_savable(target)
     model = models.load_checkpoint(checkpoint)
-    stages.enter("trace")
-    compiled = compiler.compile(
-        model, target, check=check, observers=(stages.observe,), density=density
-    )
+    compiled = compiler.compile(model, target, check=check, observers=(stages.observe,))
     stages.enter("save")
     compiled.save(output)
     stages.enter(None)
@@ -85,7 +91,7 @@ def _compile(
 
 
 class _Stages:
-    """Shows the stage at work on the progress display and measures the `seconds` of each."""
+    """Shows the current stage on the progress display, and measures the `seconds` of each stage."""
 
     def __init__(self, bar: Progress) -> None:
         self.seconds: dict[str, float] = {}
@@ -94,7 +100,7 @@ class _Stages:
         self._since = time.perf_counter()
 
     def enter(self, stage: str | None) -> None:
-        """End the stage at work; `stage` begins."""
+        """End the current stage, and begin `stage`."""
         now = time.perf_counter()
         if self._stage is not None:
             self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + now - self._since
@@ -102,18 +108,18 @@ class _Stages:
         self._bar.update(self._task, completed=len(self.seconds), description=stage or "done")
 
     def observe(self, name: str, subject: object, seconds: float) -> None:  # noqa: ARG002
-        """A passes.Observer: code generation follows the last pass, which plans the memory."""
-        self.enter("codegen" if name == "plan_memory" else "passes")
+        """A passes.Observer."""
+        self.enter(_BEGIN.get(name, "passes"))
 
 
 def _rows(document: dict[str, Any]) -> list[tuple[str, str]]:
     before, after = document["checkpoint_bytes"], document["artifact_bytes"]
     seconds = document["seconds"]
-    stages = ", ".join(f"{stage} {seconds[stage]:.1f}" for stage in STAGES)
+    stages = ", ".join(f"{stage} {seconds.get(stage, 0):.1f}" for stage in STAGES)
     return [
         ("artifact", document["artifact"]),
         ("target", document["target"]),
-        ("variants", ", ".join(document["variants"])),
+        ("builds", ", ".join(document["builds"])),
         ("size", f"{size(after)} from a checkpoint of {size(before)}"),
         ("seconds", f"{sum(seconds.values()):.1f} ({stages})"),
         ("peak memory", size(document["peak_rss_bytes"])),

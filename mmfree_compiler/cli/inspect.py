@@ -1,4 +1,4 @@
-"""`mmfree inspect`: what a model.mmfree holds, without running it."""
+"""`mmfree inspect`: shows the contents of a compiled model without running it."""
 
 from __future__ import annotations
 
@@ -9,62 +9,63 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from mmfree_compiler.artifact import TOKENIZER as TOKENIZER_MEMBER
 from mmfree_compiler.cli.options import ArtifactPath, Json
 from mmfree_compiler.cli.output import emit, facts, grid, size
-from mmfree_compiler.errors import TargetError
 
 if TYPE_CHECKING:
     from mmfree_compiler.artifact import Artifact, Manifest, TensorEntry
 
 TERNARY, EMBEDDING, VECTORS = "packed ternary", "embedding", "norms, scales, biases"
-KERNELS, TOKENIZER, REST = "kernels", "tokenizer", "manifest, alignment"
+CODE, TOKENIZER, REST = "code", "tokenizer", "manifest, alignment"
 
 
 def inspect(
     model: ArtifactPath,
     notes: Annotated[
-        bool, typer.Option("--notes", help="What each pass did, node by node.")
+        bool, typer.Option("--notes", help="Also show what each pass did, node by node.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show what a compiled model holds: target, variants, sizes, passes, memory."""
+    """Show the contents of a compiled model: target, builds, passes, sizes, memory use."""
     from mmfree_compiler.artifact import read_artifact
 
     artifact = read_artifact(model, verify=True)
-    # Reading it raised unless every hash was right.
+    # read_artifact raises an error if a hash is wrong.
     document = {"verified": True} | describe(artifact, model.stat().st_size)
     listed = artifact.manifest.notes if notes else ()
     if notes:
         document["notes"] = listed
     tables = [_overview(document), _memory(document)]
-    tables += [grid("Notes", ("pass", "node", "what"), listed)] if notes else []
+    tables += [grid("Notes", ("pass", "node", "note"), listed)] if notes else []
     emit(json, document, *tables)
 
 
 def describe(artifact: Artifact, file_size: int) -> dict[str, Any]:
     """The facts of an artifact whose file has `file_size` bytes, ready for JSON."""
+    from mmfree_compiler import backends
+    from mmfree_compiler.target import Target
+
     manifest = artifact.manifest
-    ternary, others = _elements(manifest, True), _elements(manifest, False)
+    backend = backends.get(Target.parse(manifest.target).kind)
+    ternary, others = _elements(_ternary(manifest)), _elements(_others(manifest))
     parameters = ternary + others - _tied(manifest)
-    by_kind = _bytes_by_kind(artifact, file_size)
     return {
         "producer": manifest.producer,
         "target": manifest.target,
         "kind": manifest.kind,
-        "variants": [variant.name for variant in manifest.variants],
-        "variant_here": _variant_here(manifest),
-        "calling_conventions": sorted({variant.abi for variant in manifest.variants}),
-        "tuning": {variant.name: variant.tuning for variant in manifest.variants},
+        "fingerprint": manifest.fingerprint,
+        "arithmetic": manifest.arithmetic,
+        "builds": [build.model_dump() for build in manifest.builds],
+        "about": dict(backend.describe(artifact)),
         "layers": manifest.model.get("num_hidden_layers")
         or max((tensor.count for tensor in manifest.tensors.values()), default=0),
         "parameters": parameters,
         "ternary_parameters": ternary,
-        "bytes": by_kind,
+        "bytes": _bytes_by_kind(artifact, file_size),
         "file_bytes": file_size,
-        "bits_per_ternary_weight": 8 * by_kind[TERNARY] / ternary if ternary else None,
-        "bits_per_parameter": 8 * artifact.members["weights.bin"].size / max(parameters, 1),
-        "state_bytes_per_sequence": 4 * manifest.state_width,
-        "weights_bytes": artifact.members["weights.bin"].size,
+        "weights_bytes": _read_bytes(manifest),
+        "state_bytes_per_sequence": 4 * sum(math.prod(s.shape) * s.count for s in manifest.states),
         "fp16_bytes": 2 * parameters,
         "fp32_bytes": 4 * parameters,
         "passes": manifest.passes,
@@ -73,96 +74,75 @@ def describe(artifact: Artifact, file_size: int) -> dict[str, Any]:
     }
 
 
-def _is_ternary(tensor: TensorEntry) -> bool:
-    from mmfree_compiler.layouts import LAYOUTS
+def _ternary(manifest: Manifest) -> list[TensorEntry]:
+    """The ternary weights, in the layout that takes the fewest bytes where there are several."""
+    tensors = [tensor for tensor in manifest.tensors.values() if tensor.role == "ternary"]
+    layouts: dict[str, list[TensorEntry]] = {}
+    for tensor in tensors:
+        layouts.setdefault(tensor.layout, []).append(tensor)
+    return min(layouts.values(), key=lambda listed: sum(t.nbytes for t in listed), default=[])
 
-    return tensor.layout in LAYOUTS
+
+def _others(manifest: Manifest) -> list[TensorEntry]:
+    return [tensor for tensor in manifest.tensors.values() if tensor.role != "ternary"]
 
 
-def _elements(manifest: Manifest, ternary: bool) -> int:
-    """Parameters among the tensors; scales, one number a tensor, are none."""
-    tensors = (t for t in manifest.tensors.values() if _is_ternary(t) == ternary)
-    return sum(math.prod(t.shape) * t.count for t in tensors if math.prod(t.shape) > 1)
+def _elements(tensors: list[TensorEntry]) -> int:
+    """Parameters among the tensors; scales, one number per tensor, are not counted."""
+    return sum(tensor.elements for tensor in tensors if tensor.elements > tensor.count)
+
+
+def _read_bytes(manifest: Manifest) -> int:
+    """Bytes of all constants, each in one layout."""
+    return sum(tensor.nbytes for tensor in (*_ternary(manifest), *_others(manifest)))
 
 
 def _tied(manifest: Manifest) -> int:
-    """Elements that are stored twice: a tied head is the embedding, and packed besides."""
+    """Elements that are stored twice: a tied head is stored as the embedding and packed."""
     if not manifest.model.get("tie_word_embeddings"):
         return 0
     return math.prod(int(str(manifest.model[key])) for key in ("vocab_size", "hidden_size"))
 
 
+# role of a tensor -> the kind of its bytes
+_KINDS = {"ternary": TERNARY, "table": EMBEDDING, "taps": VECTORS, "row": VECTORS}
+
+
 def _bytes_by_kind(artifact: Artifact, file_size: int) -> dict[str, int]:
     manifest = artifact.manifest
-    found = Counter({TERNARY: 0, EMBEDDING: 0, VECTORS: 0, KERNELS: 0, TOKENIZER: 0})
+    found = Counter({TERNARY: 0, EMBEDDING: 0, VECTORS: 0, CODE: 0, TOKENIZER: 0})
     for tensor in manifest.tensors.values():
-        found[_tensor_kind(tensor)] += tensor.nbytes
+        found[_KINDS[tensor.role]] += tensor.nbytes
+    code = {name for build in manifest.builds for name in build.members.values()}
     for name, member in manifest.members.items():
-        if name.startswith("kernels/"):
-            found[KERNELS] += member.size
-        elif name == "tokenizer.json":
+        if name in code:
+            found[CODE] += member.size
+        elif name == TOKENIZER_MEMBER:
             found[TOKENIZER] += member.size
     return {**found, REST: file_size - found.total()}
 
 
-def _tensor_kind(tensor: TensorEntry) -> str:
-    from mmfree_compiler.program import TABLE
-
-    if _is_ternary(tensor):
-        return TERNARY
-    return EMBEDDING if tensor.layout == TABLE else VECTORS
-
-
-def _variant_here(manifest: Manifest) -> str | None:
-    """The variant that this runtime runs on this machine."""
-    from mmfree_compiler.runtime.cpu import ABI
-    from mmfree_compiler.runtime.cpu_features import choose
-
-    try:
-        variant = choose(manifest.variants)
-    except TargetError:
-        return None
-    return variant.name if variant.abi == ABI else None
-
-
 def _overview(found: dict[str, Any]) -> Table:
-    per_weight = found["bits_per_ternary_weight"]
     rows = (
         ("producer", found["producer"]),
-        ("hashes", "every member's SHA-256 is right"),
+        ("hashes", "the SHA-256 of every member matches"),
         ("target", found["target"]),
-        ("variants", ", ".join(found["variants"])),
-        ("runs here with", _here(found)),
+        *found["about"].items(),
         ("layers", str(found["layers"])),
         ("parameters", f"{found['parameters']:,} ({found['ternary_parameters']:,} ternary)"),
-        ("bits a ternary weight", f"{per_weight:.2f}" if per_weight else "none"),
-        ("bits a parameter", f"{found['bits_per_parameter']:.2f}"),
-        ("state a sequence", size(found["state_bytes_per_sequence"])),
+        ("state per sequence", size(found["state_bytes_per_sequence"])),
         ("passes", " → ".join(found["passes"])),
     )
     return facts(rows)
 
 
-def _here(found: dict[str, Any]) -> str:
-    from mmfree_compiler.runtime.cpu import ABI
-
-    name, conventions = found["variant_here"], found["calling_conventions"]
-    if conventions and ABI not in conventions:
-        listed = ", ".join(map(str, conventions))
-        return f"none of them: calling convention {listed}, this runtime knows {ABI}"
-    if name is None:
-        return "none of them"
-    settings = ", ".join(f"{key} {value}" for key, value in found["tuning"][name].items())
-    return f"{name} ({settings})" if settings else name
-
-
 def _memory(found: dict[str, Any]) -> Table:
     weights = found["weights_bytes"]
     parts = [(kind, size(nbytes)) for kind, nbytes in found["bytes"].items()]
-    rivals = [
+    others = [
         (f"weights in {name}", f"{size(nbytes)}, {nbytes / weights:.1f} times as much")
         for name, nbytes in (("fp16", found["fp16_bytes"]), ("fp32", found["fp32_bytes"]))
         if weights
     ]
-    rows = [*parts, ("file", size(found["file_bytes"])), ("weights here", size(weights)), *rivals]
+    rows = [*parts, ("file", size(found["file_bytes"])), ("weights read", size(weights)), *others]
     return facts(rows, "\nBytes")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 
 def peak_rss() -> int:
-    """The largest resident memory of this process so far, in bytes, with mapped files.
+    """The peak resident memory of this process in bytes, including mapped files.
 
-    Linux's VmHWM where it can be read: ru_maxrss also counts the parent's memory at the fork.
+    Reads Linux's VmHWM if possible: ru_maxrss also counts the parent's memory at the fork.
     """
     try:
         for line in Path("/proc/self/status").read_text().splitlines():

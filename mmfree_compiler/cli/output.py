@@ -1,4 +1,4 @@
-"""What commands print: one JSON document or tables on stdout, errors and progress on stderr."""
+"""Output of commands: one JSON document or tables on stdout, errors and progress on stderr."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def run(
         float, typer.Option(help="Sample from the likeliest tokens of total probability P.")
     ] = 1.0,
     repetition_penalty: Annotated[
-        float, typer.Option(help="Penalty for tokens seen before; 1 is no penalty.")
+        float, typer.Option(help="Penalty for tokens seen before; 1 disables it.")
     ] = 1.0,
     seed: Annotated[
         int | None,

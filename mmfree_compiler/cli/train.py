@@ -55,7 +55,7 @@ def train(
     import torch
 
     from mmfree_compiler.models import training
-    from mmfree_compiler.runtime.threads import resolve_threads
+    from mmfree_compiler.threads import resolve_threads
 
     torch.set_num_threads(resolve_threads(threads))
     config = training.TrainConfig(

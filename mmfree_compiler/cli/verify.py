@@ -80,7 +80,7 @@ def _tokens(session: Session, text: bytes) -> NDArray[np.int64]:
         return session.encode(text.decode(errors="replace"))
     if session.language_model.vocab_size < BYTES:
         size = session.language_model.vocab_size
-        cause = f"has no tokenizer, and too few ids for bytes ({size})"
+        cause = f"has no tokenizer, and its {size} ids are too few for bytes"
         raise InputError("artifact", cause, "Compile a checkpoint that has a tokenizer.json")
     return session.encode(np.frombuffer(text, np.uint8))
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from mmfree_compiler.ops.spelling import Builder, Operand, Rule
-from mmfree_compiler.ops.table import KINDS, OPS, ROLES, Kind, Op, Parameter, Role, StateRule
+from mmfree_compiler.ops.table import KINDS, OPS, ROLES, Kind, Op, Parameter, StateRule
 
 __all__ = [
     "KINDS",
@@ -23,7 +23,6 @@ __all__ = [
     "Op",
     "Operand",
     "Parameter",
-    "Role",
     "Rule",
     "StateRule",
 ]

@@ -1,4 +1,4 @@
-"""Compound `bit_linear`: a BitLinear layer's product, before `ternarize` takes it apart."""
+"""Compound `bit_linear`: a BitLinear layer's product, which `ternarize` splits."""
 
 from __future__ import annotations
 

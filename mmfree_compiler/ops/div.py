@@ -11,7 +11,7 @@ from mmfree_compiler.ops.spelling import Builder, Operand, aten
 
 
 def _div(build: Builder, x: Operand, y: Operand) -> Node | None:
-    """A constant over a row is `1/y * x`: ops take constants second only."""
+    """A constant over a row becomes `1/y * x`: ops take a constant as second operand only."""
     return build("mul", build("reciprocal", y), x) if build.is_constant(x) else build("div", x, y)
 
 

@@ -9,5 +9,5 @@ from mmfree_compiler.ops.register import op
 
 @op("pointwise")
 def identity(x: Tensor) -> Tensor:
-    """`x` in fp32, in memory of its own."""
+    """A copy of `x` in fp32."""
     return x.float().clone()

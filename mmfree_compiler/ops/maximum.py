@@ -11,7 +11,7 @@ from mmfree_compiler.ops.spelling import Builder, Operand, aten, commutative
 
 
 def _clamp(build: Builder, x: Node, low: Operand = None, high: Operand = None) -> Node | None:
-    """`min(max(x, low), high)`; a bound that is None is absent."""
+    """`min(max(x, low), high)`; None means no bound."""
     above = x if low is None else build("maximum", x, low)
     return above if high is None else build("minimum", above, high)
 

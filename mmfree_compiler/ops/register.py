@@ -1,4 +1,4 @@
-"""How an op enters the table: a decorator of its reference, and the checks that it makes."""
+"""Registering ops: the decorator of an op's reference, and its checks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.ops.spelling import Spellings
-from mmfree_compiler.ops.table import KINDS, OPS, ROLES, Kind, Op, Role, StateRule
+from mmfree_compiler.ops.table import KINDS, OPS, ROLES, Kind, Op, StateRule
+from mmfree_compiler.program import Role
 
 Reference = TypeVar("Reference", bound=Callable[..., Any])
 
@@ -38,8 +39,8 @@ def op(
 ) -> Callable[[Reference], Reference]:
     """Register the decorated reference as `mmfree::<its name>`; `fake` is its shape rule.
 
-    `roles`, `state` and `aten` are the fields of `Op`. Raises InputError when the table cannot take
-    the op: `_problems` lists the causes.
+    `roles`, `state` and `aten` are the fields of `Op`. Raises InputError on a wrong declaration;
+    `_problems` lists the causes.
     """
 
     def register(reference: Reference) -> Reference:
@@ -55,15 +56,15 @@ def op(
 
 
 def _problems(new: Op) -> Iterator[tuple[str, str]]:
-    """What is wrong with a declaration, as causes and hints."""
+    """The problems of a declaration, as causes and hints."""
     if new.name in OPS:
-        yield "is declared already", "Give the function another name"
+        yield "is already declared", "Give the function another name"
     if new.kind not in KINDS:
         yield f"{new.kind!r} is not a kind", f"Known: {', '.join(KINDS)}"
     if new.kind == "scan" and new.state is None:
-        yield "a scan without a state rule", "Pass state=StateRule(shape, after)"
+        yield "is a scan without a state rule", "Pass state=StateRule(shape, after)"
     if new.kind != "scan" and new.state is not None:
-        yield f"a {new.kind} op with a state rule", "Only a scan has a state"
+        yield f"is a {new.kind} op with a state rule", "Only a scan has a state"
     parameters = inspect.signature(new.reference).parameters
     for parameter, role in new.roles.items():
         if parameter not in parameters:
@@ -72,4 +73,4 @@ def _problems(new: Op) -> Iterator[tuple[str, str]]:
             yield f"{role!r} is not a role", f"Known: {', '.join(ROLES)}"
     claimed = {overload: other.name for other in OPS.values() for overload in other.aten}
     for overload in new.aten.keys() & claimed:
-        yield f"{overload} is a spelling of {claimed[overload]}", "Name it in one op's file"
+        yield f"{overload} is a spelling of {claimed[overload]} too", "Name it in one op's file"

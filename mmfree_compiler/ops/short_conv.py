@@ -39,7 +39,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Differentiates the reference itself, run again."""
+    """Runs the reference again and differentiates it."""
     operands: list[Any] = [
         None if t is None else t.detach().requires_grad_() for t in ctx.saved_tensors
     ]

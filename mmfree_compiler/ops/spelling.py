@@ -1,8 +1,8 @@
-"""How an op file names the ATen calls that become its op: overload -> rule.
+"""Declaring the ATen calls that become an op: overload -> rule.
 
     @op("pointwise", aten={aten.tanh.default: direct})
 
-A rule makes calls of the op table that compute what the ATen call computes.
+A rule makes calls of ops in the table that together compute the same as the ATen call.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Builder(Protocol):
         """
 
     def is_constant(self, x: Operand) -> bool:
-        """Whether x is known at compile time: a number, or made of parameters alone."""
+        """Whether x is known at compile time: a number, or computed from parameters alone."""
 
 
 # Called with a builder and the arguments of the ATen call; None leaves that call as it is.
@@ -42,10 +42,10 @@ Spellings = Mapping[Any, Rule]  # by OpOverload
 
 
 def direct(build: Builder, *operands: Operand) -> Node | None:
-    """The ATen call's operands are the op's."""
+    """Call the op with the operands of the ATen call."""
     return build(build.op, *operands)
 
 
 def commutative(build: Builder, x: Operand, y: Operand) -> Node | None:
-    """The op gives the same result for (y, x): a constant goes second, where ops take one."""
+    """For ops that are the same on (y, x): a constant becomes the second operand."""
     return build(build.op, y, x) if build.is_constant(x) else build(build.op, x, y)

@@ -11,7 +11,7 @@ from mmfree_compiler.ops.spelling import Builder, Operand, aten
 
 
 def _sub(build: Builder, x: Operand, y: Operand) -> Node | None:
-    """A constant minus a row is `-y + x`: ops take constants second only."""
+    """A constant minus a row becomes `-y + x`: ops take a constant as second operand only."""
     return build("add", build("neg", y), x) if build.is_constant(x) else build("sub", x, y)
 
 

@@ -1,4 +1,4 @@
-"""The table of ops, and what a row of it says: kind, operand roles, state rule, spellings."""
+"""The table of ops. A row has an op's kind, operand roles, state rule and spellings."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmfree_compiler.ops.spelling import Spellings
+from mmfree_compiler.program import Role
 
 # How an op constrains a schedule:
 #   pointwise  column n of the output needs column n of the operands, of the same token
@@ -22,12 +23,6 @@ from mmfree_compiler.ops.spelling import Spellings
 Kind = Literal["pointwise", "scan", "row", "linear", "gather", "compound"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-# What a constant operand holds:
-#   row      one row, or one number for every column
-#   ternary  (N, K) codes of a ternary weight
-#   table    (V, D), rows named by ids
-#   taps     (D, k) of a depthwise convolution
-Role = Literal["row", "ternary", "table", "taps"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 Form = Literal["tensor", "tensors", "scalar"]  # "tensors" is a list of them
@@ -50,12 +45,12 @@ class Parameter:
 
 @dataclass(frozen=True)
 class StateRule:
-    """What a scan carries from one call to the next. Its state is its last parameter.
+    """The state that a scan carries from one call to the next; it is the scan's last parameter.
 
-    `shape`: the shape of each argument (None for one that is absent) -> the state's, per sequence.
-    Of rows, only the last dimension counts.
-    `after`: the output, then each argument, the state before the call last -> the state after it.
-    Both states have a leading batch dimension; a sequence begins with zeros.
+    `shape` maps the shape of each argument (None if absent) to the shape of the state of one
+    sequence; only the last dimension of rows counts. `after` maps the output and all arguments, of
+    which the last is the state before the call, to the state after the call. Both states have a
+    leading batch dimension; a sequence starts with zeros.
     """
 
     shape: Callable[..., tuple[int, ...]]
@@ -92,7 +87,7 @@ class Op:
         return self.roles.get(parameter, "row")
 
     def roles_of(self, inputs: Sequence[T]) -> list[tuple[T, Role]]:
-        """Each input of a Program's Node with its role; a list's items follow each other."""
+        """Each input of a Program's Node with its role; the items of a list are consecutive."""
         tensors = [p for p in self.parameters if p.form != "scalar"]
         items = len(inputs) - len(tensors) + 1  # no op has more than one list
         count = {"tensor": 1, "tensors": items}

@@ -1,4 +1,4 @@
-"""The compiler's pipeline: one pass a file, the order in a tuple."""
+"""The compiler's pipeline: one pass per file, the order in two tuples."""
 
 from __future__ import annotations
 
@@ -16,9 +16,16 @@ from mmfree_compiler.passes.fuse_norm_quant import FuseNormQuant
 from mmfree_compiler.passes.group_stages import GroupStages
 from mmfree_compiler.passes.lower import lower
 from mmfree_compiler.passes.lower_pointwise import LowerPointwise
-from mmfree_compiler.passes.pack_weights import PackWeights
-from mmfree_compiler.passes.pipeline import NumericCheck, Observer, Pass, run
-from mmfree_compiler.passes.plan_memory import PlanMemory
+from mmfree_compiler.passes.pipeline import (
+    NumericCheck,
+    Observer,
+    Pass,
+    Tolerance,
+    compare,
+    relative_error,
+    run,
+    tell,
+)
 from mmfree_compiler.passes.roll_layers import RollLayers
 from mmfree_compiler.passes.split_linear import SplitLinear
 from mmfree_compiler.passes.ternarize import Ternarize
@@ -39,13 +46,8 @@ GRAPH: tuple[Pass[GraphModule], ...] = (
     LowerPointwise(),
 )
 
-# The Program that `lower` makes of that graph -> stages, loops, packed constants, planned scratch.
+# The Program that `lower` makes of that graph -> stages and loops; the passes of a backend follow.
 PROGRAM: tuple[Pass[Program], ...] = (GroupStages(), RollLayers())
-
-
-def program_passes(layout: str | None) -> tuple[Pass[Program], ...]:
-    """PROGRAM, and the packing for a target that wants ternary weights in `layout`."""
-    return PROGRAM if layout is None else (*PROGRAM, PackWeights(layout), PlanMemory())
 
 
 __all__ = [
@@ -55,9 +57,12 @@ __all__ = [
     "NumericCheck",
     "Observer",
     "Pass",
+    "Tolerance",
     "check_supported",
+    "compare",
     "left_over",
     "lower",
-    "program_passes",
+    "relative_error",
     "run",
+    "tell",
 ]

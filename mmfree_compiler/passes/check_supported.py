@@ -1,4 +1,4 @@
-"""Which nodes a target cannot run, all at once, each with its source line."""
+"""Finding all nodes that a target cannot run, each with its source line."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mmfree_compiler.passes.pattern import aten
 from mmfree_compiler.passes.rewrite import is_fp32
 from mmfree_compiler.wording import counted
 
-# They may change leading dimensions only: the rows, one per token, stay as they are and in order.
+# These may change leading dimensions only: the rows, one per token, keep their values and order.
 VIEWS = {
     aten.reshape.default,
     aten.squeeze.dim,
     aten.unsqueeze.default,
     aten.view.default,
 }
-# No target has compound ops: passes take them apart.
+# No target has compound ops: passes split them.
 _NAMES = {op.overload: op.name for op in OPS.values() if op.kind != "compound"}
 
 

@@ -36,9 +36,9 @@ class Match:
 
 @dataclass(frozen=True)
 class DetectBitLinear:
-    """Walk back from every product; what is per-token int8 (numerics 5) becomes one op.
+    """Replace each product of per-token int8 rows (numerics 5) with a constant weight by one op.
 
-    The weight stays the graph's own constant expression. A product that does not match keeps the
+    The weight stays the graph's own constant expression. A product that does not match has the
     reason in its `meta["reason"]`.
     """
 
@@ -74,7 +74,7 @@ def _match(gm: GraphModule, node: Node, constants: set[Node]) -> Match | None:
 def _matched(
     gm: GraphModule, product: Product, region: Region, proof: Proof, constants: set[Node]
 ) -> Match | None:
-    """The match of a proven region, with all that follows its product; None unless it is fp32."""
+    """The match of a proven region and of the ops after its product; None unless it is fp32."""
     product, scale = with_constant_factors(gm, product, constants)
     product = with_bias(product, constants)
     if not is_fp32(product.out) or not is_fp32(region.source):
@@ -83,7 +83,7 @@ def _matched(
 
 
 def _rewrite(match: Match, source: Node) -> Node:
-    """Put mmfree.bit_linear in place of the product and of what scales it."""
+    """Replace the product and the ops that scale it by mmfree.bit_linear."""
     product, out, weight = match.product, match.product.out, match.product.weight
     if product.transposed:
         weight = insert(out, aten.t.default, weight)

@@ -64,7 +64,7 @@ class DetectMLGRU:
         return finish(gm)
 
     def _rewrite(self, gm: GraphModule, node: Node, candidate: Bound, gate: Bound) -> None:
-        """Replace c by item 0, and what reads forget from here on by item 1."""
+        """Replace c by item 0, and uses of forget from here on by item 1."""
         lower = gate.get("lower_bound")
         gates = insert(node, overload("mlgru_gates"), candidate["i"], gate["f"], lower)
         replace(node, item(gates, 0))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import fx
 
 from mmfree_compiler.errors import UnsupportedError
+from mmfree_compiler.explain import notes
 from mmfree_compiler.ops import OPS, Op
 from mmfree_compiler.passes.check_supported import VIEWS
 from mmfree_compiler.passes.origin import source_line
@@ -44,7 +45,7 @@ _OP_OF = {op.overload: op for op in OPS.values()}
 
 
 def lower(gm: fx.GraphModule) -> Program:
-    """The Program of a graph of mmfree ops, one stage a node.
+    """The Program of a graph of mmfree ops, one stage per node.
 
     Raises UnsupportedError when a view changes rows, or inputs are neither ids nor rows of floats.
     """
@@ -60,6 +61,7 @@ def lower(gm: fx.GraphModule) -> Program:
         constants=builder.constants,
         states=tuple(builder.states),
         body=tuple(_alone(node) for node in builder.nodes),
+        notes=tuple(notes(gm)),
     )
     check_signature(program)
     for made in builder.nodes:
@@ -87,17 +89,13 @@ class _Builder:
     nodes: list[Node] = field(default_factory=list)
 
     def add(self, node: fx.Node) -> None:
-        if node.op == "call_function":
-            self._call(node)
-        else:
-            {"placeholder": self._input, "get_attr": self._constant, "output": self._output}[
-                node.op
-            ](node)
+        _ADD[node.op](self, node)
 
     def _input(self, node: fx.Node) -> None:
         val = node.meta["val"]
         if val.dtype not in _INPUTS:
-            raise UnsupportedError(f"input {node.name}", f"{val.dtype} rows", "Pass fp32 or int64")
+            cause = f"has dtype {val.dtype}"
+            raise UnsupportedError(f"input {node.name}", cause, "Pass fp32 or int64")
         value = self._value(node.name, val)
         self.inputs[value.name] = value
         self.examples.append(val)
@@ -112,24 +110,13 @@ class _Builder:
         self.names[node] = self.targets[target]
 
     def _output(self, node: fx.Node) -> None:
-        """Tiles write outputs: what is an input or made by a row op is copied by one."""
         results = node.args[0] if isinstance(node.args[0], (tuple, list)) else (node.args[0],)
-        tiles = {n for made in self.nodes if OPS[made.op].kind != "row" for n in made.outputs}
         for k, result in enumerate(results):
             found = self.names.get(result) if isinstance(result, fx.Node) else None
             value = self.values.get(found) if isinstance(found, str) else None
             check_output(f"output {k}", value)
             check_leading(f"output {k}", result.meta["val"], self.examples)
-            name = self._name(result)
-            if name not in tiles or name in self.outputs:
-                name = self._copy(name, f"output{len(self.outputs)}")
-            self.outputs.append(name)
-
-    def _copy(self, name: str, new: str) -> str:
-        new = self._fresh(new)
-        self.values[new] = Value(new, self.values[name].width)
-        self.nodes.append(Node("identity", (name,), (new,)))
-        return new
+            self.outputs.append(self._name(result))
 
     def _call(self, node: fx.Node) -> None:
         if node.target is operator.getitem:
@@ -140,7 +127,7 @@ class _Builder:
         elif node.target in VIEWS:
             self._view(node)
         elif isinstance(node.meta.get("val"), torch.Tensor):
-            raise UnsupportedError(str(node), f"{node.target} is no mmfree op")
+            raise UnsupportedError(str(node), f"{node.target} is not an mmfree op")
 
     def _view(self, node: fx.Node) -> None:
         source: Any = node.args[0]
@@ -164,6 +151,7 @@ class _Builder:
             check_initial_state(node, inputs[-1])
             check_leading(str(node), node.meta["val"], self.examples)
             state = self._state(node, op)
+        self._give_roles(op, inputs)
         self.nodes.append(Node(op.name, inputs, outputs, attrs, state, source_line(node)))
 
     def _arguments(self, node: fx.Node, op: Op) -> tuple[tuple[str | None, ...], dict[str, Attr]]:
@@ -186,7 +174,7 @@ class _Builder:
         return name
 
     def _fresh(self, name: str) -> str:
-        """The name, or one like it: values and constants share a namespace."""
+        """The name, or a similar one if it is taken: values and constants share a namespace."""
         while name in self.values or name in self.constants:
             name += "_"
         return name
@@ -205,6 +193,21 @@ class _Builder:
         slot = StateSlot(self._name(node), tuple(int(n) for n in op.state.shape(*shapes)))
         self.states.append(slot)
         return slot.name
+
+    def _give_roles(self, op: Op, inputs: tuple[str | None, ...]) -> None:
+        """Give constants the roles that the op declares for them."""
+        for name, role in op.roles_of(inputs):
+            if name in self.constants and role != "row":
+                self.constants[name] = replace(self.constants[name], role=role)
+
+
+# Kinds of fx nodes; traced graphs have no others.
+_ADD: dict[str, Callable[[_Builder, fx.Node], None]] = {
+    "placeholder": _Builder._input,
+    "get_attr": _Builder._constant,
+    "call_function": _Builder._call,
+    "output": _Builder._output,
+}
 
 
 def _bound(node: fx.Node, op: Op) -> Iterator[Any]:

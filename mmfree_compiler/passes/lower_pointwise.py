@@ -1,4 +1,4 @@
-"""What is left of ATen's pointwise ops -> the op table's, by the spellings that each op names."""
+"""Remaining pointwise ATen ops -> ops of the table, by the spellings that each op declares."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class GraphBuilder:
         return not isinstance(x, Node) or x in self.constants
 
     def _row(self, y: Operand, like: Node) -> Node | None:
-        """`y` after a first operand: a row like it, or a constant (1,) or (width,)."""
+        """`y` as an operand after the first: a row `like` it, or a constant (1,) or (width,)."""
         if not isinstance(y, Node):
             return None if y is None else self._number(y)
         value = y.meta["val"]
@@ -72,7 +72,7 @@ class GraphBuilder:
 
 @dataclass(frozen=True)
 class LowerPointwise:
-    """The last graph pass: detection before it sees ATen's stable forms.
+    """The last graph pass, since the passes before it match ATen's ops.
 
     A call with keyword arguments, with integers, or with operands that are not rows stays as it is.
     """

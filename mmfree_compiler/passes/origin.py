@@ -1,4 +1,4 @@
-"""Where a node comes from: the source line and the module that made it."""
+"""The source line and the module that a node comes from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Products of rows with a matrix, and what follows them: factors that scale the result, a bias."""
+"""Products of rows with a matrix, with the factors and the bias that follow them."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _is_factor(value: Node, constants: set[Node]) -> bool:
 def with_constant_factors(
     gm: GraphModule, product: Product, constants: set[Node]
 ) -> tuple[Product, float]:
-    """The product with the constant factors that follow it, and what these factors come to."""
+    """The product with the constant factors that follow it, and the product of these factors."""
     scale = 1.0
     for more in scalings(product, constants):
         for factor in more.factors[len(product.factors) :]:

@@ -1,12 +1,14 @@
-"""Roll stages that repeat, layer after layer, into loops: code size stops growing with depth."""
+"""Rolling stages that repeat layer after layer into loops: code size is independent of depth."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import ClassVar
 
-from mmfree_compiler.program import Constant, Loop, Node, Program, Stage, StateSlot, Step, Value
+from mmfree_compiler.program import Constant, Loop, Node, Program, Stage, StateSlot, Value
+from mmfree_compiler.wording import counted
 
 
 @dataclass(frozen=True)
@@ -18,18 +20,19 @@ class RollLayers:
     overwrite what it started from.
     """
 
-    name = "roll_layers"
+    name: ClassVar[str] = "roll_layers"
 
     def __call__(self, program: Program) -> Program:
         stages = tuple(program.stages())
         for start, period, count in sorted(_runs(program, stages), key=_coverage):
             rolled = _roll(program, stages, start, period, count)
             if rolled is not None:
-                return rolled
-        return program
+                found = f"{count} iterations of {counted(period, 'stage')}"
+                return rolled.noted(self.name, f"stage {start}", found)
+        return program.noted(self.name, "program", "no stages repeat")
 
 
-Run = tuple[int, int, int]  # first stage, stages an iteration, iterations
+Run = tuple[int, int, int]  # first stage, stages per iteration, iterations
 
 
 def _coverage(run: Run) -> tuple[int, int, int]:
@@ -50,7 +53,7 @@ def _runs(program: Program, stages: tuple[Stage, ...]) -> Iterator[Run]:
 
 
 def _signature(program: Program, stage: Stage) -> tuple[object, ...]:
-    """What must agree between iterations, wiring apart."""
+    """The properties that must be equal in all iterations, apart from the wiring."""
     return (len(stage.rows), *(_node_signature(program, node) for node in stage.nodes))
 
 
@@ -139,7 +142,7 @@ def _sound(
     iterations: list[tuple[Node, ...]],
     carried: dict[str, str],
 ) -> bool:
-    """Whether results may overwrite initials in place, and nothing else is read from outside."""
+    """Whether results may overwrite initial values, and later stages read nothing but results."""
     later = {name for stage in after for node in stage.nodes for name in node.inputs}
     later |= set(program.outputs)
     first, last = _outputs(iterations[0]), _outputs(iterations[-1])
@@ -153,8 +156,8 @@ def _sound(
 def _in_place(body: tuple[Stage, ...], initial: str, update: str) -> bool:
     """Whether `update`, made by tiles, comes after the last use of `initial` in an iteration.
 
-    A tile may read the column that it then overwrites; a row op of the same stage may not, since
-    other threads may still be at it.
+    A tile may read the column that it then overwrites. A row op of the same stage may not: it may
+    still run on other threads.
     """
     made = False
     for stage in body:
@@ -178,38 +181,23 @@ def _build(
     renames: list[Rename],
 ) -> Program:
     start, period, count = run
-    inside = {name: f"{name}.carried" for name in carried}
+    inside = {name: program.fresh(f"{name}.carried") for name in carried}
     results = tuple(renames[-1][update] for update in carried.values())
-    # The caller's rows are not ours to overwrite, and a loop's results are not in the outputs yet.
-    first = {name: f"{name}.copy" for name in carried if name in program.inputs}
-    last = {name: f"{name}.copy" for name in results if name in program.outputs}
     loop = Loop(
         count,
         tuple(_renamed(stage, inside) for stage in stages[start : start + period]),
-        tuple((first.get(name, name), new) for name, new in inside.items()),
+        tuple(inside.items()),
         tuple(carried.values()),
         results,
     )
-    rest = stages[start + period * count :]
-    body: tuple[Step, ...] = (*_copies(first), *stages[:start], loop, *_copies(last), *rest)
+    values = {new: Value(new, program.values[name].width) for name, new in inside.items()}
     rolled = replace(
         program,
-        values=program.values | _widths(program, inside, first, last),
-        body=body,
-        outputs=tuple(last.get(name, name) for name in program.outputs),
+        values={**program.values, **values},
+        body=(*stages[:start], loop, *stages[start + period * count :]),
     )
     states = _stacked_states(program, renames)
     return replace(rolled, constants=_stacked(program, rolled, renames), states=states)
-
-
-def _copies(names: Rename) -> tuple[Stage, ...]:
-    nodes = tuple(Node("identity", (name,), (new,)) for name, new in names.items())
-    return (Stage((), nodes),) if nodes else ()
-
-
-def _widths(program: Program, *renames: Rename) -> dict[str, Value]:
-    pairs = [pair for rename in renames for pair in rename.items()]
-    return {new: Value(new, program.values[name].width) for name, new in pairs}
 
 
 def _renamed(stage: Stage, names: Rename) -> Stage:

@@ -2,8 +2,8 @@
 
 Within `shared`, the first of several equal calls (the leader) is traced between two marks and each
 later call becomes a single `repeat` node. `inline` then replaces that node by a copy of the
-leader's nodes on the other module's parameters. The graph is the one that tracing every module
-makes, as long as a forward depends on its module's attributes and its arguments only.
+leader's nodes on the other module's parameters. The graph is the same as without sharing, as long
+as a forward depends only on its arguments and its module's attributes.
 """
 
 from mmfree_compiler.repeats.inline import inline

@@ -1,4 +1,4 @@
-"""When two modules, and two calls of them, are equal, so that one trace serves both.
+"""Equality of modules and of their calls: one trace serves equal ones.
 
 Modules are equal when they have the same class, equal plain attributes, parameters of equal shapes
 and strides, equal submodules, and no hooks. Calls are equal when their arguments agree in
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Plain values without parts; floats are compared apart.
+# Plain values without parts; floats are compared separately.
 ATOMS = (
     bool,
     int,
@@ -30,7 +30,7 @@ ATOMS = (
     FunctionType,
     BuiltinFunctionType,
 )
-# Where a module keeps its tensors and submodules, which are compared apart from its attributes.
+# Attributes with a module's tensors and submodules, which are compared separately.
 _CONTAINERS = ("_parameters", "_buffers", "_modules")
 
 
@@ -44,7 +44,7 @@ def signature(module: nn.Module) -> Hashable:
 
 
 def _module(module: nn.Module | None, tensors: dict[int, int]) -> Hashable:
-    """`tensors` numbers the tensors as they appear: equal modules tie theirs in the same places."""
+    """`tensors` numbers the tensors as they appear: equal modules share them in equal places."""
     if module is None:
         return None
     attributes = {k: v for k, v in vars(module).items() if k not in _CONTAINERS}
@@ -77,7 +77,7 @@ def _tensor(x: Tensor) -> Hashable:
 def _plain(value: Any, around: tuple[int, ...]) -> Hashable:
     """A hashable form of a plain value; `around` are the ids of the containers that hold it."""
     if isinstance(value, float):
-        return type(value), repr(value)  # unlike ==, tells -0.0 from 0.0 and takes NaN for NaN
+        return type(value), repr(value)  # unlike ==, -0.0 differs from 0.0 and NaN equals NaN
     if isinstance(value, ATOMS):
         return type(value), value
     inner = partial(_plain, around=(*around, id(value)))
@@ -103,7 +103,7 @@ def argument(leaf: Any) -> Hashable:
 
 
 def modes() -> Hashable:
-    """What a forward may read besides its module and its arguments."""
+    """Global settings that a forward may depend on, besides its module and its arguments."""
     return (
         torch.is_grad_enabled(),
         torch.is_autocast_enabled("cpu"),

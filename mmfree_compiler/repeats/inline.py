@@ -1,4 +1,4 @@
-"""Replaces the marks of a graph by nodes: copies of what was traced once."""
+"""Replacing the marks of a graph by copies of the nodes that were traced once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Body:
 
 
 def inline(gm: GraphModule, sharing: Sharing) -> GraphModule:
-    """Replace the marks by what they stand for. Raises Unshared when copies would not be exact."""
+    """Replace the marks by the nodes they stand for. Raises Unshared if copies would be inexact."""
     if sharing.changed:
         raise Unshared("a forward changes its module")
     bodies, readers = _bodies(gm), _readers(gm, sharing.root)
@@ -48,7 +48,7 @@ def inline(gm: GraphModule, sharing: Sharing) -> GraphModule:
 
 
 def _rename(graph: fx.Graph) -> None:
-    """Name calls in their order, as tracing does: names do not depend on what was copied."""
+    """Name calls in their order, as tracing does, so that names do not depend on copies."""
     graph._graph_namespace = fx.graph._Namespace()
     for node in graph.nodes:
         called = node.op == "call_function"
@@ -57,7 +57,7 @@ def _rename(graph: fx.Graph) -> None:
 
 
 def _bodies(gm: GraphModule) -> dict[int, Body]:
-    """Leaders' bodies by number. Nodes are in call order, so a body's are between its marks."""
+    """Leaders' bodies by number. Nodes are in call order, so a body is between its marks."""
     bodies: dict[int, Body] = {}
     inside: list[Node] | None = None
     for node in gm.graph.nodes:

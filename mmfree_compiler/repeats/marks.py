@@ -13,7 +13,7 @@ def _like(x: Tensor) -> Tensor:
     return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
 
 
-# Shape rules take what their operators take.
+# Shape rules take the arguments of their operators.
 def _pass_on(tensors: Sequence[Tensor], leader: int) -> list[Tensor]:  # noqa: ARG001
     return [_like(x) for x in tensors]
 

@@ -1,4 +1,4 @@
-"""Modules that call a mark instead of their forward once an equal module has been traced."""
+"""Making modules call a mark instead of their forward once an equal module has been traced."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NUMBERS = count()  # numbers of leaders, never used twice
 
 @dataclass(frozen=True)
 class Leader:
-    """A traced call: its number, and how its results consist of tensors and plain values."""
+    """A traced call: its number, and its results, which are tensors and plain values."""
 
     number: int
     results: tuple[Any, ...]
@@ -45,7 +45,7 @@ class Sharing:
         self._calls: dict[Hashable, Leader | None] = {}  # None: equal calls are traced one by one
 
     def call(self, module: nn.Module, forward: Any, *args: Any, **kwargs: Any) -> Any:
-        """What takes the place of `module.forward`, which is `forward`."""
+        """The replacement of `module.forward`; `forward` is the original."""
         leaves, structure = pytree.tree_flatten((args, kwargs))
         tensors = _tensors(leaves)
         key = self._key(module, leaves, structure)

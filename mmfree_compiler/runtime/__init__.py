@@ -1,6 +1,6 @@
 """Runs artifacts: `load` a model.mmfree, call the session, generate text.
 
-Needs NumPy, apache-tvm-ffi and pydantic only, and `tokenizers` where text is used.
+Needs only NumPy, apache-tvm-ffi and pydantic, and `tokenizers` for text.
 """
 
 from mmfree_compiler.runtime.generation import Generation, Token

@@ -22,14 +22,14 @@ def is_torch(value: object) -> bool:
 def to_numpy(value: Any, thing: str) -> Array:
     """`value` (an array, a torch CPU tensor, nested lists) as a NumPy array that shares its memory.
 
-    Raises InputError, naming `thing`, on what NumPy cannot take: another device's memory,
+    Raises an InputError that names `thing` if NumPy cannot represent it: another device's memory,
     bfloat16, ragged lists.
     """
     try:
         return np.from_dlpack(value.detach()) if is_torch(value) else np.asarray(value)
     except (TypeError, ValueError, RuntimeError, BufferError, OverflowError) as error:
         hint = "Pass a NumPy array or a torch tensor on the CPU, int64 or float32"
-        raise InputError(thing, f"no array: {error}", hint) from error
+        raise InputError(thing, f"cannot be read as an array: {error}", hint) from error
 
 
 def like(example: object, array: Array) -> Any:

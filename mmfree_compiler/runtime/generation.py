@@ -1,4 +1,4 @@
-"""Generation: a stream of tokens that follow a prompt, alone or several side by side."""
+"""Generating the tokens that follow a prompt, for one prompt or for several side by side."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Literal
 import numpy as np
 
 from mmfree_compiler.errors import StateError
-from mmfree_compiler.runtime.language_model import Ids, LanguageModel
-from mmfree_compiler.runtime.launcher import Floats
+from mmfree_compiler.runtime.language_model import Floats, Ids, LanguageModel
 from mmfree_compiler.runtime.next_token import sample
 from mmfree_compiler.runtime.sampling import Sampling
 from mmfree_compiler.runtime.state import State
@@ -22,7 +21,7 @@ FinishReason = Literal["length", "stop_token", "stop_string"]
 
 @dataclass(frozen=True)
 class Token:
-    """A generated token: its id, the text that became certain with it, its log probability.
+    """A generated token: its id, the text that it completes, its log probability.
 
     `text` may be empty (an incomplete character, a possible stop string), or include text that was
     held back before. `logprob` is the natural logarithm of the probability under the plain logits,
@@ -37,9 +36,8 @@ class Token:
 class Generation(Iterator[Token]):
     """An iterator that runs the model and yields each token as soon as it is chosen.
 
-    A stop token is yielded, without text of its own; the text ends before a stop string. `tokens`
-    are those yielded so far; `finish_reason` is None before the last one. Not for several threads
-    at once.
+    A stop token is yielded too, but adds no text; the text ends before a stop string. `tokens` are
+    the tokens yielded so far; `finish_reason` is None until the last one. Not thread-safe.
 
     A generation that is interrupted in the middle of a token (Ctrl-C) cannot continue, like
     Python's own generators: it keeps its `tokens` and `text`, but the next token and `state` raise
@@ -75,7 +73,7 @@ class Generation(Iterator[Token]):
 
     @property
     def text(self) -> str:
-        """The text so far, without what is held back; empty without a tokenizer."""
+        """The text so far, without text that is held back; empty without a tokenizer."""
         return "".join(token.text for token in self.tokens)
 
     @property
@@ -86,15 +84,15 @@ class Generation(Iterator[Token]):
         """
         self._check_uninterrupted()
         state = self._state.fork()
-        self._advance(state, first=self._pending.size)
-        return state.advanced([self._pending.size])
+        self._model.continue_one(self._pending, state, wanted=0)
+        return state
 
     def __next__(self) -> Token:
         if self.finish_reason is not None:
             raise StopIteration
         self._check_uninterrupted()
         self._mid_token = True
-        logits = self._advance(self._state, first=self._pending.size - 1)
+        logits = self._model.continue_one(self._pending, self._state, wanted=1)
         token = self._accept(logits[0])
         self._mid_token = False
         return token
@@ -104,14 +102,9 @@ class Generation(Iterator[Token]):
             hint = "Generate again from its prompt and the ids so far"
             raise StateError("generation", "was interrupted in the middle of a token", hint)
 
-    def _advance(self, state: State, first: int) -> Floats:
-        slots = np.zeros(self._pending.size, np.int32)
-        return self._model.advance(self._pending, slots, state.array, first)
-
     def _accept(self, logits: Floats) -> Token:
         """Choose the next token from `logits` (V,), which follow the pending ids."""
         chosen, logprob = sample(logits, self._seen, self._sampling, self._random)
-        self._state = self._state.advanced([self._pending.size])
         self._pending = np.array([chosen])
         self._seen[chosen] = True
         token = Token(chosen, self._text(chosen), logprob)
@@ -119,7 +112,7 @@ class Generation(Iterator[Token]):
         return token
 
     def _text(self, chosen: int) -> str:
-        """The text that `chosen` makes certain; decides whether it is the last token."""
+        """The text that `chosen` completes; decides whether it is the last token."""
         stopped = chosen in self._stop_tokens
         last = stopped or len(self.tokens) + 1 == self._sampling.max_new_tokens
         text, hit = self._stops.push(self._piece(chosen, stopped, last))
@@ -138,15 +131,18 @@ class Generation(Iterator[Token]):
 
 
 def run_together(generations: Sequence[Generation]) -> None:
-    """Run all to their end: each prompt alone, then one token of every unfinished one per step."""
+    """Run all generations to the end: prompts one by one, then a token of each in every step."""
     for generation in generations:
         next(generation)
     model = generations[0]._model
-    states = State.stack([generation._state for generation in generations]).array
+    states = State.stack([generation._state for generation in generations])
     while running := [i for i, one in enumerate(generations) if one.finish_reason is None]:
         ids = np.concatenate([generations[i]._pending for i in running])
-        logits = model.advance(ids, np.array(running, np.int32), states)
+        positions = np.array([generations[i]._state.length[0] for i in running])
+        slots = np.array(running, np.int32)
+        logits = model.run(ids, slots, positions, np.arange(len(running)), states.states)
         for i, row in zip(running, logits, strict=True):
+            generations[i]._state.advance([1])
             generations[i]._accept(row)
     for i, generation in enumerate(generations):
-        generation._state.array[:] = states[i]
+        generation._state.states.put(slice(None), states.states.take([i]))

@@ -1,4 +1,4 @@
-"""Calls of a language model: token ids and a state in, logits and the next state out."""
+"""Calling a language model: token ids and a state in, logits and the next state out."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmfree_compiler.artifact import Manifest
+from mmfree_compiler.backends.interface import Batch, Launcher, States
 from mmfree_compiler.errors import InputError, StateError
 from mmfree_compiler.runtime.arrays import like, to_numpy
-from mmfree_compiler.runtime.launcher import Floats, Runner, Slots
 from mmfree_compiler.runtime.state import State
 
 Ids = NDArray[np.int64]
+Floats = NDArray[np.float32]
 
 _SHAPES = {1: "(T,)", 2: "(B, T)"}
 
 
 class LanguageModel:
-    """An artifact of kind "lm" behind its launcher."""
+    """Runs an artifact of kind "lm" through its launcher."""
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-        self._zero = State.zero(runner.manifest)
-        self.vocab_size = runner.manifest.outputs[0].width
-        self.id_limit = runner.manifest.inputs[0].limit or self.vocab_size
+    def __init__(self, manifest: Manifest, launcher: Launcher) -> None:
+        self._manifest, self.launcher = manifest, launcher
+        self._states_type = type(launcher.states(0))
+        self.vocab_size = manifest.outputs[0].width
+        self.id_limit = manifest.inputs[0].limit or self.vocab_size
 
     def __call__(
         self, tokens: Any, state: State | None = None, *, mask: Any = None
@@ -32,43 +34,72 @@ class LanguageModel:
         """See Session.__call__."""
         ids = self.ids(tokens, "tokens", 2)
         state = self.fork(state, len(ids))
+        return self._logits(tokens, ids, state, mask), state
+
+    def advance(self, tokens: Any, state: State, *, mask: Any = None) -> Any:
+        """See Session.advance."""
+        ids = self.ids(tokens, "tokens", 2)
+        _check_type(state)
+        state.check(self._manifest.fingerprint, len(ids))
+        if not isinstance(state.states, self._states_type):
+            state.states = state.on(self.launcher).states
+        return self._logits(tokens, ids, state, mask)
+
+    def _logits(self, tokens: Any, ids: Ids, state: State, mask: Any) -> Any:
+        """Logits (B, T, V) in the framework of `tokens`, whose ids are (B, T). Advances `state`."""
         real = np.ones(ids.shape, np.bool_) if mask is None else left_padding(mask, ids.shape)
         lengths = real.sum(1)
         padded = not real.all()
         slots = np.repeat(np.arange(len(ids), dtype=np.int32), lengths)
-        rows = self.advance(ids[real] if padded else ids.reshape(-1), slots, state.array)
-        if padded:
-            logits = np.zeros((*ids.shape, self.vocab_size), np.float32)
-            logits[real] = rows
-        else:
-            logits = rows.reshape(*ids.shape, self.vocab_size)
-        return like(tokens, logits), state.advanced(lengths)
+        positions = (np.array(state.length)[:, None] + real.cumsum(1) - 1)[real]
+        flat = ids[real] if padded else ids.reshape(-1)
+        rows = self.run(flat, slots, positions, np.arange(flat.size), state.states)
+        state.advance(lengths)
+        if not padded:
+            return like(tokens, rows.reshape(*ids.shape, self.vocab_size))
+        logits = np.zeros((*ids.shape, self.vocab_size), np.float32)
+        logits[real] = rows
+        return like(tokens, logits)
 
-    def advance(self, ids: Ids, slots: Slots, states: Floats, first: int = 0) -> Floats:
-        """Run checked `ids` (M,) in rows `slots` (M,) of `states`, which change in place.
+    def run(
+        self,
+        ids: Ids,
+        slots: NDArray[np.int32],
+        positions: NDArray[np.int64],
+        wanted: NDArray[np.intp],
+        states: States,
+    ) -> Floats:
+        """Logits (W, V) of the wanted tokens among checked `ids` (M,). Advances `states`."""
+        (rows,) = self.launcher.run(Batch((ids,), slots, positions, wanted), states)
+        return rows
 
-        Returns logits (M - first, V) of the tokens from `first` on: a view of padded rows.
-        """
-        (rows,) = self._runner.run((ids,), slots, states, first)
-        return rows[:, : self.vocab_size]
+    def continue_one(self, ids: Ids, state: State, wanted: int) -> Floats:
+        """Run `ids` (T,) on the one sequence of `state`; returns logits of the last `wanted`."""
+        count = ids.size
+        positions = np.arange(state.length[0], state.length[0] + count)
+        last = np.arange(count - wanted, count)
+        rows = self.run(ids, np.zeros(count, np.int32), positions, last, state.states)
+        state.advance([count])
+        return rows
 
     def fork(self, state: State | None, batch: int) -> State:
-        """A copy of `state`, or the zero state. Raises StateError when it does not fit."""
+        """A copy of `state`, or the zero state. Raises StateError if it does not fit."""
+        manifest = self._manifest
         if state is None:
-            return State.stack([self._zero] * batch)
-        if not isinstance(state, State):
-            raise StateError("state", f"is a {type(state).__name__}", "Pass a State, or None")
-        state.check(self._zero, batch)
-        return state.fork()
+            states = self.launcher.states(batch)
+            return State(states, manifest.fingerprint, (0,) * batch, manifest.states)
+        _check_type(state)
+        state.check(manifest.fingerprint, batch)
+        return state.on(self.launcher)
 
     def ids(self, tokens: Any, thing: str, dimensions: int) -> Ids:
         """`tokens` as C-contiguous int64, copied only when they are not. Raises InputError."""
         array: NDArray[Any] = to_numpy(tokens, thing)
         if array.ndim != dimensions or array.size == 0:
             hint = f"Pass {_SHAPES[dimensions]} with at least one token"
-            raise InputError(thing, f"shape {array.shape}", hint)
+            raise InputError(thing, f"has shape {array.shape}", hint)
         if array.dtype.kind not in "iu":
-            raise InputError(thing, f"dtype {array.dtype}", "Pass integers (int64)")
+            raise InputError(thing, f"has dtype {array.dtype}", "Pass integers (int64)")
         if array.min() < 0 or array.max() >= self.id_limit:
             where = tuple(np.argwhere((array < 0) | (array >= self.id_limit))[0].tolist())
             cause = f"id {array[where]} at {where} is outside the vocabulary"
@@ -76,18 +107,24 @@ class LanguageModel:
         return np.require(array, np.int64, ["C", "A", "W"])
 
 
-def left_padding(mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """`mask` (B, T) as booleans, once it is known to hide only the beginnings of rows.
+def _check_type(state: object) -> None:
+    if not isinstance(state, State):
+        raise StateError("state", f"is a {type(state).__name__}", "Pass a State, or None")
 
-    Raises InputError. Padding behind a token would run through the recurrence and decay its state.
+
+def left_padding(mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """`mask` (B, T) as booleans. Raises InputError unless each row has padding on the left only.
+
+    Padding after a token would run through the recurrence and decay its state.
     """
     array = to_numpy(mask, "mask")
     if array.shape != shape:
-        raise InputError("mask", f"has shape {array.shape}, the tokens {shape}", "Pass one a token")
+        cause = f"has shape {array.shape}, the tokens have {shape}"
+        raise InputError("mask", cause, "Pass one number per token")
     if not np.isin(array, (0, 1)).all():
-        raise InputError("mask", "holds other values than 0 and 1", "1 is a token, 0 is padding")
+        raise InputError("mask", "has values other than 0 and 1", "1 is a token, 0 is padding")
     real = array.astype(np.bool_)
     for row in np.flatnonzero((real[:, :-1] > real[:, 1:]).any(1) | ~real[:, -1]):
-        cause = f"row {row} has padding behind a token, or no token"
-        raise InputError("mask", cause, "Pad on the left: padding would decay the state behind it")
+        cause = f"row {row} has padding after a token, or has no token"
+        raise InputError("mask", cause, "Pad on the left: padding after a token decays the state")
     return real

@@ -16,7 +16,7 @@ Ids = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 _LOWEST_TEMPERATURE = 1e-30  # below it, fp32 quotients of equal logits would be 0 / 0
-_BLOCK = 256  # weights that a draw sums before it looks at each of them
+_BLOCK = 256  # weights; a draw finds the right block before the right weight in it
 
 
 def distribution(logits: Floats, seen: Flags, sampling: Sampling) -> tuple[Ids, Doubles]:
@@ -45,8 +45,8 @@ def sample(
 def _weights(logits: Floats, seen: Flags, sampling: Sampling) -> tuple[Ids, Floats]:
     """Ids of the tokens that may be chosen, and weights in proportion to their probabilities.
 
-    In fp32 and with few copies: the system takes back the memory of an array of float64 as long as
-    a vocabulary, and hands it out again page by page, at every token.
+    Uses fp32 and few copies: a float64 array over the vocabulary is so large that its memory goes
+    back to the system and comes again page by page, for every token.
     """
     if not np.isfinite(logits.max()):
         raise InputError("logits", "contain NaN or infinity", "The weights may be damaged")
@@ -55,7 +55,7 @@ def _weights(logits: Floats, seen: Flags, sampling: Sampling) -> tuple[Ids, Floa
     if top is not None:
         scores = scores[top]
     weights = scores - scores.max()
-    with np.errstate(over="ignore"):  # a tiny temperature makes -inf of all but the largest
+    with np.errstate(over="ignore"):  # a tiny temperature turns all but the largest into -inf
         weights /= max(sampling.temperature, _LOWEST_TEMPERATURE)
     np.exp(weights, out=weights)
     kept = np.flatnonzero(weights) if sampling.top_p == 1 else _nucleus(weights, sampling.top_p)
@@ -78,7 +78,7 @@ def log_probability(logits: Floats, token: int) -> float:
 
 
 def _largest(scores: Floats, k: int) -> Ids | None:
-    """Ascending indices of the k largest, the lower of equals first; None when that is all."""
+    """Ascending indices of the k largest scores, lower ones first among equals; None for all."""
     if k == 1:
         return np.array([scores.argmax()])
     if k == 0 or k >= scores.size:
@@ -100,13 +100,12 @@ def _draw(weights: Floats, at: float) -> int:
     return int(starts[block]) + min(int(sums.searchsorted(wanted, "right")), sums.size - 1)
 
 
-# Fractions of the largest weight: sorting only the weights above one will do when they sum to
-# enough.
+# Fractions of the largest weight. If the weights above a cut sum to enough, only they are sorted.
 _CUTS = (2.0**-8, 2.0**-16)
 
 
 def _nucleus(weights: Floats, top_p: float) -> Ids:
-    """Ascending indices of the fewest largest whose sum reaches `top_p` of the whole.
+    """Ascending indices of the fewest largest weights whose sum reaches `top_p` of the total.
 
     The largest weight is 1.
     """
@@ -120,6 +119,6 @@ def _nucleus(weights: Floats, top_p: float) -> Ids:
 
 
 def _at_least(least: np.float32, scores: Floats, count: int) -> Ids:
-    """Ascending indices of the `count` largest scores, down to `least`; the lower of equals."""
+    """Ascending indices of the `count` largest scores, down to `least`, lower ones among equals."""
     above, equal = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
     return np.sort(np.concatenate([above, equal[: count - above.size]]))

@@ -1,4 +1,4 @@
-"""The session: what a user holds of a loaded artifact."""
+"""The session: a loaded artifact, ready to run."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from os import PathLike
-from typing import Any, Unpack, overload
+from typing import Any, Self, Unpack, overload
 
 from mmfree_compiler.artifact import Artifact, read_artifact
+from mmfree_compiler.backends.interface import Launcher
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.runtime.generation import Generation
 from mmfree_compiler.runtime.language_model import Ids, LanguageModel
-from mmfree_compiler.runtime.launcher import Launcher, Runner, make_launcher
+from mmfree_compiler.runtime.launcher import open_launcher
 from mmfree_compiler.runtime.row_module import RowModule
 from mmfree_compiler.runtime.sampling import Sampling, SamplingOptions
 from mmfree_compiler.runtime.state import State
 from mmfree_compiler.runtime.text_generation import TextGenerator
-from mmfree_compiler.runtime.threads import resolve_threads
 from mmfree_compiler.runtime.tokenizer import Tokenizer
 
 _CALLS: dict[str, type[LanguageModel] | type[RowModule]] = {
@@ -26,29 +26,49 @@ _CALLS: dict[str, type[LanguageModel] | type[RowModule]] = {
 }
 
 
-def load(path: str | PathLike[str], threads: int | None = None, *, verify: bool = False) -> Session:
+def load(
+    path: str | PathLike[str], threads: int | None = None, *, verify: bool = False, **options: Any
+) -> Session:
     """Load a model.mmfree. Raises ArtifactError, TargetError, InputError.
 
-    A cpu artifact holds native code: loading it is running a program. Weights are read as they are
-    used; `verify=True` reads them all first and compares their SHA-256.
+    `threads` and `options` are for the artifact's target: see Session. An artifact may hold native
+    code: loading one is like running a program. Weights are read on use; `verify=True` reads them
+    all first and checks their SHA-256.
     """
-    return Session(read_artifact(path, verify), threads)
+    return Session(read_artifact(path, verify), threads, **options)
 
 
 class Session:
-    """Runs one artifact with `threads` threads, by default as many as the process has CPUs.
+    """Runs one artifact.
 
-    Several threads may use a session at once. Sessions over one artifact share its weights; each
-    has scratch memory of its own. `launcher` replaces the one of the artifact's target.
+    `threads` and `options` are for the artifact's target. The CPU target takes `threads`, by
+    default one per CPU that the process may use. Several threads may use a session at once.
+    Sessions of one artifact share its weights, but not their scratch memory.
     """
 
     def __init__(
-        self, artifact: Artifact, threads: int | None = None, *, launcher: Launcher | None = None
+        self,
+        artifact: Artifact,
+        threads: int | None = None,
+        *,
+        launcher: Launcher | None = None,
+        **options: Any,
     ) -> None:
+        """`launcher` is an open launcher to use. Raises the errors of interface.Launcher.open."""
         self.artifact = artifact
-        self.threads = resolve_threads(threads)
-        runner = Runner(artifact.manifest, launcher or make_launcher(artifact, self.threads))
-        self._call: LanguageModel | RowModule = _CALLS[artifact.manifest.kind](runner)
+        self.launcher = launcher or open_launcher(artifact, threads=threads, **options)
+        make = _CALLS[artifact.manifest.kind]
+        self._call: LanguageModel | RowModule = make(artifact.manifest, self.launcher)
+
+    def close(self) -> None:
+        """Release what the session holds on its target; it cannot be used again."""
+        self.launcher.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @overload
     def __call__(
@@ -61,23 +81,34 @@ class Session:
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Run the model.
 
-        A language model takes `tokens` (B, T) int64, a state of B sequences (None: none seen yet)
-        and a mask (B, T) of 1 for tokens and 0 for padding on the left; it returns logits
-        (B, T, V) float32 and the state after the tokens; the given state stays as it is. Padding is
-        not run: every row is exact as if alone, its logits at padding are zero.
+        A language model takes `tokens` (B, T) int64, a state of B sequences (None: no tokens seen
+        yet) and a mask (B, T) of 1 for tokens and 0 for padding on the left. It returns logits
+        (B, T, V) float32 and the state after the tokens; the given state is not changed. Padding
+        is not run: each row gives the same result as alone, and its logits at padding are zero.
 
         Any other module takes its inputs, (..., width) float32 with equal leading dimensions, and
-        returns its outputs, one or a tuple. The last leading dimension is time, each of the others
-        a sequence; states begin at zero in every call.
+        returns its outputs, one or a tuple. The last leading dimension is time, the others are
+        sequences; states start at zero in every call.
 
         NumPy arrays (or lists) give NumPy arrays, torch tensors give torch tensors, sharing memory.
         Raises InputError, StateError.
         """
         return self._call(*inputs, **options)
 
+    def advance(self, tokens: Any, state: State, *, mask: Any = None) -> Any:
+        """Run a language model on `tokens`, and advance `state` in place instead of copying it.
+
+        Arguments and logits are as in a call. Raises InputError, StateError.
+        """
+        return self.language_model.advance(tokens, state, mask=mask)
+
+    def zero_state(self, batch: int = 1) -> State:
+        """The state of `batch` sequences that have seen no tokens, for `advance`."""
+        return self.language_model.fork(None, batch)
+
     @property
     def language_model(self) -> LanguageModel:
-        """The language model behind this session. Raises InputError when it is another module."""
+        """The language model of this session. Raises InputError if it runs another module."""
         if not isinstance(self._call, LanguageModel):
             hint = "Call the session with tensors"
             raise InputError("artifact", "is not a language model", hint)
@@ -119,12 +150,12 @@ class Session:
         state: State | None = None,
         **options: Unpack[SamplingOptions],
     ) -> Generation:
-        """Tokens that follow `prompt` (text or ids), an iterator that runs as it is read.
+        """Tokens that follow `prompt` (text or ids), as an iterator that runs when it is read.
 
         `options` are fields of Sampling (`temperature=0.8`); they replace those of `sampling`.
-        Equal seeds give equal tokens; None is a random seed. `state` is what the model has seen
-        before the prompt, one sequence; it stays as it is. The repetition penalty counts the prompt
-        and what is generated, not what `state` has seen. All arguments are checked here, before the
+        Equal seeds give equal tokens; None is a random seed. `state`, of one sequence, is the state
+        before the prompt; it is not changed. The repetition penalty counts tokens of the prompt and
+        generated ones, not those that `state` has seen. All arguments are checked here, before the
         first token: InputError, StateError; TypeError on an option that Sampling does not have.
 
         Tokens have text when the artifact has a tokenizer and the tokenizers package is installed.
@@ -140,7 +171,7 @@ class Session:
         state: State | None = None,
         **options: Unpack[SamplingOptions],
     ) -> list[Generation]:
-        """Finished generations of several prompts, each as `generate` alone would make it.
+        """Finished generations of several prompts, each the same as from `generate` alone.
 
         `seed` may list one seed per prompt; a single one gives prompt i the seed `seed + i`. The
         other arguments are `generate`'s. Prompts run one by one, then all decode side by side.

@@ -1,4 +1,4 @@
-"""Stop strings in text that comes in pieces."""
+"""Finding stop strings in text that arrives in pieces."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 class StopFilter:
-    """Passes text on up to the first stop string, and holds back what may become one.
+    """Passes text on up to the first stop string, and holds back text that may become one.
 
-    The first is the one that is complete first, or the longest of those that are complete together;
-    so the result does not depend on how the text was cut into pieces.
+    The first stop string is the one that ends first, or the longest of those that end together, so
+    the result does not depend on how the text is cut into pieces.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -17,7 +17,7 @@ class StopFilter:
         self._held = ""
 
     def push(self, piece: str) -> tuple[str, bool]:
-        """The text that is certain now, and whether a stop string ended it."""
+        """The text that can be passed on, and whether a stop string ended it."""
         text = self._held + piece
         starts = [(stop, text.find(stop)) for stop in self._stops]
         found = [(start + len(stop), start) for stop, start in starts if start >= 0]
@@ -30,7 +30,7 @@ class StopFilter:
         return text[:kept], False
 
     def flush(self) -> str:
-        """What was held back."""
+        """The text that was held back."""
         held, self._held = self._held, ""
         return held
 

@@ -1,4 +1,4 @@
-"""Text in, text out: the prompts and generations of a language model with a tokenizer."""
+"""Generating text: the prompts and generations of a language model with a tokenizer."""
 
 from __future__ import annotations
 
@@ -46,9 +46,8 @@ class TextGenerator:
     def prefill(self, prompt: Any, state: State | None) -> State:
         ids = self.encode(prompt, special=state is None)
         after = self._model.fork(state, 1)
-        slots = np.zeros(ids.size, np.int32)
-        self._model.advance(ids, slots, after.array, first=ids.size)
-        return after.advanced([ids.size])
+        self._model.continue_one(ids, after, wanted=0)
+        return after
 
     def generate(
         self, prompt: Any, sampling: Sampling, seed: int | None, state: State | None

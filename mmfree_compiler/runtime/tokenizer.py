@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from mmfree_compiler.errors import ArtifactError, InputError, ToolchainError
 
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # incomplete UTF-8 decodes to one or more of it
-_MAX_PENDING = 3  # bytes that an incomplete UTF-8 character can have
-_CONTEXT = 8  # ids that are decoded with new ones: they include any character begun before
-_WINDOW = 32  # ids after which the older ones are dropped, so that a step's cost is bounded
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # incomplete UTF-8 decodes to one or more of these
+_MAX_PENDING = 3  # the most bytes of an incomplete UTF-8 character
+_CONTEXT = 8  # older ids that are decoded with new ones: enough for any incomplete character
+_WINDOW = 32  # the most ids before older ones are dropped, which bounds the cost of a step
 
 
 class Tokenizer:
@@ -49,7 +49,8 @@ class Tokenizer:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise InputError("prompt", f"is not valid text: {error}", "Remove it") from error
+            hint = "Remove the invalid characters"
+            raise InputError("prompt", f"is not valid text: {error}", hint) from error
         return np.array(self._tokenizer.encode(text, add_special_tokens=special).ids, np.int64)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -59,7 +60,7 @@ class Tokenizer:
 
 # tokenizers.decoders.DecodeStream raises an error after byte tokens that are not UTF-8 (test_text).
 class TextStream:
-    """Text of ids that come one at a time; a character appears when its last byte is there.
+    """The text of ids that arrive one at a time; a character appears with its last byte.
 
     `context` are the ids before the first one: decoders treat the start of a text differently, and
     the first id may complete the last character of the context.
@@ -68,14 +69,14 @@ class TextStream:
     def __init__(self, tokenizer: Tokenizer, context: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._ids = self._tail(list(context))
-        # The text of `_ids` that was returned before, or is the context's.
+        # The part of the text of `_ids` that was returned before or belongs to the context.
         self._known = self._context_text()
 
     def push(self, token: int) -> str:
         """The text that `token` completes."""
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
-        stuck = len(self._ids) > 2 * _WINDOW  # incomplete for so long: do not wait for more
+        stuck = len(self._ids) > 2 * _WINDOW  # incomplete for too long: stop waiting
         fresh = self._take(text, len(text) if stuck else _complete(text), last=stuck)
         if len(self._ids) > _WINDOW and text.startswith(self._known):
             held = len(text) - len(self._known)
@@ -85,16 +86,16 @@ class TextStream:
         return fresh
 
     def flush(self) -> str:
-        """What was held back, incomplete characters as U+FFFD."""
+        """The text that was held back, with incomplete characters as U+FFFD."""
         text = self._tokenizer.decode(self._ids)
         return self._take(text, len(text), last=True)
 
     def _take(self, text: str, end: int, last: bool) -> str:
-        """The new part of `text[:end]`. `last`: what is incomplete stays incomplete."""
+        """The new part of `text[:end]`. `last`: no later id will complete a character."""
         start = _common_length(self._known, text)
         if self._known[start:].strip(_REPLACEMENT):
-            # Where a token is a byte, a whole run of bytes decodes to replacement characters while
-            # its last character is incomplete: characters known before reappear afterwards.
+            # If tokens are bytes, a whole run of bytes decodes to replacement characters while its
+            # last character is incomplete. Characters that were known before reappear afterwards.
             after = len(text) - len(text[start:].lstrip(_REPLACEMENT))
             if after == len(text) and not last:
                 return ""
@@ -114,7 +115,7 @@ class TextStream:
         return complete + _REPLACEMENT if hidden else text
 
     def _tail(self, ids: list[int]) -> list[int]:
-        """The last ids, starting with one that begins a character where possible."""
+        """The last ids, starting with one that begins a character if possible."""
         tails = [ids[-count:] for count in range(_CONTEXT, _CONTEXT - 1 - _MAX_PENDING, -1)]
         # Without its incomplete end, a run of bytes shows where its characters begin.
         whole = (

@@ -17,7 +17,7 @@ from benchmarks.peers import OURS
 from benchmarks.report import BEGIN, END, Group
 from benchmarks.shapes import Shape
 from benchmarks.tasks import TASKS
-from mmfree_compiler.runtime.cpu_features import AMX, cpu_features
+from mmfree_compiler.backends.cpu.features import AMX, cpu_features
 
 SHAPE = Shape("370M", hidden=1024, layers=24, intermediate=2816, vocabulary=32000)
 READ, MAC = 10e9, 100e9  # a second

@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from invoking import invoke, invoke_json
 from typer.testing import CliRunner
 
 import mmfree_compiler as mmf
-from mmfree_compiler import doctor, tune
+from mmfree_compiler import backends, tune
+from mmfree_compiler.backends.cpu.compile.compiler import CpuCompiler
 from mmfree_compiler.cli.app import app
 from mmfree_compiler.cli.measure import Spread, peak_rss
 from mmfree_compiler.cli.run import run
 from mmfree_compiler.cli.train import train
 from mmfree_compiler.models.training import TrainConfig
-from mmfree_compiler.runtime import Sampling, cpu, cpu_features, load
-
-
-def invoke(*arguments: str | Path, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.stderr
-    return result.stdout
-
-
-def invoke_json(*arguments: str | Path, code: int = 0) -> Any:
-    return json.loads(invoke(*arguments, "--json", code=code))
+from mmfree_compiler.runtime import Sampling, load
 
 
 def test_version() -> None:
@@ -39,10 +29,10 @@ def test_version() -> None:
 
 def test_compile(tiny_checkpoint: Path, tiny_artifact: Path, tmp_path: Path) -> None:
     output = tmp_path / "again.mmfree"
-    options = ("-o", output, "--target", "cpu:portable", "--check")
+    options = ("-o", output, "--target", "cpu:portable", "--check", "passes")
     found = invoke_json("compile", tiny_checkpoint, *options)
-    assert list(found["seconds"]) == ["load", "trace", "passes", "codegen", "save"]
-    assert (found["target"], found["variants"]) == ("cpu:portable", ["portable"])
+    assert list(found["seconds"]) == ["load", "check", "trace", "passes", "codegen", "save"]
+    assert (found["target"], found["builds"]) == ("cpu:portable", ["portable"])
     assert found["artifact_bytes"] == output.stat().st_size
     assert output.read_bytes() == tiny_artifact.read_bytes()
 
@@ -50,54 +40,15 @@ def test_compile(tiny_checkpoint: Path, tiny_artifact: Path, tmp_path: Path) -> 
 def test_tune(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "SAMPLE_SECONDS", 0.0)
     monkeypatch.setattr(tune, "ROUNDS", 1)
-    monkeypatch.setattr(tune, "keep", lambda *_: None)  # for the other tests
+    monkeypatch.setattr(CpuCompiler, "keep", lambda *_: None)  # for the other tests
     found = invoke_json("tune", tiny_checkpoint, "--threads", "1")
-    assert found["threads"] == 1
+    here = str(backends.get("cpu").here())
+    assert (found["target"], found["build"]) == (f"cpu:{here}", here)
+    assert found["settings"].keys() == {"prefetch", "tokens"}
     assert {"setting", "value", "gain"} == found["trials"][0].keys()
     text = invoke("tune", tiny_checkpoint, "--threads", "1")
     assert "prefetch" in text
-    assert "1 thread" in text
-    assert "threads" not in text
-
-
-def test_inspect(tiny_artifact: Path) -> None:
-    found = invoke_json("inspect", tiny_artifact)
-    assert sum(found["bytes"].values()) == found["file_bytes"] == tiny_artifact.stat().st_size
-    assert (found["layers"], found["variant_here"]) == (2, "portable")
-    # A layer: i, f, g, o of 64 x 64, gate and up of 256 x 64, down of 64 x 256; a head of 257 x 64.
-    ternary = 2 * (4 * 64 * 64 + 3 * 64 * 256) + 257 * 64
-    assert found["ternary_parameters"] == ternary
-    # Also the embedding; a layer's norms (8 of 64, one of 256) and lower bounds; two last norms.
-    assert found["parameters"] == ternary + 257 * 64 + 2 * (9 * 64 + 256) + 2 * 64
-    # Only the head's last tile has rows that are padding.
-    assert found["bits_per_ternary_weight"] == pytest.approx(2, rel=0.01)
-    assert found["state_bytes_per_sequence"] == 2 * 64 * 4
-    assert found["fp32_bytes"] == 4 * found["parameters"]
-    assert "notes" not in found
-
-
-def test_inspect_for_people(tiny_artifact: Path) -> None:
-    text = invoke("inspect", tiny_artifact)
-    assert "portable" in text
-    assert "packed ternary" in text
-    assert "Notes" not in text
-    assert "Notes" in invoke("inspect", tiny_artifact, "--notes")
-
-
-def test_inspect_where_no_variant_runs(
-    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MMFREE_VARIANT", "other")
-    assert invoke_json("inspect", tiny_artifact)["variant_here"] is None
-    assert "none of them" in invoke("inspect", tiny_artifact)
-
-
-def test_inspect_of_another_calling_convention(
-    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cpu, "ABI", cpu.ABI + 1)
-    assert invoke_json("inspect", tiny_artifact)["variant_here"] is None
-    assert f"this runtime knows {cpu.ABI}" in " ".join(invoke("inspect", tiny_artifact).split())
+    assert here in text
 
 
 RUN = ("--prompt", "def ", "--max-new-tokens", "12", "--seed", "3", "--threads", "1")
@@ -226,7 +177,7 @@ def test_train_without_a_run_to_resume(tmp_path: Path) -> None:
 def test_bench(tiny_artifact: Path) -> None:
     options = ("--prompt-tokens", "70", "--new-tokens", "3", "--threads", "1,2")
     found = invoke_json("bench", tiny_artifact, *options)
-    assert found["variant"] == "portable"
+    assert found["build"] == "portable"
     assert (
         found["packed_weight_bytes"]
         == invoke_json("inspect", tiny_artifact)["bytes"]["packed ternary"]
@@ -240,52 +191,13 @@ def test_bench(tiny_artifact: Path) -> None:
 def test_bench_for_people(tiny_artifact: Path) -> None:
     options = ("--prompt-tokens", "1", "--new-tokens", "2", "--threads", "1,2")
     text = invoke("bench", tiny_artifact, *options)
-    assert "1 token of prompt, 2 new ones, 5 runs" in text
+    assert "1 prompt token, 2 new tokens, 5 runs" in text
     assert "decode tokens/s, 1 thread " in text
     assert "decode tokens/s, 2 threads" in text
 
 
 def test_bench_wants_enough_runs(tiny_artifact: Path) -> None:
     invoke("bench", tiny_artifact, "--repeat", "4", code=2)
-
-
-def test_doctor() -> None:
-    found = invoke_json("doctor")
-    checks = {check["name"]: check for check in found["checks"]}
-    assert found["healthy"] is True
-    assert checks["numpy"]["status"] == "ok"
-    assert checks.keys() >= {"platformdirs", "linker"}
-
-
-def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    absent = doctor.Package("no-such-package", "nothing", "cpu")
-    needed = doctor.Package("no-such-base", "run", "")
-    monkeypatch.setattr(doctor, "PACKAGES", (absent,))
-    found = {check["name"]: check for check in invoke_json("doctor")["checks"]}
-    assert found["no-such-package"]["status"] == "missing"
-    assert found["no-such-package"]["hint"] == "pip install 'mmfree-compiler[cpu]'"
-    monkeypatch.setattr(doctor, "PACKAGES", (needed,))
-    assert invoke_json("doctor", code=1)["healthy"] is False
-    assert "failed" in invoke("doctor", code=1)
-
-
-def test_doctor_looks_for_the_linker_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def status(wanted: str) -> str:
-        monkeypatch.setenv("MMFREE_LINKER", wanted)
-        return doctor._linker().status
-
-    monkeypatch.setattr(shutil, "which", lambda _: None)
-    assert [status(wanted) for wanted in ("", "system", "nonsense")] == ["ok", "failed", "failed"]
-    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/cc")
-    assert status("system") == "ok"
-    monkeypatch.setattr(doctor, "_zig", lambda: None)
-    assert [status(wanted) for wanted in ("", "zig")] == ["ok", "failed"]
-
-
-def test_doctor_on_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_features, "machine_arch", lambda: "riscv64")
-    found = invoke_json("doctor", code=1)
-    assert {"cpu target"} == {c["name"] for c in found["checks"] if c["status"] == "failed"}
 
 
 def test_spread() -> None:

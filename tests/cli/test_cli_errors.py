@@ -150,6 +150,19 @@ def test_the_reference_target_cannot_be_saved(tiny_checkpoint: Path, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+def test_compile_with_an_unknown_check(tmp_path: Path) -> None:
+    """Before the checkpoint is read."""
+    said = invoke("compile", tmp_path / "nowhere", "-o", tmp_path / "m", "--check", "all")
+    assert_one_line(said, "check 'all': is unknown. Known: module, passes, none")
+
+
+def test_compile_of_an_unknown_density(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    options = ("-o", tmp_path / "m", "--target", "cpu:density=3")
+    said = invoke("compile", tiny_checkpoint, *options)
+    assert_one_line(said, "target 'cpu:density=3'", "unknown density '3'", "Known: auto, 2, 1.6")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_training_text_that_is_missing(tmp_path: Path) -> None:
     said = invoke("train", tmp_path / "nowhere", "-o", tmp_path / "c")
     assert_one_line(said, "nowhere")
@@ -169,7 +182,14 @@ def test_verify_needs_a_readable_text(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["fly"], ["run"], ["run", "m", "--prompt"], ["bench", "--x"]]
+    "arguments",
+    [
+        ["fly"],
+        ["run"],
+        ["run", "m", "--prompt"],
+        ["bench", "--x"],
+        ["compile", "c", "-o", "m", "--density", "2"],
+    ],
 )
 def test_wrong_usage(arguments: list[str]) -> None:
     code, stdout, stderr = invoke(*arguments)

@@ -12,32 +12,32 @@ from op_modules import runnable_variants
 from torch import Tensor, nn
 
 import mmfree_compiler as mmf
-from mmfree_compiler.backends import Density
 from mmfree_compiler.compiler import CompiledModel
 from mmfree_compiler.models import BitLinear
 from mmfree_compiler.runtime import Session
 
 RUNNABLE = runnable_variants()
 TARGETS = ["reference", *RUNNABLE]
-# One density a variant, for time's sake: the tests of ops take both for each.
-DENSITIES: dict[float, tuple[str, ...]] = {1.6: tuple(RUNNABLE[::2]), 2: tuple(RUNNABLE[1::2])}
+# One density per variant, to save time: the tests of ops run both.
+DENSITIES = {"1.6": RUNNABLE[::2], "2": RUNNABLE[1::2]}
 
 cases = pytest.mark.parametrize("case", golden_cases(), ids=str)
 targets = pytest.mark.parametrize("target", TARGETS)
 
 
 @cache
-def compiled(case: GoldenCase, target: str, density: Density) -> CompiledModel:
-    return mmf.compile(case.folder, target, density=density)
+def compiled(case: GoldenCase, target: str) -> CompiledModel:
+    return mmf.compile(case.folder, target)
 
 
 def session(case: GoldenCase, target: str, monkeypatch: pytest.MonkeyPatch) -> Session:
     """A CPU artifact holds several variants: one compilation serves them."""
     if target == "reference":
-        return compiled(case, "reference", "auto").session
+        return compiled(case, "reference").session
     monkeypatch.setenv("MMFREE_VARIANT", target)
     density = next(bits for bits, names in DENSITIES.items() if target in names)
-    return Session(compiled(case, f"cpu:{','.join(DENSITIES[density])}", density).artifact)
+    options = ",".join((*DENSITIES[density], f"density={density}"))
+    return Session(compiled(case, f"cpu:{options}").artifact)
 
 
 @cases
@@ -81,7 +81,7 @@ def test_prefill_then_decode(
 def assert_state(
     run: Session, golden: dict[str, Tensor], key: str, state: mmf.runtime.State, steady: Tensor
 ) -> None:
-    """The reference keeps a state a layer: the convolution's (B, D, k) first, when there is one."""
+    """The reference keeps one state per layer; with a convolution, its (B, D, k) comes first."""
     for part in run.artifact.manifest.states:
         found = torch.from_numpy(state.part(part.name))  # (B, layers, *shape)
         convolution = len(part.shape) > 1
@@ -175,8 +175,11 @@ def test_int8_codes_and_products(
 @pytest.mark.parametrize("case", golden_cases("ternary"), ids=str)
 def test_ternary_codes(case: GoldenCase) -> None:
     """The compiled program holds the reference's codes, all of them and no others."""
-    constants = compiled(case, "reference", "auto").program.constants.values()
-    found = [part.tobytes() for c in constants if c.dtype == "int8" for part in c.parts]
+    program = compiled(case, "reference").artifact.program
+    assert program is not None
+    ternary = [c for c in program.constants.values() if c.role == "ternary"]
+    assert {c.dtype for c in ternary} == {"int8"}
+    found = [part.tobytes() for c in ternary for part in c.parts]
     expected = []
     for name, tensor in case.ternary.items():
         if name.endswith("|ternary"):  # a GLU's gate and up are two weights of the program

@@ -74,7 +74,7 @@ def test_what_is_refused(message: str) -> None:
 
 
 def test_a_name_is_declared_once() -> None:
-    with pytest.raises(InputError, match="op tanh: is declared already"):
+    with pytest.raises(InputError, match="op tanh: is already declared"):
         op("pointwise")(OPS["tanh"].reference)
 
 

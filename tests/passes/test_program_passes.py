@@ -1,27 +1,29 @@
-"""The Program passes: golden text after each, and what each promises."""
+"""The neutral Program passes: golden text after each, and what each promises."""
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from op_modules import TinyLM, mm
 from torch import Tensor, nn
+from zoo import NORMS, QUANTIZERS, THROUGH, WEIGHTS, Proj
+from zoo_parts import Gated, Mixer, Tiny
 
-from mmfree_compiler import layouts, passes
+from mmfree_compiler import backends, passes
+from mmfree_compiler.checking import run_program
 from mmfree_compiler.ops import OPS
 from mmfree_compiler.passes.group_stages import GroupStages
-from mmfree_compiler.passes.pack_weights import PackWeights
-from mmfree_compiler.passes.plan_memory import PlanMemory, _first_fit, _Life
 from mmfree_compiler.passes.roll_layers import RollLayers
 from mmfree_compiler.program import Loop, Node, Program, Stage
+from mmfree_compiler.program_rules import verify
+from mmfree_compiler.program_text import listing
 from mmfree_compiler.trace import trace
-
-PIPELINE = (GroupStages(), RollLayers(), PackWeights(layouts.TILE16_2BIT.name), PlanMemory())
 
 
 def lowered(module: nn.Module, *inputs: Tensor) -> Program:
@@ -33,17 +35,17 @@ def programs() -> dict[str, Program]:
     """TinyLM's program after `lower` and after each pass."""
     program = lowered(TinyLM(), torch.zeros(2, 3, dtype=torch.int64))
     found = {"lower": program}
-    for step in PIPELINE:
+    for step in passes.PROGRAM:
         program = step(program)
         found[step.name] = program
     return found
 
 
-@pytest.mark.parametrize("name", ["lower", *(step.name for step in PIPELINE)])
+@pytest.mark.parametrize("name", ["lower", *(step.name for step in passes.PROGRAM)])
 def test_program_text(
     name: str, programs: dict[str, Program], golden: Callable[[str, str], None]
 ) -> None:
-    golden(f"program_{name}", str(programs[name]))
+    golden(f"program_{name}", listing(programs[name]))
 
 
 def test_a_layer_is_four_stages(programs: dict[str, Program]) -> None:
@@ -55,7 +57,28 @@ def test_rolling_keeps_every_constant_and_state(programs: dict[str, Program]) ->
     before, after = programs["group_stages"], programs["roll_layers"]
     parts = [id(part) for c in before.constants.values() for part in c.parts]
     assert sorted(parts) == sorted(id(p) for c in after.constants.values() for p in c.parts)
-    assert before.state_width == after.state_width
+    assert floats(before) == floats(after) == 3 * 40
+    assert [(slot.shape, slot.count) for slot in after.states] == [((40,), 3)]
+
+
+def floats(program: Program) -> int:
+    """Floats of state per sequence."""
+    return sum(math.prod(slot.shape) * slot.count for slot in program.states)
+
+
+def test_passes_leave_notes(programs: dict[str, Program]) -> None:
+    notes = [(note.pass_name, note.node, note.text) for note in programs["roll_layers"].notes]
+    assert notes[-2:] == [
+        ("group_stages", "program", "54 ops in 14 stages"),
+        ("roll_layers", "stage 1", "3 iterations of 4 stages"),
+    ]
+    assert rolled(Chain()).notes[-1].text == "no stages repeat"
+
+
+def test_notes_of_the_graph_come_first() -> None:
+    program = lowered(Mixer(16), torch.zeros(2, 3, 16))
+    assert {"detect_mlgru", "ternarize"} <= {note.pass_name for note in program.notes}
+    assert GroupStages()(program).notes[:-1] == program.notes
 
 
 def test_stages_need_no_columns_of_their_own_tiles(programs: dict[str, Program]) -> None:
@@ -76,65 +99,12 @@ class Chain(nn.Module):
         return out
 
 
-class Plain(nn.Module):
-    """Residual layers on the caller's own rows."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        for _ in range(4):
-            y = mm.silu(mm.rms_norm(x, torch.ones(16), 1e-6))
-            x = mm.add(x, mm.rms_norm(y, torch.ones(16), 1e-6))
-        out: Tensor = mm.silu(x)
-        return out
-
-
 def rolled(module: nn.Module) -> Program:
     return RollLayers()(GroupStages()(lowered(module, torch.zeros(2, 3, 16))))
 
 
 def test_crossed_carries_stay_unrolled() -> None:
     assert not any(isinstance(step, Loop) for step in rolled(Chain()).body)
-
-
-def test_the_callers_rows_are_copied_before_a_loop_overwrites_them() -> None:
-    program = rolled(Plain())
-    (loop,) = (step for step in program.body if isinstance(step, Loop))
-    ((initial, _),) = loop.carried
-    assert initial not in program.inputs
-    assert any(node.op == "identity" for node in program.nodes())
-
-
-def test_values_that_share_a_stage_do_not_share_storage(programs: dict[str, Program]) -> None:
-    program = programs["plan_memory"]
-    (loop,) = (step for step in program.body if isinstance(step, Loop))
-    same = dict.fromkeys((*loop.carried[0], *loop.updates, *loop.results), loop.carried[0][0])
-    for stage in program.stages():
-        names = {n for node in stage.nodes for n in (*node.inputs, *node.outputs) if n}
-        spans = {}
-        for name in names & program.storage.keys():
-            storage = program.storage[name]
-            stop = storage.offset + storage.stride
-            assert storage.stride >= program.values[name].stride
-            spans[same.get(name, name)] = (storage.arena, storage.offset, stop)
-            assert stop <= program.arenas[storage.arena]
-        held = list(spans.values())
-        for i, (arena, start, stop) in enumerate(held):
-            for other, first, last in held[:i]:
-                assert arena != other or stop <= first or last <= start
-
-
-@given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 9), st.integers(0, 9)), max_size=30))
-def test_first_fit_never_overlaps(pieces: list[tuple[int, int, int]]) -> None:
-    lives = [
-        _Life("shared", width, [str(i)], min(a, b), max(a, b))
-        for i, (width, a, b) in enumerate(pieces)
-    ]
-    offsets, size = _first_fit(lives)
-    for i, a in enumerate(lives):
-        assert offsets[i] + a.width <= size
-        for j, b in enumerate(lives[:i]):
-            together = a.first <= b.last and b.first <= a.last
-            apart = offsets[i] + a.width <= offsets[j] or offsets[j] + b.width <= offsets[i]
-            assert apart or not together
 
 
 def test_a_stage_per_node_is_grouped_again(programs: dict[str, Program]) -> None:
@@ -146,3 +116,54 @@ def test_a_stage_per_node_is_grouped_again(programs: dict[str, Program]) -> None
     grouped = programs["group_stages"]
     cut = replace(grouped, body=tuple(alone(node) for node in grouped.nodes()))
     assert GroupStages()(cut).body == grouped.body
+
+
+# --- random models -------------------------------------------------------------------------------
+
+
+def projections(choose: random.Random) -> tuple[nn.Module, Tensor]:
+    """Layers of random spellings, with an op between them."""
+    widths = [choose.randrange(1, 40) for _ in range(choose.randrange(2, 6))]
+    layers: list[nn.Module] = []
+    for width, out in pairwise(widths):
+        norm = choose.choice([*NORMS, None])
+        quantizer, weight, through = (
+            choose.choice(list(table)) for table in (QUANTIZERS, WEIGHTS, THROUGH)
+        )
+        bias = choose.random() < 0.5
+        layers.append(Proj(width, out, norm, quantizer, weight, through, bias))
+        layers.append(choose.choice([nn.SiLU, nn.Tanh, nn.ReLU, nn.Sigmoid])())
+    return nn.Sequential(*layers), torch.randn(2, 5, widths[0])
+
+
+def language_model(choose: random.Random) -> tuple[nn.Module, Tensor]:
+    vocabulary, layers = choose.randrange(2, 60), choose.randrange(1, 5)
+    model = Tiny(vocabulary, choose.randrange(1, 40), layers)
+    return model, torch.randint(vocabulary, (2, 5))
+
+
+def layers_of(choose: random.Random) -> tuple[nn.Module, Tensor]:
+    """Equal layers one after another: a loop that starts from the module's input."""
+    width = choose.randrange(1, 40)
+    make: Callable[[], nn.Module] = choose.choice(
+        [lambda: Mixer(width), lambda: Gated(width, 24), lambda: Proj(width, width)]
+    )
+    return nn.Sequential(*(make() for _ in range(choose.randrange(1, 5)))), torch.randn(2, 5, width)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_models_stay_valid_and_the_same(seed: int) -> None:
+    """After every pass, those of every backend included."""
+    choose = random.Random(seed)
+    torch.manual_seed(seed)
+    module, x = [projections, language_model, layers_of][seed % 3](choose)
+    program = lowered(module.eval(), x)
+    (expected,) = run_program(program, (x,))
+    for backend, spec in map(backends.of, backends.BUILT_IN):
+        made = program
+        for step in (*passes.PROGRAM, *backend.compiler().passes(program, spec)):
+            made = step(made)
+            verify(made, step.name)
+            (found,) = run_program(made, (x,))
+            # The same ops in another order of stages: not a bit differs.
+            assert torch.equal(found, expected), step.name

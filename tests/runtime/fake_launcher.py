@@ -10,73 +10,79 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from mmfree_compiler.artifact import Artifact, Port, StatePart, pack_constants
+from mmfree_compiler.artifact import Artifact, Port, StateEntry, pack_constants
+from mmfree_compiler.backends.interface import Batch
+from mmfree_compiler.backends.numpy_states import NumpyStates
 from mmfree_compiler.program import Constant
-from mmfree_compiler.runtime import Session
+from mmfree_compiler.runtime import Session, State
 
-VOCAB, WIDTH, STRIDE = 257, 10, 16  # bytes and an end of text; recurrent floats and their padding
+VOCAB, WIDTH = 257, 10  # bytes and an end of text; recurrent floats
 END = 256
 
 
 class FakeLauncher:
     """lm: two layers of h = a h + E[id], logits = (h0 + h1) W. module: y = x + h, h = h/2 + x."""
 
-    def __init__(self, artifact: Artifact, threads: int) -> None:
-        self.artifact, self.threads = artifact, threads
-        self.calls: list[tuple[int, int]] = []  # (tokens, first) of each
+    build = "fake"
+    weight_bytes = 0
 
-    def run(
-        self,
-        inputs: tuple[Any, ...],
-        slots: Any,
-        state: Any,
-        first: int,
-        outputs: tuple[Any, ...],
-    ) -> None:
-        self.check(inputs, slots, state, first, outputs)
-        self.calls.append((len(slots), first))
+    def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
+        self.artifact, self.threads = artifact, threads
+        self.calls: list[tuple[int, int]] = []  # (tokens, tokens wanted) of each
+
+    @classmethod
+    def open(cls, artifact: Artifact, threads: int | None = None) -> FakeLauncher:
+        return cls(artifact, threads)
+
+    def close(self) -> None:
+        pass
+
+    def states(self, count: int) -> NumpyStates:
+        return NumpyStates.zero(self.artifact.manifest.states, count)
+
+    def run(self, batch: Batch, states: NumpyStates) -> tuple[Any, ...]:
+        self.check(batch, states)
+        self.calls.append((len(batch.slots), len(batch.wanted)))
         step = self.lm_row if self.artifact.manifest.kind == "lm" else self.module_row
-        for token, slot in enumerate(slots):
-            row = step([x[token] for x in inputs], state[slot])
-            if token >= first:
-                for port, out in zip(self.artifact.manifest.outputs, outputs, strict=True):
-                    out[token - first] = np.nan  # padding must not be read
-                    width = min(port.width, row.size)
-                    out[token - first, :width] = row[:width]
+        rows = [
+            step([x[token] for x in batch.inputs], states.arrays["h"][slot])
+            for token, slot in enumerate(batch.slots)
+        ]
+        return tuple(
+            np.array([rows[token][: port.width] for token in batch.wanted], np.float32).reshape(
+                len(batch.wanted), port.width
+            )
+            for port in self.artifact.manifest.outputs
+        )
 
     def lm_row(self, inputs: list[Any], state: Any) -> Any:
         table, head = self.artifact.tensor("embedding")[0], self.artifact.tensor("head")[0]
         for layer in range(2):
-            h = state[layer * STRIDE : layer * STRIDE + WIDTH]
-            h *= np.float32(0.9 - layer / 2)
-            h += table[inputs[0]]
-        return (state[:WIDTH] + state[STRIDE : STRIDE + WIDTH]) @ head
+            state[layer] *= np.float32(0.9 - layer / 2)
+            state[layer] += table[inputs[0]]
+        return (state[0] + state[1]) @ head
 
     def module_row(self, inputs: list[Any], state: Any) -> Any:
-        x = inputs[0][:WIDTH]
-        out = sum(row[:WIDTH] for row in inputs) + state[:WIDTH]
-        state[:WIDTH] = state[:WIDTH] / 2 + x
+        x, h = inputs[0][:WIDTH], state[0]
+        out = np.array(inputs[0])
+        out[:WIDTH] = sum(row[:WIDTH] for row in inputs) + h
+        h[:] = h / 2 + x
         return out
 
-    def check(self, inputs: Any, slots: Any, state: Any, first: int, outputs: Any) -> None:
-        """What the protocol promises a launcher."""
-        manifest, tokens = self.artifact.manifest, len(slots)
-        assert 0 <= first <= tokens
-        assert slots.dtype == np.int32
-        assert state.shape[1] == manifest.state_width
-        for port, x in zip(manifest.inputs, inputs, strict=True):
-            shape = (tokens,) if port.dtype == "int64" else (tokens, port.stride)
+    def check(self, batch: Batch, states: Any) -> None:
+        """What the interface promises a launcher."""
+        manifest, tokens = self.artifact.manifest, len(batch.slots)
+        assert isinstance(states, NumpyStates)
+        assert batch.slots.dtype == np.int32
+        assert batch.positions.shape == (tokens,)
+        assert (np.diff(batch.wanted) > 0).all()
+        assert batch.wanted.size == 0 or 0 <= batch.wanted[0] <= batch.wanted[-1] < tokens
+        assert 0 <= batch.slots.min() <= batch.slots.max() < len(states)
+        for slot in np.unique(batch.slots):
+            assert (np.diff(batch.positions[batch.slots == slot]) == 1).all()
+        for port, x in zip(manifest.inputs, batch.inputs, strict=True):
+            shape = (tokens,) if port.dtype == "int64" else (tokens, port.width)
             assert (x.shape, x.dtype) == (shape, np.dtype(port.dtype))
-            assert x.flags.c_contiguous
-            assert x.flags.writeable
-            assert x.flags.aligned
-        for port, out in zip(manifest.outputs, outputs, strict=True):
-            assert (out.shape, out.dtype) == ((tokens - first, port.stride), np.float32)
-        rows = [x for x in inputs if x.dtype == np.float32]
-        for array in (state, *rows, *outputs):
-            assert array.flags.c_contiguous
-            assert array.flags.writeable
-            assert array.size == 0 or array.ctypes.data % 64 == 0
 
 
 def byte_tokenizer() -> bytes:
@@ -109,10 +115,10 @@ def lm_artifact(seed: int = 0, tokenizer: bool = True, **changes: Any) -> Artifa
         "kind": "lm",
         "tensors": tensors,
         "model": {"eos_token_id": END},
-        "inputs": (Port(name="tokens", dtype="int64", width=1, stride=1, limit=VOCAB),),
-        "outputs": (Port(name="logits", dtype="float32", width=VOCAB, stride=272),),
-        "states": (StatePart(name="h", offset=0, width=STRIDE, count=2, shape=(WIDTH,)),),
-        "state_width": 2 * STRIDE,
+        "inputs": (Port(name="tokens", dtype="int64", width=1, limit=VOCAB),),
+        "outputs": (Port(name="logits", dtype="float32", width=VOCAB),),
+        "states": (StateEntry(name="h", count=2, shape=(WIDTH,)),),
+        "fingerprint": f"{seed:064x}",
     }
     return Artifact.build(members, **(fields | changes))
 
@@ -121,7 +127,7 @@ def module_artifact(
     width: int = WIDTH, inputs: tuple[str, ...] = ("x",), outputs: tuple[str, ...] = ("y",)
 ) -> Artifact:
     def ports(names: tuple[str, ...]) -> tuple[Port, ...]:
-        return tuple(Port(name=n, dtype="float32", width=width, stride=STRIDE) for n in names)
+        return tuple(Port(name=n, dtype="float32", width=width) for n in names)
 
     return Artifact.build(
         {"weights.bin": b""},
@@ -129,13 +135,13 @@ def module_artifact(
         kind="module",
         inputs=ports(inputs),
         outputs=ports(outputs),
-        states=(StatePart(name="h", offset=0, width=STRIDE, shape=(WIDTH,)),),
-        state_width=STRIDE,
+        states=(StateEntry(name="h", shape=(WIDTH,)),),
+        fingerprint="0" * 64,
     )
 
 
 def session_of(artifact: Artifact) -> Session:
-    return Session(artifact, threads=1, launcher=FakeLauncher(artifact, 1))
+    return Session(artifact, launcher=FakeLauncher(artifact))
 
 
 def lm_session(seed: int = 0, tokenizer: bool = True, **changes: Any) -> Session:
@@ -147,7 +153,14 @@ def module_session(**options: Any) -> Any:
 
 
 def calls_of(session: Session) -> list[tuple[int, int]]:
-    """(tokens, first) of each launcher call so far."""
-    launcher = session.language_model._runner.launcher
-    assert isinstance(launcher, FakeLauncher)
-    return launcher.calls
+    """(tokens, tokens wanted) of each launcher call so far."""
+    assert isinstance(session.launcher, FakeLauncher)
+    return session.launcher.calls
+
+
+def same_states(a: State, b: State) -> bool:
+    """Whether two states hold the same numbers."""
+    found, expected = a.export(), b.export()
+    return found.keys() == expected.keys() and all(
+        np.array_equal(found[name], expected[name]) for name in found
+    )

@@ -15,7 +15,7 @@ def test_the_child_can_call_what_was_in_a_call(tiny_artifact: Path) -> None:
     session = load(tiny_artifact, 1)
     tokens = np.array([[1, 2, 3]])
     expected = session(tokens)[0]
-    launcher = session.language_model._runner.launcher
+    launcher = session.launcher
     held, release = threading.Event(), threading.Event()
 
     def call() -> None:

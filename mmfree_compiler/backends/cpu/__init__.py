@@ -1,78 +1,59 @@
-"""CPU backend: TVM TIR -> LLVM, one library an instruction-set variant, one copy of the weights."""
+"""CPU backend: native kernels for several instruction sets.
+
+compile/ makes them, run/ runs them; this folder has the parts that both share.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-import numpy as np
+from mmfree_compiler.artifact import Artifact
+from mmfree_compiler.backends.cpu import checks, describe, spec
+from mmfree_compiler.backends.cpu.features import lacks
+from mmfree_compiler.backends.cpu.spec import Spec
+from mmfree_compiler.backends.cpu.variants import VARIANTS
+from mmfree_compiler.backends.interface import Backend, Check
+from mmfree_compiler.errors import TargetError
 
-from mmfree_compiler.artifact import Artifact, MemoryPlan, Variant, pack_constants
-from mmfree_compiler.backends import Backend, Details
-from mmfree_compiler.backends.cpu.build import libraries
-from mmfree_compiler.backends.cpu.codegen import CHUNK
-from mmfree_compiler.backends.cpu.density import choose_layout
-from mmfree_compiler.backends.cpu.isa import ISAS, tuned
-from mmfree_compiler.backends.cpu.kernel import Kernel
-from mmfree_compiler.backends.cpu.rows import ROWS
-from mmfree_compiler.backends.cpu.tiles import TILES
-from mmfree_compiler.backends.cpu.tuning import Tuning, find
-from mmfree_compiler.backends.describe import describe
-from mmfree_compiler.layouts import Bytes
-from mmfree_compiler.program import Program
-from mmfree_compiler.runtime.cpu import ABI
-from mmfree_compiler.runtime.cpu_features import VARIANTS
-from mmfree_compiler.target import Target
+if TYPE_CHECKING:
+    from mmfree_compiler.backends.cpu.compile.compiler import CpuCompiler
+    from mmfree_compiler.backends.cpu.run.launcher import CpuLauncher
 
 
-def emit(program: Program, target: Target, details: Details) -> Artifact:
-    """Compile every variant of `target` for a packed and planned program."""
-    weights, tensors = pack_constants(program.constants.values())
-    members: dict[str, bytes | Bytes] = {"weights.bin": weights}
-    if details.tokenizer is not None:
-        members["tokenizer.json"] = details.tokenizer
-    tunings = {name: find(program, name) or ISAS[name].tuning for name in target.variants}
-    built = libraries(program, tensors, tunings)
-    members |= {f"kernels/{name}.so": code for name, code in built.items()}
-    return Artifact.build(
-        members,
-        variants=tuple(_variant(name, tuning) for name, tuning in tunings.items()),
-        tensors=tensors,
-        memory=_plan(program, tunings),
-        **describe(program, target, details),
-    )
+class CpuBackend:
+    """See interface.Backend."""
+
+    kind = "cpu"
+    extra = "mmfree-compiler[cpu]"
+    formats = (".mmfree",)
+    options = ("threads",)
+
+    def parse(self, options: str) -> Spec:
+        return spec.parse(options)
+
+    def here(self) -> Spec:
+        for name, variant in VARIANTS.items():
+            if not lacks(variant):
+                return Spec((name,))
+        cause = "cannot run any variant of the cpu target"
+        raise TargetError("this machine", cause, "Use an x86-64 Linux machine")
+
+    def checks(self) -> Iterable[Check]:
+        return checks.checks()
+
+    def describe(self, artifact: Artifact) -> Mapping[str, str]:
+        return describe.describe(artifact.manifest)
+
+    def compiler(self) -> CpuCompiler:
+        from mmfree_compiler.backends.cpu.compile.compiler import CpuCompiler
+
+        return CpuCompiler()
+
+    def launcher(self) -> type[CpuLauncher]:
+        from mmfree_compiler.backends.cpu.run.launcher import CpuLauncher
+
+        return CpuLauncher
 
 
-def retuned(artifact: Artifact, program: Program, tuning: Tuning) -> Artifact:
-    """An artifact of one variant with kernels of other settings, to run in this process.
-
-    It shares the weights; its manifest's hashes are those of `artifact`.
-    """
-    manifest = artifact.manifest
-    (variant,) = manifest.variants
-    tunings = {variant.name: tuning}
-    code = libraries(program, manifest.tensors, tunings)[variant.name]
-    members = {**artifact.members, variant.member: np.frombuffer(code, np.uint8)}
-    changed = {"memory": _plan(program, tunings)}
-    return replace(artifact, manifest=manifest.model_copy(update=changed), members=members)
-
-
-def _plan(program: Program, tunings: Mapping[str, Tuning]) -> MemoryPlan:
-    """With as much scratch a thread as the hungriest variant needs."""
-    isas = (tuned(name, tuning) for name, tuning in tunings.items())
-    scratch = max(Kernel("prefill", program, isa, CHUNK).scratch_bytes for isa in isas)
-    return MemoryPlan(**program.arenas, scratch=scratch, chunk=CHUNK)
-
-
-def _variant(name: str, tuning: Tuning) -> Variant:
-    return Variant(
-        name=name,
-        arch=VARIANTS[name].arch,
-        features=tuple(sorted(VARIANTS[name].features)),
-        member=f"kernels/{name}.so",
-        abi=ABI,
-        tuning=asdict(tuning),
-    )
-
-
-BACKEND = Backend("cpu", frozenset(ROWS) | frozenset(TILES), choose_layout, emit)
+BACKEND: Backend = CpuBackend()

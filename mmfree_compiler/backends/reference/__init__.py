@@ -1,28 +1,61 @@
-"""Reference backend: runs each op's own reference in torch. For tests and for `verify`."""
+"""Reference backend: runs each op's own reference in torch. For checks, tests and `verify`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from mmfree_compiler.artifact import Artifact
-from mmfree_compiler.backends import Backend, Choice, Density, Details
-from mmfree_compiler.backends.describe import describe
-from mmfree_compiler.backends.reference.launcher import ReferenceLauncher
-from mmfree_compiler.ops import OPS
-from mmfree_compiler.program import Program
-from mmfree_compiler.target import Target
+from mmfree_compiler.backends.interface import Backend, Check
+from mmfree_compiler.errors import TargetError
+
+if TYPE_CHECKING:
+    from mmfree_compiler.backends.reference.compiler import ReferenceCompiler
+    from mmfree_compiler.backends.reference.launcher import ReferenceLauncher
 
 
-def emit(program: Program, target: Target, details: Details) -> Artifact:
-    """An artifact without weights or kernels: it says what the program is, and cannot be saved."""
-    members: dict[str, bytes] = {"weights.bin": b""}
-    if details.tokenizer is not None:
-        members["tokenizer.json"] = details.tokenizer
-    return Artifact.build(members, **describe(program, target, details))
+@dataclass(frozen=True)
+class Spec:
+    """The reference target has no options."""
+
+    def __str__(self) -> str:
+        return ""
 
 
-# A Backend's `layout`: here it is the same whatever is asked.
-def _unpacked(program: Program, target: Target, density: Density) -> Choice:  # noqa: ARG001
-    return Choice(None, "codes stay as they are")
+class ReferenceBackend:
+    """See interface.Backend."""
+
+    kind = "reference"
+    extra = "mmfree-compiler[compile]"
+    formats: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    def parse(self, options: str) -> Spec:
+        if options:
+            raise TargetError(
+                f"target 'reference:{options}'", "takes no options", 'Use "reference"'
+            )
+        return Spec()
+
+    def here(self) -> Spec:
+        return Spec()
+
+    def checks(self) -> Iterable[Check]:
+        return ()
+
+    def describe(self, artifact: Artifact) -> Mapping[str, str]:  # noqa: ARG002
+        return {}
+
+    def compiler(self) -> ReferenceCompiler:
+        from mmfree_compiler.backends.reference.compiler import ReferenceCompiler
+
+        return ReferenceCompiler()
+
+    def launcher(self) -> type[ReferenceLauncher]:
+        from mmfree_compiler.backends.reference.launcher import ReferenceLauncher
+
+        return ReferenceLauncher
 
 
-_LOWERED = frozenset(name for name, op in OPS.items() if op.kind != "compound")
-BACKEND = Backend("reference", _LOWERED, _unpacked, emit, ReferenceLauncher)
+BACKEND: Backend = ReferenceBackend()

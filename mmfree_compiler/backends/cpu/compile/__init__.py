@@ -1,0 +1,1 @@
+"""The compiling half: TVM TIR, LLVM, a linker."""

@@ -1,0 +1,1 @@
+"""The passes of the CPU target: copies, packing, memory."""

@@ -1,0 +1,118 @@
+"""Calling the C compiler and the linker of the CPU backend.
+
+Zig's first link for a triple builds stubs of the C library in the user's cache folder, which takes
+a few seconds and about 50 MB.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmfree_compiler.backends.cpu.compile import cache
+from mmfree_compiler.backends.cpu.compile.toolchains import TOOLCHAINS, find_toolchain
+from mmfree_compiler.errors import ToolchainError
+
+COMPILE_FLAGS = ("-std=c11", "-O2", "-fPIC", "-g0", "-Wall", "-Wextra", "-Werror")
+LINK_FLAGS = ("-shared", "-Wl,-s", "-lpthread", "-lm")
+THREADS_SOURCE = Path(__file__).with_name("threads.c")
+# The symbols of TVM's runtime that threads.c defines. Calls of others would go to null pointers.
+RUNTIME = {b"__TVMBackendParallelBarrier", b"__TVMBackendParallelLaunch"}
+STDERR_TAIL = 2000  # characters
+DISK_FULL = ("No space left", "NoSpaceLeft", "quota exceeded", "DiskQuota")  # of the system, of Zig
+
+
+def identity(triple: str) -> str:
+    """A text that identifies the toolchain for `triple` and its version.
+
+    Raises ToolchainError if there is none.
+    """
+    toolchain = find_toolchain()
+    program = Path(shutil.which(toolchain.command(triple)[0]) or "").resolve()
+    changed = program.stat().st_mtime_ns if program.is_file() else ""
+    return f"{toolchain.name} {toolchain.find()} for {triple}: {program} of {changed}"
+
+
+def compile_object(source: Path, triple: str, flags: Sequence[str] = ()) -> bytes:
+    """The ELF object that C11 `source` compiles to. Raises ToolchainError."""
+    with tempfile.TemporaryDirectory(prefix="mmfree-") as folder:
+        output = Path(folder, "out.o")
+        _run(triple, [*COMPILE_FLAGS, *flags, "-c", str(source), "-o", str(output)])
+        return output.read_bytes()
+
+
+def link(objects: Sequence[Path], output: Path, triple: str) -> None:
+    """Link ELF `objects` and the thread pool into the shared library `output`.
+
+    `output` is written completely or not at all. Symbols of TVM's FFI library stay undefined: the
+    process that loads it has them. Raises ToolchainError, also if an object calls a function of
+    TVM's runtime that the thread pool does not define.
+    """
+    _check_runtime_calls(objects)
+    pool = threads_object(triple)
+    with _renamed_to(output) as partial:
+        threads = partial.with_name("threads.o")
+        threads.write_bytes(pool)
+        _run(triple, [*map(str, objects), str(threads), *LINK_FLAGS, "-o", str(partial)])
+
+
+def _check_runtime_calls(objects: Sequence[Path]) -> None:
+    codes = (path.read_bytes() for path in objects if path.is_file())
+    calls = {call for code in codes for call in re.findall(rb"__TVMBackend\w+", code)}
+    if absent := b", ".join(sorted(calls - RUNTIME)).decode():
+        raise ToolchainError("the kernels", f"need {absent} of TVM's runtime", "Report this bug")
+
+
+def threads_object(triple: str) -> bytes:
+    """The compiled thread pool, from the user's cache if it was compiled before."""
+    name = cache.key(identity(triple), COMPILE_FLAGS, THREADS_SOURCE.read_text())
+    return cache.get(name, lambda: compile_object(THREADS_SOURCE, triple))
+
+
+@contextmanager
+def _renamed_to(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to, renamed to it at the end and removed after an error."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=".mmfree-", dir=path.parent)
+    except OSError as error:
+        raise ToolchainError(str(path), str(error), "Choose a folder that can be written") from None
+    with folder as name:
+        partial = Path(name, path.name)
+        yield partial
+        partial.replace(path)
+
+
+def _run(triple: str, arguments: Sequence[str]) -> None:
+    toolchain = find_toolchain()
+    stubs = cache.folder("zig")
+    names = ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR")
+    environment = os.environ | dict.fromkeys(names, str(stubs))
+    command = [*toolchain.command(triple), *arguments]
+    try:
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = str(getattr(error, "stderr", None) or "").strip()
+        if any(words in f"{error}\n{said}" for words in DISK_FULL):
+            raise _disk_full(stubs) from None
+        raise ToolchainError(
+            f"{toolchain.name} toolchain for {triple}",
+            f"{error}\n{said[-STDERR_TAIL:]}".strip(),
+            f"Try the other toolchain: MMFREE_LINKER={'|'.join(TOOLCHAINS)}",
+        ) from None
+
+
+def _disk_full(stubs: Path) -> ToolchainError:
+    """The error that names the fuller one of the folders that a toolchain writes to."""
+    places = (
+        ("cache", stubs, "XDG_CACHE_HOME"),
+        ("temporary", Path(tempfile.gettempdir()), "TMPDIR"),
+    )
+    kind, folder, variable = min(places, key=lambda place: shutil.disk_usage(place[1]).free)
+    hint = f"Free 64 MB there, or set {variable} to another folder"
+    return ToolchainError(f"{kind} folder {folder}", "has no space left", hint)

@@ -1,0 +1,32 @@
+"""Facts about a CPU artifact for `mmfree inspect`."""
+
+from __future__ import annotations
+
+from mmfree_compiler.artifact import Manifest
+from mmfree_compiler.backends.cpu.choose import choose
+from mmfree_compiler.backends.cpu.facts import CpuBuild
+from mmfree_compiler.backends.cpu.layouts import LAYOUTS
+from mmfree_compiler.errors import MmfreeError
+
+
+def describe(manifest: Manifest) -> dict[str, str]:
+    """The variants, the bits per weight that each reads, and the variant that runs here."""
+    builds = [CpuBuild(build) for build in manifest.builds]
+    layouts: dict[str, list[str]] = {}
+    for build in builds:
+        layouts.setdefault(build.facts.layout, []).append(build.name)
+    read = [f"{LAYOUTS[layout].bits:g}: {', '.join(names)}" for layout, names in layouts.items()]
+    return {
+        "variants": ", ".join(build.name for build in builds),
+        "bits per ternary weight": "; ".join(read),
+        "runs here with": _here(manifest),
+    }
+
+
+def _here(manifest: Manifest) -> str:
+    try:
+        chosen = choose(manifest)
+    except MmfreeError as error:
+        return f"none of them: {error.thing}: {error.cause}"
+    settings = ", ".join(f"{name} {value}" for name, value in chosen.facts.tuning.items())
+    return f"{chosen.name} ({settings})" if settings else chosen.name

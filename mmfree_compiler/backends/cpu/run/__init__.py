@@ -1,0 +1,1 @@
+"""The running half, which needs only the base install."""

@@ -1,0 +1,106 @@
+"""The input of a compilation: a checkpoint or a module, with metadata for the artifact."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mmfree_compiler.errors import ArtifactError, CheckpointError, InputError
+from mmfree_compiler.models import MLGRU, MatMulFreeLM, load_checkpoint
+from mmfree_compiler.runtime.tokenizer import Tokenizer
+
+Model = str | os.PathLike[str] | nn.Module
+
+# How the layers of a MatMulFreeLM quantize (docs/numerics.md).
+QUANTIZATION = {
+    "weights": "ternary, one scale per tensor: s = 1 / max(mean|w|, 1e-5), round half to even",
+    "activations": "int8, one scale per token: 127 / max(max|x|, 1e-5), round half to even",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A module to compile, as a function of rows alone; lowering adds the states of its scans.
+
+    `traced` are the inputs to trace it with, `compared` the inputs to compare outputs on. `model`,
+    `quantization` and `tokenizer` (a tokenizer.json) go into the artifact.
+    """
+
+    module: nn.Module = field(repr=False)
+    traced: tuple[Tensor, ...] = field(repr=False)
+    compared: tuple[Tensor, ...] = field(repr=False)
+    model: dict[str, object] = field(default_factory=dict)
+    quantization: dict[str, str] = field(default_factory=dict)
+    tokenizer: bytes | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, model: Model, example_inputs: tuple[Tensor, ...] | None) -> Source:
+        """Load `model` if it is a folder. Raises CheckpointError, InputError."""
+        module = model if isinstance(model, nn.Module) else load_checkpoint(_folder(model))
+        if isinstance(module, MatMulFreeLM):
+            return _language_model(module)
+        if not _are_tensors(example_inputs):
+            raise InputError("example_inputs", "not a tuple of tensors", "Pass example_inputs=(x,)")
+        if not example_inputs:
+            raise InputError(
+                f"module {type(module).__name__}",
+                "is not a MatMulFreeLM, so its inputs are unknown",
+                "Pass example_inputs=(x,)",
+            )
+        inputs = tuple(example_inputs)
+        return cls(_Stateless(module) if isinstance(module, MLGRU) else module, inputs, inputs)
+
+
+def _are_tensors(inputs: object) -> bool:
+    """Whether `inputs` are a tuple of tensors; None counts as an empty one."""
+    listed = () if inputs is None else inputs
+    return isinstance(listed, tuple | list) and all(isinstance(x, Tensor) for x in listed)
+
+
+def _folder(model: object) -> Path:
+    if not isinstance(model, (str, os.PathLike)):
+        cause = "is neither a path nor an nn.Module"
+        raise InputError(f"model {model!r}", cause, "Pass a checkpoint folder or an nn.Module")
+    return Path(model)
+
+
+def _language_model(module: MatMulFreeLM) -> Source:
+    random = torch.Generator().manual_seed(0)
+    return Source(
+        _Stateless(module),
+        traced=(torch.zeros(2, 3, dtype=torch.int64),),
+        compared=(torch.randint(module.config.vocab_size, (2, 5), generator=random),),
+        model=module.config.model_dump(),
+        quantization=QUANTIZATION,
+        tokenizer=_tokenizer(module.tokenizer_path) if module.tokenizer_path else None,
+    )
+
+
+class _Stateless(nn.Module):
+    """A module that returns (rows, state) as a function of its rows alone."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows: Tensor = self.module(x)[0]
+        return rows
+
+
+def _tokenizer(path: Path) -> bytes:
+    """tokenizer.json at `path`. Raises CheckpointError when it cannot be read or is not valid."""
+    try:
+        text = path.read_bytes()
+        if Tokenizer.available():
+            Tokenizer(text)
+    except ArtifactError as error:
+        raise CheckpointError(str(path), error.cause, "Fetch the checkpoint again") from error
+    except OSError as error:
+        cause = f"cannot be read: {error.strerror or error}"
+        raise CheckpointError(str(path), cause, "Check that it exists and is readable") from error
+    return text

@@ -1,0 +1,127 @@
+"""The aarch64 variants, cross-compiled here and run in emulation: exact, whatever the CPU has."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from aarch64_emulation import CPUS, Library, emulate, missing
+from op_modules import TinyLM, mm, state_rows, ternary
+from torch import Tensor, nn
+
+import mmfree_compiler as mmf
+from mmfree_compiler.artifact import Artifact
+from mmfree_compiler.backends.cpu.choose import choose
+from mmfree_compiler.backends.cpu.run import launcher
+from mmfree_compiler.runtime import Session
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+
+SHAPES = [(16, 16), (40, 96), (7, 5), (33, 130), (256, 512)]
+TARGET = f"cpu:{','.join(CPUS)}"
+
+on_each_cpu = pytest.mark.parametrize("variant", CPUS)
+
+
+class Products(nn.Module):
+    """Integer products of each of SHAPES, with and without a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.weights = [ternary(n, k, generator) for n, k in SHAPES]
+        self.biases = [torch.randint(-9, 10, (n,), generator=generator) for n, _ in SHAPES]
+
+    def forward(self, *rows: Tensor) -> list[Tensor]:
+        one, sums = torch.ones(1), []
+        for x, weight, bias in zip(rows, self.weights, self.biases, strict=True):
+            codes, scale = mm.quantize(x, 1e-5)
+            sums += [mm.ternary_linear(codes, scale, weight, one, b) for b in (None, bias.float())]
+        return sums
+
+    def exact(self, *rows: Tensor) -> list[Tensor]:
+        sums = []
+        for x, weight, bias in zip(rows, self.weights, self.biases, strict=True):
+            product = torch.from_numpy(x.long().numpy() @ weight.long().numpy().T)
+            sums += [product, product + bias]
+        return sums
+
+
+def integer_rows(count: int) -> list[Tensor]:
+    """Rows of integers with absmax 127 are their own codes, of scale 1."""
+    generator = torch.Generator().manual_seed(4)
+    rows = [torch.randint(-127, 128, (count, k), generator=generator).float() for _, k in SHAPES]
+    for x in rows:
+        x[:, 0] = 127
+        x[1], x[2] = 127, -127
+    return rows
+
+
+@pytest.fixture(scope="module", params=["1.6", "2"])
+def products(request: pytest.FixtureRequest) -> Artifact:
+    target, inputs = f"{TARGET},density={request.param}", tuple(integer_rows(3))
+    return mmf.compile(Products(), target, example_inputs=inputs).artifact
+
+
+@pytest.fixture(scope="module", params=["1.6", "2"])
+def tiny(request: pytest.FixtureRequest) -> Artifact:
+    target, ids = f"{TARGET},density={request.param}", torch.zeros(2, 3, dtype=torch.int64)
+    return mmf.compile(TinyLM(L=2), target, example_inputs=(ids,)).artifact
+
+
+@on_each_cpu
+def test_integer_sums_are_exact(
+    products: Artifact, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulate(monkeypatch, variant)
+    assert choose(products.manifest).name == variant
+    session, rows = Session(products, threads=2), integer_rows(70)
+    for count in (1, 3, 25, 70):  # decode, and a chunk's blocks of tokens with every rest
+        inputs = [x[:count] for x in rows]
+        for found, exact in zip(session(*inputs), Products().exact(*inputs), strict=True):
+            assert torch.equal(found.long(), exact)
+
+
+@on_each_cpu
+def test_a_model_prefills_and_decodes(
+    tiny: Artifact, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulate(monkeypatch, variant)
+    ids = torch.randint(0, 37, (2, 21), generator=torch.Generator().manual_seed(1))
+    expected = TinyLM(L=2)(ids)
+    results = []
+    for threads in (1, 2):
+        session = Session(tiny, threads)
+        logits, state = session(ids[:, :19])
+        torch.testing.assert_close(logits, expected[:, :19], rtol=1e-4, atol=1e-4)
+        batch, state = session(ids[:, 19:20], state)
+        torch.testing.assert_close(batch, expected[:, 19:20], rtol=1e-4, atol=1e-4)
+        _, alone = session(ids[:1, :20])
+        last, alone = session(ids[:1, 20:], alone)
+        torch.testing.assert_close(last, expected[:1, 20:], rtol=1e-4, atol=1e-4)
+        results.append((logits, batch, last, state_rows(state), state_rows(alone)))
+    for one, two in zip(*results, strict=True):
+        assert np.array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("variant", "cpu"),
+    [
+        ("aarch64-i8mm", CPUS["aarch64-dotprod"]),
+        ("aarch64-i8mm", CPUS["aarch64"]),
+        ("aarch64-dotprod", CPUS["aarch64"]),
+    ],
+)
+def test_a_variant_uses_what_it_needs(
+    tiny: Artifact, variant: str, cpu: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU without it stops at the instruction: the other tests ran what they say they ran."""
+    emulate(monkeypatch, variant)
+    code = tiny.members[f"kernels/{variant}.so"]
+    monkeypatch.setattr(launcher, "load_library", lambda _: Library(cpu, code))
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        Session(tiny, threads=1)(torch.zeros(1, 1, dtype=torch.int64))
+    assert caught.value.returncode == -signal.SIGILL

@@ -1,0 +1,216 @@
+"""Copies of rows that kernels may not overwrite or cannot write change no result."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from op_modules import mm, runnable_variants
+from row_programs import (
+    CASES,
+    WIDTH,
+    Results,
+    add,
+    first,
+    loop,
+    loop_of_two,
+    made,
+    norm,
+    relu,
+    tiles,
+)
+from torch import Tensor, nn
+
+import mmfree_compiler as mmf
+from mmfree_compiler.artifact import Artifact
+from mmfree_compiler.backends.cpu.compile.compiler import CpuCompiler
+from mmfree_compiler.backends.cpu.compile.passes.copy_rows import CopyRows
+from mmfree_compiler.backends.cpu.run.launcher import CpuLauncher
+from mmfree_compiler.backends.cpu.spec import Spec
+from mmfree_compiler.backends.interface import Batch
+from mmfree_compiler.backends.reference.interpreter import interpret
+from mmfree_compiler.errors import MmfreeError
+from mmfree_compiler.packaging import package
+from mmfree_compiler.passes.group_stages import GroupStages
+from mmfree_compiler.program import Loop, Program, Stage, Step
+from mmfree_compiler.program_rules import verify
+from mmfree_compiler.target import Target
+
+VARIANTS = tuple(dict.fromkeys([runnable_variants()[0], "portable"]))
+cases = pytest.mark.parametrize("name", CASES)
+
+
+def batch_of(program: Program, tokens: int, seed: int = 0) -> Batch:
+    random, index = np.random.default_rng(seed), np.arange(tokens)
+    shapes = [(tokens, program.values[name].width) for name in program.inputs]
+    inputs = tuple(random.standard_normal(shape).astype(np.float32) for shape in shapes)
+    return Batch(inputs, np.zeros(tokens, np.int32), index, index)
+
+
+def assert_close(found: Results, expected: Results) -> None:
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+# --- the pass ------------------------------------------------------------------------------------
+
+
+def assert_copied(program: Program) -> None:
+    """Valid, the same results to the bit, and as kernels need it."""
+    verify(program, "this test")
+    copied = CopyRows()(program)
+    verify(copied, CopyRows.name)
+    steps = [step for step in copied.body if isinstance(step, Stage)]
+    by_tiles = [name for step in steps for node in step.tiles for name in node.outputs]
+    assert len(copied.outputs) == len(set(copied.outputs))
+    assert set(copied.outputs) <= set(by_tiles)
+    for step in copied.body:
+        if isinstance(step, Loop):
+            assert not {initial for initial, _ in step.carried} & set(copied.inputs)
+    assert copied.inputs == program.inputs
+    widths = [copied.values[name].width for name in copied.outputs]
+    assert widths == [program.values[name].width for name in program.outputs]
+    again = CopyRows()(copied)
+    assert (again.body, again.outputs) == (copied.body, copied.outputs)
+    batch = batch_of(program, 4)
+    for a, b in zip(interpret(copied, batch, {}), interpret(program, batch, {}), strict=True):
+        assert np.array_equal(a, b)
+
+
+@cases
+def test_copies_are_valid(name: str) -> None:
+    assert_copied(CASES[name].program)
+
+
+@cases
+def test_the_reference_is_right(name: str) -> None:
+    """The expectations of the next test hold for the interpreter, too."""
+    for program in (CASES[name].program, CopyRows()(CASES[name].program)):
+        batch = batch_of(program, 6)
+        assert_close(interpret(program, batch, {}), CASES[name].expected(*batch.inputs))
+
+
+def test_nothing_is_copied_without_need() -> None:
+    """What tiles make once, and loops that start from what a stage has made."""
+    body = (first, loop("a", "y"), tiles(relu("y", "b"), relu("y", "d")))
+    program = made(body, ("d", "b"), ("x",))
+    copied = CopyRows()(program)
+    assert (copied.body, copied.outputs) == (program.body, program.outputs)
+    assert copied.notes[-1].text == "0 inputs and 0 outputs copied"
+
+
+def test_a_loop_may_not_start_two_values_from_one() -> None:
+    """Both would overwrite it."""
+    with pytest.raises(MmfreeError, match="starts two values from x"):
+        verify(made([loop_of_two("x", "x")], ("p", "q"), ("x",)), "this test")
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> Program:
+    """Ops at random, perhaps a loop, ops at random; any of the values are outputs."""
+    known = ["x", "y", "z"][: draw(st.integers(1, 3))]
+    inputs = tuple(known)
+    body: list[Step] = [*_stages(draw, known)]
+    if draw(st.booleans()):
+        initial = draw(st.sampled_from(known))
+        body.append(loop(initial, "result"))
+        known.remove(initial)  # a loop may overwrite it
+        known.append("result")
+    body += _stages(draw, known)
+    outputs = draw(st.lists(st.sampled_from(known), min_size=1, max_size=5))
+    return made(body, tuple(outputs), inputs)
+
+
+def _stages(draw: st.DrawFn, known: list[str]) -> tuple[Stage, ...]:
+    nodes = []
+    for _ in range(draw(st.integers(0, 4))):
+        new, operand = f"v{len(known)}", st.sampled_from(tuple(known))
+        one = draw(st.sampled_from([relu, norm, None]))
+        nodes.append(one(draw(operand), new) if one else add(draw(operand), draw(operand), new))
+        known.append(new)
+    ungrouped = made([tiles(*nodes)], (), ())
+    return tuple(GroupStages()(ungrouped).stages())
+
+
+@given(programs())
+def test_copies_of_any_program_are_valid(program: Program) -> None:
+    assert_copied(program)
+
+
+# --- the kernels ---------------------------------------------------------------------------------
+
+
+def artifact_of(program: Program) -> Artifact:
+    compiler, spec = CpuCompiler(), Spec(VARIANTS)
+    for step in compiler.passes(program, spec):
+        program = step(program)
+        verify(program, step.name)
+    return package(program, Target("cpu"), compiler.emit(program, spec), (), "0" * 64, None)
+
+
+@cache
+def compiled(name: str) -> Artifact:
+    return artifact_of(CASES[name].program)
+
+
+@cases
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_cpu_is_right(name: str, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One token alone, several, more than a chunk; on one thread and on three."""
+    monkeypatch.setenv("MMFREE_VARIANT", variant)
+    for threads in (1, 3):
+        launcher = CpuLauncher.open(compiled(name), threads)
+        for tokens in (1, 2, 150):
+            batch = batch_of(CASES[name].program, tokens, seed=tokens)
+            before = [rows.copy() for rows in batch.inputs]
+            found = launcher.run(batch, launcher.states(1))
+            assert_close(found, CASES[name].expected(*batch.inputs))
+            assert all(map(np.array_equal, before, batch.inputs))
+
+
+@settings(max_examples=10)
+@given(programs())
+def test_the_cpu_runs_any_program(program: Program) -> None:
+    launcher = CpuLauncher.open(artifact_of(program), 2)
+    for tokens in (1, 7):
+        batch = batch_of(program, tokens)
+        found = launcher.run(batch, launcher.states(1))
+        assert_close(found, interpret(program, batch, {}))
+
+
+class Tower(nn.Module):
+    """A language model that ends in a loop: its logits are copies of the loop's result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("table", torch.randn(WIDTH, WIDTH, generator=generator))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        ones, x = torch.ones(WIDTH), mm.embedding(ids, self.table)
+        for _ in range(3):
+            h = mm.mlgru_scan(x, mm.sigmoid(mm.rms_norm(x, ones, 1e-6)))
+            x = mm.add(x, mm.rms_norm(mm.rms_norm(h, ones, 1e-6), ones, 1e-6))
+        out: Tensor = x
+        return out
+
+
+@pytest.mark.parametrize("target", ["reference", f"cpu:{VARIANTS[0]}", "cpu:portable"])
+def test_a_language_model_may_end_in_a_loop(target: str) -> None:
+    ids = torch.randint(0, WIDTH, (2, 140), generator=torch.Generator().manual_seed(1))
+    session = mmf.compile(Tower(), target, example_inputs=(ids[:, :3],)).session
+    program = session.artifact.program
+    assert program is not None
+    assert any(isinstance(step, Loop) for step in program.body)
+    expected = Tower()(ids)
+    logits, state = session(ids[:, :139])
+    torch.testing.assert_close(logits, expected[:, :139], rtol=1e-4, atol=1e-4)
+    after = session.prefill(ids[0, :139].numpy())
+    for row, begun in ((0, after), (1, state[1])):
+        last, _ = session(ids[row : row + 1, 139:], begun)
+        torch.testing.assert_close(last, expected[row : row + 1, 139:], rtol=1e-4, atol=1e-4)

@@ -1,0 +1,265 @@
+"""Every op of the CPU backend against its reference, in every variant this machine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from op_modules import TinyLM, mm, runnable_variants, state_rows, ternary
+from torch import Tensor, nn
+
+import mmfree_compiler as mmf
+from mmfree_compiler import backends
+from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.ops import OPS
+from mmfree_compiler.runtime import Session
+
+RUNNABLE = runnable_variants()
+WIDTHS = [16, 48, 37, 5]  # whole vectors, several, and two that end in padding
+# fp32 outputs agree to 1e-5 relative (numerics, promise b): sums are taken in another order, and
+# exp is a polynomial within 2e-7 of the true value.
+close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-6)
+
+# The pointwise ops of one operand, and of two.
+UNARY, BINARY = (
+    [name for name, op in OPS.items() if op.kind == "pointwise" and len(op.parameters) == operands]
+    for operands in (1, 2)
+)
+
+variants = pytest.mark.parametrize("variant", RUNNABLE)
+widths = pytest.mark.parametrize("width", WIDTHS)
+DENSITIES = ("1.6", "2")
+densities = pytest.mark.parametrize("density", DENSITIES)
+
+
+def compiled(
+    variant: str, module: nn.Module, *inputs: Tensor, density: str = "auto"
+) -> CompiledModel:
+    target = f"cpu:{variant},density={density}"
+    return mmf.compile(module, target, example_inputs=inputs, threads=2)
+
+
+def rows(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+class Apply(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor, y: Tensor | None = None, z: Tensor | None = None) -> object:
+        return self.function(*(tensor for tensor in (x, y, z) if tensor is not None))
+
+
+def test_every_op_is_lowered() -> None:
+    compound = {name for name, op in OPS.items() if op.kind == "compound"}
+    assert OPS.keys() - compound == backends.get("cpu").compiler().ops
+
+
+@variants
+@widths
+def test_pointwise(variant: str, width: int) -> None:
+    x, y = rows(3, 5, width), rows(3, 5, width, seed=1)
+    x[0, 0] = torch.linspace(-100, 100, width)  # exp and sigmoid reach their ends
+    positive = x.abs() + 0.1
+
+    def everything(x: Tensor, y: Tensor, positive: Tensor) -> list[Tensor]:
+        arguments = {"sqrt": positive, "reciprocal": positive, "exp": -positive}
+        unary = [getattr(mm, name)(arguments.get(name, x)) for name in UNARY]
+        return unary + [getattr(mm, name)(x, positive + y) for name in BINARY]
+
+    module = Apply(everything)
+    expected = everything(x, y, positive)
+    got = compiled(variant, module, x, y, positive)(x, y, positive)
+    for name, a, b in zip((*UNARY, *BINARY), got, expected, strict=True):
+        close(a, b, msg=f"{name} of {x}, {y}: {a}, not {b}")
+
+
+@variants
+@widths
+def test_rows(variant: str, width: int) -> None:
+    """Norms, and quantizers seen through an identity weight."""
+    generator = torch.Generator().manual_seed(2)
+    w, outer, inner, eye = (*torch.rand(3, width, generator=generator), torch.eye(width))
+    eye, one = eye.to(torch.int8), torch.ones(1)
+
+    def everything(x: Tensor, h: Tensor) -> list[Tensor]:
+        single = mm.quantize(x, 1e-5)
+        pair = mm.norm_quant(x, outer, 1e-6, [w, inner], 1e-6, 1e-5)
+        alone = mm.norm_quant(x, None, 0.0, [inner], 1e-6, 1e-5)
+        codes = [single, pair[:2], pair[2:], alone]
+        products = [mm.ternary_linear(q, scale, eye, one, None) for q, scale in codes]
+        return [mm.rms_norm(x, w, 1e-6), mm.gated_norm(x, h, w, 1e-6), *products]
+
+    x, h = rows(2, 4, width), rows(2, 4, width, seed=3)
+    x[0, 1], x[0, 2], x[0, 3] = 0, x[0, 3] * 1e-9, x[0, 3] * 1e9
+    got = compiled(variant, Apply(everything), x, h)(x, h)
+    for a, b in zip(got, everything(x, h), strict=True):
+        close(a, b)
+
+
+@variants
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_nan_and_infinity_are_not_hidden(variant: str, bad: float) -> None:
+    """A row that holds one comes out as NaN; the other rows are as they were."""
+    eye, one, w = torch.eye(24, dtype=torch.int8), torch.ones(1), torch.ones(24)
+
+    def quantized(x: Tensor) -> list[Tensor]:
+        plain, normed = mm.quantize(x, 1e-5), mm.norm_quant(x, w, 1e-6, [w], 1e-6, 1e-5)
+        return [mm.ternary_linear(q, scale, eye, one, None) for q, scale in (plain, normed)]
+
+    x = rows(20, 24)
+    model = compiled(variant, Apply(quantized), x)
+    before = model(x)
+    x[3, 7], x[5, 20] = bad, bad  # in a whole vector, and in one that ends in padding
+    for found, fine in zip(model(x), before, strict=True):
+        assert found[[3, 5]].isnan().all()
+        others = [k for k in range(20) if k not in (3, 5)]
+        assert torch.equal(found[others], fine[others])
+
+
+@variants
+@densities
+@pytest.mark.parametrize("shape", [(16, 16), (40, 96), (7, 5), (33, 130), (256, 512)])
+def test_integer_sums_are_exact(variant: str, shape: tuple[int, int], density: str) -> None:
+    """Rows of integers with absmax 127 are their own codes, of scale 1: outputs are the sums."""
+    n, k = shape
+    generator = torch.Generator().manual_seed(n)
+    weight, one = ternary(n, k, generator), torch.ones(1)
+    bias = torch.randint(-9, 10, (n,), generator=generator).float()
+
+    def linear(x: Tensor) -> list[Tensor]:
+        codes, scale = mm.quantize(x, 1e-5)
+        return [mm.ternary_linear(codes, scale, weight, one, b) for b in (None, bias)]
+
+    x = torch.randint(-127, 128, (70, k), generator=generator).float()
+    x[:, 0] = 127
+    x[1], x[2] = 127, -127
+    model = compiled(variant, Apply(linear), x, density=density)
+    exact = x.long() @ weight.long().T
+    for count in (1, 2, 3, 4, 5, 6, 8, 25, 70):  # each size of a block of tokens, and several
+        plain, biased = model(x[:count])
+        assert torch.equal(plain.long(), exact[:count])
+        assert torch.equal(biased.long(), exact[:count] + bias.long())
+
+
+@variants
+@densities
+def test_the_largest_sums_do_not_overflow(variant: str, density: str) -> None:
+    """Codes of one sign against weights of +1, whose digits are 2: int16 sums reach 32512."""
+    weight, one = torch.ones(16, 1000, dtype=torch.int8), torch.ones(1)
+    x = torch.full((8, 1000), 127.0) * torch.tensor([1.0, -1.0] * 4)[:, None]
+
+    def linear(x: Tensor) -> object:
+        return mm.ternary_linear(*mm.quantize(x, 1e-5), weight, one, None)
+
+    model = compiled(variant, Apply(linear), x, density=density)
+    for some in (x[:1], x[1:2], x):
+        assert torch.equal(model(some), some.sum(1, keepdim=True).expand(-1, 16))
+
+
+@variants
+def test_scans_follow_sequences(variant: str) -> None:
+    weight = rows(24, 4, seed=5)
+
+    def scans(c: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
+        bounds = torch.linspace(0, 0.9, 24)
+        gates = mm.mlgru_gates(c, f, bounds)
+        free = mm.mlgru_gates(c, f, None)
+        h = mm.mlgru_scan(gates[0], gates[1])
+        return mm.add(h, mm.mlgru_scan(free[0], free[1])), mm.short_conv(c, weight, None)
+
+    c, f = rows(3, 70, 24), rows(3, 70, 24, seed=6)
+    got = compiled(variant, Apply(scans), c, f)(c, f)
+    for a, b in zip(got, scans(c, f), strict=True):
+        # Cancellation in the recurrence: absolute, against values of up to 10.
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@variants
+def test_a_convolution_of_one_channel(variant: str) -> None:
+    weight, bias = rows(1, 4, seed=7), rows(1, seed=8)
+    x = rows(2, 9, 1)
+    got = compiled(variant, Apply(lambda x: mm.short_conv(x, weight, bias)), x)(x)
+    close(got, mm.short_conv(x, weight, bias))
+
+
+@pytest.mark.parametrize("name", ["silu", "tanh", "exp"])
+def test_long_chains_compile(name: str) -> None:
+    """In a time that grows with their length; once it doubled with every op."""
+
+    def chain(x: Tensor) -> Tensor:
+        for _ in range(12):
+            x = getattr(mm, name)(mm.neg(x))
+        return x
+
+    x = rows(2, 3, 16)
+    close(compiled(RUNNABLE[-1], Apply(chain), x)(x), chain(x))
+
+
+@variants
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_embedding_widens_exactly(variant: str, dtype: torch.dtype) -> None:
+    table = rows(50, 20).to(dtype)
+    table[0, 0] = 6e-8  # a subnormal float16
+    ids = torch.tensor([[0, 49, 3], [7, 7, 1]])
+    model = compiled(variant, Apply(lambda ids: mm.identity(mm.embedding(ids, table))), ids)
+    logits, _ = model(ids)
+    assert torch.equal(logits, table.float()[ids])
+
+
+@pytest.fixture(scope="module", params=[(name, bits) for name in RUNNABLE for bits in DENSITIES])
+def tiny(request: pytest.FixtureRequest) -> CompiledModel:
+    variant, density = request.param
+    ids = torch.zeros(2, 3, dtype=torch.int64)
+    return compiled(variant, TinyLM(), ids, density=density)
+
+
+def assert_close_but_for_flips(a: Tensor, b: Tensor) -> None:
+    """Equal to 1e-4, but at few tokens where an activation sat on a rounding edge: there, a code
+    differs by one and moves outputs by up to about 0.2 (numerics 5)."""
+    error = (a - b).abs().amax(-1)
+    assert error.max() < 0.3
+    assert (error > 1e-4).float().mean() < 0.02
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_a_loop_of_layers(tiny: CompiledModel, threads: int) -> None:
+    """Prefill, decode, and batched decode agree with the module, whatever the threads."""
+    ids = torch.randint(0, 37, (3, 130), generator=torch.Generator().manual_seed(1))
+    expected = TinyLM()(ids)
+    session = Session(tiny.artifact, threads)
+    logits, state = session(ids[:, :129])
+    assert_close_but_for_flips(logits, expected[:, :129])
+    last, _ = session(ids[:, 129:], state)
+    assert_close_but_for_flips(last, expected[:, 129:])
+    alone = [session(ids[row : row + 1, :129])[1] for row in range(3)]
+    assert np.array_equal(np.concatenate([*map(state_rows, alone)]), state_rows(state))
+
+
+@variants
+def test_outputs_of_every_kind_are_written(variant: str) -> None:
+    """An input, a row op's, a loop's result, one value twice."""
+
+    def outputs(x: Tensor) -> list[Tensor]:
+        y = x
+        for _ in range(3):
+            y = mm.add(y, mm.rms_norm(mm.silu(mm.rms_norm(y, ones, 1e-6)), ones, 1e-6))
+        return [x, mm.rms_norm(x, ones, 1e-6), y, y]
+
+    ones, x = torch.ones(20), rows(2, 3, 20)
+    got = compiled(variant, Apply(outputs), x)(x)
+    for a, b in zip(got, outputs(x), strict=True):
+        close(a, b)
+
+
+def test_threads_do_not_change_a_bit(tiny: CompiledModel) -> None:
+    ids = torch.randint(0, 37, (2, 40), generator=torch.Generator().manual_seed(2))
+    first, *others = (Session(tiny.artifact, threads)(ids)[0] for threads in (1, 2, 5))
+    assert all(torch.equal(first, other) for other in others)

@@ -1,0 +1,86 @@
+"""`mmfree inspect`: what it says about an artifact, to people and to machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from invoking import invoke, invoke_json
+
+from mmfree_compiler.artifact import read_artifact
+from mmfree_compiler.backends.cpu.compile import density
+from mmfree_compiler.backends.cpu.facts import ABI
+
+
+def test_inspect(tiny_artifact: Path) -> None:
+    found = invoke_json("inspect", tiny_artifact)
+    assert sum(found["bytes"].values()) == found["file_bytes"] == tiny_artifact.stat().st_size
+    assert (found["layers"], found["about"]["variants"]) == (2, "portable")
+    assert found["about"]["runs here with"].startswith("portable (")
+    (build,) = found["builds"]
+    assert (build["name"], build["facts"]["layout"]) == ("portable", "tile16_2bit")
+    assert found["fingerprint"] == read_artifact(tiny_artifact).manifest.fingerprint
+    # A layer: i, f, g, o of 64 x 64, gate and up of 256 x 64, down of 64 x 256; a head of 257 x 64.
+    ternary = 2 * (4 * 64 * 64 + 3 * 64 * 256) + 257 * 64
+    assert found["ternary_parameters"] == ternary
+    # Also the embedding; a layer's norms (8 of 64, one of 256) and lower bounds; two last norms.
+    assert found["parameters"] == ternary + 257 * 64 + 2 * (9 * 64 + 256) + 2 * 64
+    # Only the head's last tile has rows that are padding.
+    assert 8 * found["bytes"]["packed ternary"] / ternary == pytest.approx(2, rel=0.01)
+    assert found["about"]["bits per ternary weight"] == "2: portable"
+    assert found["state_bytes_per_sequence"] == 2 * 64 * 4
+    assert found["fp32_bytes"] == 4 * found["parameters"]
+    assert "notes" not in found
+
+
+def test_inspect_for_people(tiny_artifact: Path) -> None:
+    text = invoke("inspect", tiny_artifact)
+    assert "portable" in text
+    assert "packed ternary" in text
+    assert "Notes" not in text
+    assert "Notes" in invoke("inspect", tiny_artifact, "--notes")
+
+
+def test_inspect_has_the_notes_of_every_pass(tiny_artifact: Path) -> None:
+    notes = [tuple(note) for note in invoke_json("inspect", tiny_artifact, "--notes")["notes"]]
+    assert notes == list(read_artifact(tiny_artifact).manifest.notes)
+    assert ("roll_layers", "stage 1", "2 iterations of 4 stages") in notes
+    ran = {"ternarize", "group_stages", "roll_layers", "copy_rows", "pack_weights", "plan_memory"}
+    assert ran <= {name for name, _, _ in notes}
+    said = " ".join(invoke("inspect", tiny_artifact, "--notes").split())
+    assert "2 iterations of 4 stages" in said
+
+
+def test_inspect_of_weights_in_two_layouts(
+    tiny_checkpoint: Path, tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each variant reads one of them; the weights are counted once."""
+    monkeypatch.setattr(density, "CACHE_BYTES", 0)
+    output = tmp_path / "both.mmfree"
+    invoke("compile", tiny_checkpoint, "-o", output, "--target", "cpu:x86-64-avx512vbmi,portable")
+    found, one = invoke_json("inspect", output), invoke_json("inspect", tiny_artifact)
+    same = ("parameters", "ternary_parameters", "layers", "fingerprint", "fp32_bytes")
+    assert {name: found[name] for name in same} == {name: one[name] for name in same}
+    about = found["about"]["bits per ternary weight"]
+    assert about == "1.6: x86-64-avx512vbmi; 2: portable"
+    assert found["bytes"]["packed ternary"] > 1.7 * one["bytes"]["packed ternary"]
+    assert found["weights_bytes"] < one["weights_bytes"]
+    assert sum(found["bytes"].values()) == found["file_bytes"] == output.stat().st_size
+
+
+def test_inspect_where_no_variant_runs(
+    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMFREE_VARIANT", "other")
+    found = invoke_json("inspect", tiny_artifact)["about"]["runs here with"]
+    assert found == "none of them: variant other: is not in the artifact"
+    assert "none of them" in invoke("inspect", tiny_artifact)
+
+
+def test_inspect_of_another_calling_convention(
+    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmfree_compiler.backends.cpu.choose.ABI", ABI + 1)
+    found = invoke_json("inspect", tiny_artifact)["about"]["runs here with"]
+    assert found.startswith("none of them: build portable: uses calling convention")
+    assert f"this runtime supports {ABI + 1}" in " ".join(invoke("inspect", tiny_artifact).split())

@@ -1,0 +1,287 @@
+"""Checks while compiling: is what the passes made still the module?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from op_modules import mm
+from torch import Tensor, nn
+from wrong_passes import DoublesScales, DropsSilu, Swaps
+
+import mmfree_compiler as mmf
+from mmfree_compiler import passes
+from mmfree_compiler.backends.reference.compiler import ReferenceCompiler
+from mmfree_compiler.checking import Check, Checker, run_program
+from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.errors import InputError, MmfreeError, TraceError
+from mmfree_compiler.models import MLGRU, BitLinear, MatMulFreeLM, ModelConfig
+from mmfree_compiler.models.initial import initialize
+from mmfree_compiler.passes import Tolerance, compare
+
+
+def compiled(module: nn.Module, *inputs: Tensor, check: Check = "module") -> CompiledModel:
+    return mmf.compile(module, "reference", example_inputs=inputs, check=check)
+
+
+def layers() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(BitLinear(24, 40), nn.SiLU(), BitLinear(40, 12)).eval()
+
+
+def rows(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+# --- wrong passes --------------------------------------------------------------------------------
+
+
+def to_program_passes(monkeypatch: pytest.MonkeyPatch, wrong: Any) -> None:
+    monkeypatch.setattr(passes, "PROGRAM", (*passes.PROGRAM, wrong))
+
+
+def to_backend_passes(monkeypatch: pytest.MonkeyPatch, wrong: Any) -> None:
+    monkeypatch.setattr(ReferenceCompiler, "passes", lambda *_: (wrong,))
+
+
+def to_graph_passes(monkeypatch: pytest.MonkeyPatch, wrong: Any) -> None:
+    monkeypatch.setattr(passes, "GRAPH", (*passes.GRAPH, wrong))
+
+
+WRONG: list[tuple[Callable[..., None], Any]] = [
+    (to_program_passes, DoublesScales()),
+    (to_backend_passes, DoublesScales()),
+    (to_program_passes, Swaps("silu", "relu")),
+    (to_graph_passes, DropsSilu()),
+]
+every_wrong_pass = pytest.mark.parametrize(
+    ("add", "wrong"), WRONG, ids=[f"{add.__name__}-{wrong.name}" for add, wrong in WRONG]
+)
+
+
+@every_wrong_pass
+def test_another_model_is_refused(
+    monkeypatch: pytest.MonkeyPatch, add: Callable[..., None], wrong: Any
+) -> None:
+    add(monkeypatch, wrong)
+    with pytest.raises(MmfreeError, match="the compiled model: output 0 differs") as caught:
+        compiled(layers(), rows(5, 24))
+    assert 'check="passes" finds the pass' in str(caught.value)
+
+
+@every_wrong_pass
+def test_the_wrong_pass_is_named(
+    monkeypatch: pytest.MonkeyPatch, add: Callable[..., None], wrong: Any
+) -> None:
+    add(monkeypatch, wrong)
+    with pytest.raises(MmfreeError, match=f"pass {wrong.name}: output 0 differs"):
+        compiled(layers(), rows(5, 24), check="passes")
+
+
+@torch.no_grad()
+@every_wrong_pass
+def test_without_a_check_it_compiles(
+    monkeypatch: pytest.MonkeyPatch, add: Callable[..., None], wrong: Any
+) -> None:
+    add(monkeypatch, wrong)
+    module, x = layers(), rows(5, 24)
+    found, expected = compiled(module, x, check=False)(x), module(x)
+    assert (found - expected).norm() > 0.1 * expected.norm()
+
+
+def test_a_wrong_language_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its inputs are chosen by the compiler."""
+    model = MatMulFreeLM(ModelConfig.of(32, 2, 20))
+    initialize(model, 0)
+    compiled(model)
+    to_program_passes(monkeypatch, DoublesScales())
+    with pytest.raises(MmfreeError, match="the compiled model"):
+        compiled(model)
+
+
+def test_the_eager_fallback_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x = nn.Sequential(layers(), nn.Softsign()), rows(5, 24)
+    mmf.compile(module, "reference", example_inputs=(x,), fallback="eager")
+    to_program_passes(monkeypatch, DoublesScales())
+    with pytest.raises(MmfreeError, match="the compiled model: output 0 differs"):
+        mmf.compile(module, "reference", example_inputs=(x,), fallback="eager")
+
+
+# --- what is compared ----------------------------------------------------------------------------
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize("outputs", [[1, 2], [1, NAN], [INF, 2], [NAN, NAN], [0, 0], []])
+def test_equal_outputs(outputs: list[float]) -> None:
+    compare([torch.tensor(outputs)], [torch.tensor(outputs)], Tolerance(1e-2), "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [([1, 2.1], [1, 2]), ([1, NAN], [1, 2]), ([1, 2], [1, NAN]), ([1, INF], [1, 2]), ([1], [1, 1])],
+    ids=str,
+)
+def test_other_outputs(found: list[float], expected: list[float]) -> None:
+    with pytest.raises(MmfreeError, match=r"it: output 1 differs .*of its norm\. Fix it"):
+        compare(
+            [torch.zeros(1), torch.tensor(found)],
+            [torch.zeros(1), torch.tensor(expected)],
+            Tolerance(1e-2),
+            "it",
+            "Fix it",
+        )
+
+
+class Roots(nn.Module):
+    """NaN for negative rows, infinity for a root of 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = mm.reciprocal(mm.sqrt(x))
+        return out
+
+
+def test_what_is_not_finite_in_both_is_accepted() -> None:
+    x = torch.tensor([[1.0, -1.0], [0.0, 4.0]])
+    for check in ("module", "passes"):
+        found = compiled(Roots(), x, check=check)(x)
+        assert found.isnan().tolist() == [[False, True], [False, False]]
+        assert found.isinf().tolist() == [[False, False], [True, False]]
+
+
+@pytest.mark.parametrize("x", [[[1.0, -1.0]], [[1.0, 0.0]]])
+def test_what_is_finite_in_one_only_is_refused(
+    monkeypatch: pytest.MonkeyPatch, x: list[list[float]]
+) -> None:
+    to_program_passes(monkeypatch, Swaps("sqrt", "exp"))
+    with pytest.raises(MmfreeError, match="differs from what it was by inf"):
+        compiled(Roots(), torch.tensor(x))
+
+
+# --- how the module runs -------------------------------------------------------------------------
+
+
+class Gain(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(1 + 0.2 * torch.randn(width))
+
+
+class NeedsGpu(nn.Linear):
+    """A fused BitLinear whose kernel does not run here; adapters.py knows its structure."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__(width, out, bias=False)
+        self.norm = Gain(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError(f"no GPU for {x.shape}")
+
+
+def test_a_layer_that_does_not_run_here_is_compared_by_its_adapter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    module, x = nn.Sequential(NeedsGpu(24, 16), nn.SiLU()), rows(5, 24)
+    kept = list(module)
+    for check in ("module", "passes"):
+        compiled(module, x, check=check)
+    assert list(module) == kept
+    to_program_passes(monkeypatch, DoublesScales())
+    with pytest.raises(MmfreeError, match="the compiled model"):
+        compiled(module, x)
+
+
+class Fails(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ torch.ones(3, 3)
+
+
+def test_a_module_that_does_not_run_is_a_trace_error() -> None:
+    with pytest.raises(TraceError, match=r"Fails: does not run on the example inputs: Runtime.*"):
+        compiled(Fails(), rows(2, 4))
+
+
+class WritesIntoItsInput(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        x.mul_(3)
+        return x.relu()
+
+
+def test_inputs_stay_as_they_are() -> None:
+    x = rows(2, 4)
+    kept = x.clone()
+    for check in ("module", "passes"):
+        found = compiled(WritesIntoItsInput(), x, check=check)(x)
+        assert torch.equal(x, kept)
+        torch.testing.assert_close(found, (3 * kept).relu())
+
+
+@pytest.mark.parametrize("check", ["module", "passes", False])
+def test_training_modes_are_restored(check: Check) -> None:
+    """The module is compared as it is in inference: without dropout."""
+    inner = nn.Sequential(nn.SiLU(), nn.Tanh())
+    module = nn.Sequential(BitLinear(8, 8), nn.Dropout(0.9), inner)
+    module.train()
+    inner.eval()
+    inner[1].train()
+    modes = [part.training for part in module.modules()]
+    compiled(module, rows(5, 8), check=check)
+    assert [part.training for part in module.modules()] == modes
+    module.append(Fails())
+    with pytest.raises(TraceError):
+        compiled(module, rows(5, 8), check=check)
+    assert [part.training for part in module.modules()] == [*modes, True]
+
+
+@torch.no_grad()
+def test_a_program_runs_from_zero_states() -> None:
+    """Each sequence of a batch begins anew, and follows its own time."""
+    torch.manual_seed(0)
+    config = ModelConfig.of(16, 1, 20).model_copy(update={"use_short_conv": True})
+    module, x = MLGRU(config).eval(), rows(3, 7, 16)
+    program = compiled(module, x, check=False).artifact.program
+    assert program is not None
+    (found,) = run_program(program, (x,))
+    torch.testing.assert_close(found, module(x)[0].flatten(0, 1), rtol=1e-3, atol=1e-4)
+    (alone,) = run_program(program, (x[1],))  # one sequence, without a batch
+    torch.testing.assert_close(alone, found[7:14])
+
+
+@pytest.mark.parametrize("check", [True, None, "all", "", 1, "Module", [], object()])
+def test_unknown_checks(check: Any) -> None:
+    with pytest.raises(InputError, match=r"check .* is unknown. Known: 'module', 'passes', False"):
+        compiled(layers(), rows(5, 24), check=check)
+
+
+def test_noise_is_asked_for_only_when_it_matters() -> None:
+    def never() -> float:
+        raise AssertionError
+
+    assert Tolerance(0.1, never).accepts(0.1)
+    noisy = Tolerance(0.1, lambda: 0.1)
+    assert noisy.accepts(0.3)
+    assert not noisy.accepts(0.31)
+    assert not noisy.accepts(math.nan)
+    assert not Tolerance(0.1, lambda: 10.0).accepts(0.6)  # then any two models would be alike
+
+
+class Chaotic(nn.Module):
+    """Moves its output by tens of percent when the input is off by rounding."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid((x - x.round()) * self.gain)
+
+
+@pytest.mark.parametrize(("gain", "noisy"), [(1.0, False), (3e6, True)])
+def test_noise_of_a_module(gain: float, noisy: bool) -> None:
+    x = torch.randint(5, (50, 8)).float()
+    checker = Checker.of(Chaotic(gain), (x,), "module")
+    assert (checker._noise() > 0.1) == noisy
