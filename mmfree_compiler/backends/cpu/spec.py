@@ -37,11 +37,13 @@ def parse(options: str) -> Spec:
     """
     words = dict.fromkeys(options.split(",")) if options else {}  # each once, in order
     variants = tuple(word for word in words if "=" not in word)
-    settings = dict(word.split("=", 1) for word in words if "=" in word)
-    density = settings.pop("density", AUTO)
+    assignments = [word.split("=", 1) for word in words if "=" in word]
     _check(options, "variant", variants, VARIANTS)
-    _check(options, "option", settings, ("density",))
-    _check(options, "density", (density,), (AUTO, *DENSITIES))
+    _check(options, "option", [name for name, _ in assignments], ("density",))
+    _check(options, "density", [value for _, value in assignments], (AUTO, *DENSITIES))
+    if len(assignments) > 1:
+        raise TargetError(f"target 'cpu:{options}'", "names several densities", "Name one")
+    density = assignments[0][1] if assignments else AUTO
     return Spec(variants or usual_variants(), density)
 
 

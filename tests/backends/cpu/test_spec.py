@@ -82,3 +82,9 @@ def test_errors_name_what_is_known(options: str, cause: str, known: list[str]) -
     assert caught.value.thing == f"target 'cpu:{options}'"
     assert caught.value.cause == cause
     assert caught.value.hint == f"Known: {', '.join(known)}"
+
+
+def test_one_density() -> None:
+    with pytest.raises(TargetError, match="names several densities"):
+        parse("density=2,density=1.6")
+    assert parse("density=2,density=2").density == "2"
