@@ -86,7 +86,8 @@ class Options:
     def __post_init__(self) -> None:
         object.__setattr__(self, "observers", tuple(self.observers))  # read more than once
         resolve_threads(self.threads)
-        if self.check not in CHECKS:
+        named = isinstance(self.check, str) and self.check in CHECKS
+        if not named and self.check is not False:  # 0 == False, and does not mean it
             known = ", ".join(map(repr, CHECKS))
             raise InputError(f"check {self.check!r}", "is unknown", f"Known: {known}")
 

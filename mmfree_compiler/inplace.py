@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from functools import cache
 from typing import Any
 
 import torch
@@ -33,9 +34,10 @@ def functional(program: ExportedProgram) -> GraphModule:
 
     for node in gm.graph.nodes:
         node.args, node.kwargs = fx.map_arg((node.args, node.kwargs), latest)
-        if node.target in _FUNCTIONAL:
+        pure = _functional(node.target)
+        if pure is not None:
             written[node.args[0]] = node
-            node.target = _FUNCTIONAL[node.target]
+            node.target = pure
     gm.recompile()
     return gm
 
@@ -68,19 +70,19 @@ def _aliases(node: Node) -> bool:
     return any(result.alias_info is not None for result in node.target._schema.returns)
 
 
-def _pairs() -> dict[Any, Any]:
-    """In-place overload -> its functional one, for the operations that models use."""
-    names = (
-        "abs add clamp clamp_min clamp_max detach div exp mul neg reciprocal relu round rsqrt "
-        "sigmoid silu sqrt square sub tanh"
-    )
-    pairs: dict[Any, Any] = {}
-    for name in names.split():
-        writing, pure = getattr(torch.ops.aten, name + "_"), getattr(torch.ops.aten, name)
-        for overload in writing.overloads():
-            if overload in pure.overloads():
-                pairs[getattr(writing, overload)] = getattr(pure, overload)
-    return pairs
+@cache
+def _functional(target: Any) -> Any:
+    """The operation without the write: aten.relu for aten.relu_, None for any other target."""
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+        return None
+    name = target._schema.name.removeprefix("aten::")
+    pure = getattr(torch.ops.aten, name.removesuffix("_"), None) if name.endswith("_") else None
+    found = getattr(pure, target._overloadname, None)
+    return found if found is not None and _same_arguments(found, target) else None
 
 
-_FUNCTIONAL = _pairs()
+def _same_arguments(pure: Any, writing: Any) -> bool:
+    """Whether the operations take the same arguments, of which `writing` changes the first."""
+    names = [[argument.name for argument in op._schema.arguments] for op in (pure, writing)]
+    written = [argument.is_write for argument in writing._schema.arguments]
+    return names[0] == names[1] and written[:1] == [True] and not any(written[1:])

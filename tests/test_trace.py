@@ -129,3 +129,17 @@ class _Interrupted(nn.Module):
 def test_ctrl_c_is_not_lost_in_callbacks() -> None:
     with pytest.raises(KeyboardInterrupt):
         trace(_Interrupted(), (torch.zeros(2, 3),))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.ReLU(inplace=True), nn.Hardtanh(inplace=True), nn.LeakyReLU(0.2, inplace=True)],
+    ids=str,
+)
+def test_any_activation_in_place(layer: nn.Module) -> None:
+    """Whatever is done in place becomes ATen's operation of the same name that is not."""
+    x, module = torch.randn(2, 3, 4), nn.Sequential(nn.Linear(4, 4), layer)
+    gm = trace(module, (x,))
+    assert not [n for n in gm.graph.nodes if str(n.target).endswith("_.default")]
+    with torch.no_grad():
+        assert torch.equal(gm(x), module(x))

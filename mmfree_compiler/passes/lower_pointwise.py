@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -43,6 +44,8 @@ class GraphBuilder:
         if not isinstance(first, Node) or self.is_constant(first):
             return None
         rows = [self._row(other, first) for other in others]
+        if len(operands) != len(OPS[name].parameters):
+            return None
         return None if None in rows else insert(self.node, overload(name), first, *rows)
 
     def is_constant(self, x: Operand) -> bool:
@@ -77,7 +80,7 @@ class LowerPointwise:
     A call with keyword arguments, with integers, or with operands that are not rows stays as it is.
     """
 
-    name: str = "lower_pointwise"
+    name: ClassVar[str] = "lower_pointwise"
 
     def __call__(self, gm: GraphModule) -> GraphModule:
         constants = constant_nodes(gm.graph)
@@ -89,7 +92,9 @@ class LowerPointwise:
             build = GraphBuilder(op.name, gm, node, constants, numbers)
             new = op.aten[node.target](build, *node.args)
             if new is None:
-                node.meta["reason"] = "its operands are neither rows of one shape nor constants"
+                node.meta["reason"] = (
+                    "its operands are not those of an op: rows of one shape and constants"
+                )
                 continue
             replace(node, new)
             note(gm, self.name, new, str(node.target))

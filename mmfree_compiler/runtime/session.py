@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from numbers import Integral
 from os import PathLike
 from typing import Any, Self, Unpack, overload
 
@@ -55,6 +56,10 @@ class Session:
         **options: Any,
     ) -> None:
         """`launcher` is an open launcher to use. Raises the errors of interface.Launcher.open."""
+        if not isinstance(artifact, Artifact):
+            raise InputError(
+                "artifact", f"is a {type(artifact).__name__}", "load(path) reads files"
+            )
         self.artifact = artifact
         self.launcher = launcher or open_launcher(artifact, threads=threads, **options)
         make = _CALLS[artifact.manifest.kind]
@@ -103,7 +108,12 @@ class Session:
         return self.language_model.advance(tokens, state, mask=mask)
 
     def zero_state(self, batch: int = 1) -> State:
-        """The state of `batch` sequences that have seen no tokens, for `advance`."""
+        """The state of `batch` sequences that have seen no tokens, for `advance`.
+
+        Raises InputError when `batch` is not a positive whole number.
+        """
+        if not isinstance(batch, Integral) or batch < 1:
+            raise InputError("batch", f"{batch!r} is not a whole number", "Choose at least 1")
         return self.language_model.fork(None, batch)
 
     @property

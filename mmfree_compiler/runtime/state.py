@@ -79,6 +79,8 @@ class State:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the state to one file, completely or not at all. Raises StateError."""
+        if not len(self):
+            raise StateError("state", "has no sequences", "Save one that has")
         StateFile(self.model, self.length, self.slots, self.export()).write(Path(path))
 
     @classmethod

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from fake_launcher import VOCAB, lm_session, same_states
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmfree_compiler.errors import StateError
+from mmfree_compiler.errors import InputError, StateError
 
 TOKENS = np.random.default_rng(1).integers(0, VOCAB, (3, 9))
 
@@ -49,3 +52,14 @@ def test_advance_checks_its_state() -> None:
         session.advance(TOKENS, lm_session(seed=1).zero_state(3))
     with pytest.raises(StateError, match="2 sequences, the call has 3"):
         session.advance(TOKENS, session.zero_state(2))
+
+
+@pytest.mark.parametrize("batch", [0, -1, 1.5, "2", None])
+def test_bad_batches_of_zero_states(batch: Any) -> None:
+    with pytest.raises(InputError, match="is not a whole number"):
+        lm_session().zero_state(batch)
+
+
+def test_a_state_of_no_sequences_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="has no sequences"):
+        lm_session().zero_state(2)[0:0].save(tmp_path / "state")
