@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from mmfree_compiler.artifact import Artifact
-from mmfree_compiler.backends.cpu import checks, describe, spec
+from mmfree_compiler.backends.cpu import describe, spec
 from mmfree_compiler.backends.cpu.features import lacks
 from mmfree_compiler.backends.cpu.spec import Spec
 from mmfree_compiler.backends.cpu.variants import VARIANTS
@@ -40,7 +40,9 @@ class CpuBackend:
         raise TargetError("this machine", cause, "Use an x86-64 Linux machine")
 
     def checks(self) -> Iterable[Check]:
-        return checks.checks()
+        from mmfree_compiler.backends.cpu.checks import checks
+
+        return checks()
 
     def describe(self, artifact: Artifact) -> Mapping[str, str]:
         return describe.describe(artifact.manifest)
