@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import sys
-from dataclasses import dataclass
 
 from mmfree_compiler import backends
-from mmfree_compiler.backends.interface import Check, Status
+from mmfree_compiler.backends.interface import Check
+from mmfree_compiler.backends.packages import Package
 from mmfree_compiler.cpus import available_cpus
 from mmfree_compiler.errors import MmfreeError
 from mmfree_compiler.target import DEFAULT_TARGET
 
 OLDEST_PYTHON = (3, 11)
-
-
-@dataclass(frozen=True)
-class Package:
-    """A distribution, its purpose, and the extra that installs it ("": the base install)."""
-
-    name: str
-    purpose: str
-    extra: str
 
 
 PACKAGES = (
@@ -40,7 +30,7 @@ PACKAGES = (
 
 def examine(deep: bool = False) -> list[Check]:
     """All checks; `deep` also compiles a tiny model, runs it and compares it with the reference."""
-    checks = [_python(), _cpus(), *map(_package, PACKAGES)]
+    checks = [_python(), _cpus(), *(package.check() for package in PACKAGES)]
     for kind in backends.kinds():
         checks += _backend(kind)
     return [*checks, _self_test()] if deep else checks
@@ -55,17 +45,6 @@ def _python() -> Check:
 
 def _cpus() -> Check:
     return Check("CPUs this process may use", "ok", str(available_cpus()))
-
-
-def _package(package: Package) -> Check:
-    try:
-        found = importlib.metadata.version(package.name)
-        return Check(package.name, "ok", f"{found} ({package.purpose})")
-    except importlib.metadata.PackageNotFoundError:
-        wanted = f"mmfree-compiler[{package.extra}]" if package.extra else package.name
-        status: Status = "missing" if package.extra else "failed"
-        cause = f"not installed ({package.purpose})"
-        return Check(package.name, status, cause, f"pip install '{wanted}'")
 
 
 def _backend(kind: str) -> list[Check]:

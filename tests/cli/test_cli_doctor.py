@@ -11,6 +11,7 @@ from invoking import invoke, invoke_json
 from mmfree_compiler import doctor
 from mmfree_compiler.backends.cpu import checks, features
 from mmfree_compiler.backends.cpu.compile import toolchains
+from mmfree_compiler.backends.packages import Package
 
 
 def test_doctor() -> None:
@@ -22,8 +23,8 @@ def test_doctor() -> None:
 
 
 def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    absent = doctor.Package("no-such-package", "nothing", "cpu")
-    needed = doctor.Package("no-such-base", "run", "")
+    absent = Package("no-such-package", "nothing", "cpu")
+    needed = Package("no-such-base", "run", "")
     monkeypatch.setattr(doctor, "PACKAGES", (absent,))
     found = {check["name"]: check for check in invoke_json("doctor")["checks"]}
     assert found["no-such-package"]["status"] == "missing"

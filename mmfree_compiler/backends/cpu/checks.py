@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 from collections.abc import Iterator
 
 from mmfree_compiler.backends.cpu.features import cpu_features, lacks
 from mmfree_compiler.backends.cpu.variants import VARIANTS
 from mmfree_compiler.backends.interface import Check, Status
+from mmfree_compiler.backends.packages import Package
 from mmfree_compiler.errors import ToolchainError
 
+PACKAGES = (
+    Package("apache-tvm-ffi", "run for cpu", ""),
+    Package("apache-tvm", "compile for cpu", "cpu"),
+)
 SHOWN_FEATURES = ("avx2", "avx512f", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 
 
@@ -19,9 +23,7 @@ def checks() -> Iterator[Check]:
     found = [name for name in SHOWN_FEATURES if name in cpu_features()]
     yield Check("CPU features", "ok", ", ".join(found) or "none that speed up the kernels")
     yield from _variants()
-    yield _package("apache-tvm-ffi", "run for cpu", "failed", "pip install apache-tvm-ffi")
-    extra = "pip install 'mmfree-compiler[cpu]'"
-    yield _package("apache-tvm", "compile for cpu", "missing", extra)
+    yield from (package.check() for package in PACKAGES)
     yield _linker()
 
 
@@ -32,14 +34,6 @@ def _variants() -> Iterator[Check]:
         yield Check(f"variant {name}", "missing" if reason else "ok", reason or "runs here")
     if all(reasons.values()):
         yield Check("cpu target", "failed", "no variant runs here", "Use an x86-64 Linux machine")
-
-
-def _package(name: str, purpose: str, status: Status, hint: str) -> Check:
-    try:
-        found = importlib.metadata.version(name)
-        return Check(name, "ok", f"{found} ({purpose})")
-    except importlib.metadata.PackageNotFoundError:
-        return Check(name, status, f"is not installed ({purpose})", hint)
 
 
 def _linker() -> Check:
