@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -13,8 +14,10 @@ from torch.utils import _pytree as pytree
 
 from mmfree_compiler.adapters import adapted
 from mmfree_compiler.backends.interface import Batch
+from mmfree_compiler.backends.numpy_states import NumpyStates
 from mmfree_compiler.backends.reference.interpreter import interpret
 from mmfree_compiler.errors import TraceError
+from mmfree_compiler.modes import evaluating
 from mmfree_compiler.passes import NumericCheck, Observer, Tolerance, compare, relative_error
 from mmfree_compiler.program import Program
 
@@ -43,14 +46,18 @@ class Checker:
         """What is to look at every pass."""
         if self.check != "passes":
             return ()
-        return (NumericCheck(self._run, self.expected, Tolerance(noise=self._noise)),)
+        return (NumericCheck(self._run, self.expected, self._tolerance),)
 
     def final(self, made: Any) -> None:
         """Raise MmfreeError if the outputs of `made`, a Program or a function, differ."""
         if self.expected is not None:
             hint = 'This is a bug of the compiler: check="passes" finds the pass'
-            tolerance = Tolerance(noise=self._noise)
-            compare(self._run(made), self.expected, tolerance, "the compiled model", hint)
+            compare(self._run(made), self.expected, self._tolerance, "the compiled model", hint)
+
+    @cached_property
+    def _tolerance(self) -> Tolerance:
+        """One for all comparisons, so that the noise is measured once at most."""
+        return Tolerance(noise=cache(self._noise))
 
     def _noise(self) -> float:
         """How far the module's outputs move when its norms and inputs are off by rounding."""
@@ -97,21 +104,21 @@ def _outputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
 
     Raises TraceError when it does not run with them either.
     """
-    modes = {part: part.training for part in module.modules()}
-    try:
-        module.eval()
+    with evaluating(module):
         try:
             return _call(module, inputs)
         except Exception:  # a third party's forward may raise anything
-            with adapted(module) as plain:
-                return _call(plain, inputs)
-    except Exception as error:
+            return _adapted_outputs(module, inputs)
+
+
+def _adapted_outputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    try:
+        with adapted(module) as plain:
+            return _call(plain, inputs)
+    except Exception as error:  # a third party's forward may raise anything
         cause = f"does not run on the example inputs: {type(error).__name__}: {error}"
         hint = "Pass inputs that it takes, or check=False"
         raise TraceError(type(module).__name__, cause, hint) from error
-    finally:
-        for part, training in modes.items():
-            part.training = training
 
 
 def run_program(program: Program, inputs: tuple[Tensor, ...]) -> list[Tensor]:
@@ -119,15 +126,10 @@ def run_program(program: Program, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     arrays = [x.detach().contiguous().numpy() for x in inputs]
     values = [program.values[name] for name in program.inputs]
     leading = arrays[0].shape if values[0].dtype == "int64" else arrays[0].shape[:-1]
-    time = leading[-1] if leading else 1
-    tokens = int(np.prod(leading))
     rows = tuple(
         x.reshape(-1).astype(np.int64) if v.dtype == "int64" else x.reshape(-1, v.width)
         for x, v in zip(arrays, values, strict=True)
     )
-    index = np.arange(tokens)
-    batch = Batch(rows, (index // time).astype(np.int32), index % time, index)
-    states = {
-        s.name: np.zeros((tokens // time, s.count, *s.shape), np.float32) for s in program.states
-    }
-    return [torch.from_numpy(output) for output in interpret(program, batch, states)]
+    batch = Batch.whole(rows, leading)
+    states = NumpyStates.zero(program.states, int(batch.slots[-1]) + 1)
+    return [torch.from_numpy(output) for output in interpret(program, batch, states.arrays)]

@@ -17,6 +17,7 @@ from mmfree_compiler.adapters import adapted
 from mmfree_compiler.errors import InputError, TraceError
 from mmfree_compiler.inplace import functional, writes_through
 from mmfree_compiler.interrupts import uninterrupted
+from mmfree_compiler.modes import evaluating
 
 
 def trace(
@@ -34,20 +35,14 @@ def trace(
     for k, example in enumerate(example_inputs):
         if not isinstance(example, Tensor):
             raise InputError(f"example input {k}", f"is a {type(example).__name__}, not a tensor")
-    modes = {part: part.training for part in module.modules()}
-    try:
-        module.eval()
-        inputs = tuple(_grown(x) for x in example_inputs) if dynamic else example_inputs
-        # no_grad saves a third of the time: nothing is recorded for a backward pass.
-        # Ctrl-C is deferred: torch prints and drops exceptions that its Python callbacks raise.
-        with torch.no_grad(), uninterrupted():
-            shared = _trace_shared(module, inputs, dynamic)
-            if shared is not None:
-                return shared
-            return functional(_export(module, inputs, dynamic))
-    finally:
-        for part, training in modes.items():
-            part.training = training
+    inputs = tuple(_grown(x) for x in example_inputs) if dynamic else example_inputs
+    # no_grad saves a third of the time: nothing is recorded for a backward pass.
+    # Ctrl-C is deferred: torch prints and drops exceptions that its Python callbacks raise.
+    with evaluating(module), torch.no_grad(), uninterrupted():
+        shared = _trace_shared(module, inputs, dynamic)
+        if shared is not None:
+            return shared
+        return functional(_export(module, inputs, dynamic))
 
 
 def _trace_shared(

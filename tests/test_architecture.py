@@ -31,6 +31,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "cpus": (set(), set()),
     "threads": ({"cpus", "errors"}, set()),
     "parallel": ({"cpus"}, {"torch"}),
+    "modes": (set(), {"torch"}),
     "target": ({"errors"}, set()),
     "program": ({"notes"}, {"numpy"}),
     "program_rules": ({"errors", "program"}, set()),
@@ -51,7 +52,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "repeats": (set(), {"torch"}),
     "inplace": ({"repeats"}, {"torch"}),
     "adapters": ({"ops"}, {"torch"}),
-    "trace": ({"adapters", "errors", "inplace", "interrupts", "repeats"}, {"torch"}),
+    "trace": ({"adapters", "errors", "inplace", "interrupts", "modes", "repeats"}, {"torch"}),
     "explain": ({"notes"}, {"torch"}),
     "passes": (
         {"debug", "errors", "explain", "notes", "ops", "parallel", "program"}

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
-from mmfree_compiler.backends.interface import Backend, Compiler
+from mmfree_compiler.backends.interface import Backend, Compiler, Spec
 from mmfree_compiler.errors import TargetError, ToolchainError
 from mmfree_compiler.target import Target
 
@@ -44,7 +44,7 @@ def get(kind: str) -> Backend:
         raise ToolchainError(f"target {kind!r}", f"does not load: {error}", hint) from error
 
 
-def of(target: str | Target) -> tuple[Backend, object]:
+def of(target: str | Target) -> tuple[Backend, Spec]:
     """A target's backend, and the Spec of its options. Raises TargetError."""
     goal = Target.parse(target)
     backend = get(goal.kind)

@@ -6,6 +6,7 @@ only the base install. The artifact is all that one half passes to the other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self, runtime_checkable
@@ -62,13 +63,13 @@ class Backend(Protocol):
     def options(self) -> tuple[str, ...]:
         """Names of keyword arguments for `load(path, name=...)`, such as "threads"."""
 
-    def parse(self, options: str) -> Any:
+    def parse(self, options: str) -> Spec:
         """The Spec for the part of a target after the colon; "" is the default.
 
         Raises a TargetError that lists the known options.
         """
 
-    def here(self) -> Any:
+    def here(self) -> Spec:
         """The Spec of the best build that this machine runs. Raises TargetError if it runs none."""
 
     def checks(self) -> Iterable[Check]:
@@ -165,6 +166,27 @@ class Batch:
     slots: NDArray[np.int32]
     positions: NDArray[np.int64]
     wanted: NDArray[np.intp]
+
+    @classmethod
+    def whole(cls, inputs: tuple[Array, ...], leading: tuple[int, ...]) -> Self:
+        """All tokens of new sequences, all of them wanted.
+
+        `leading` are the dimensions in front of a row: the last is time, the others sequences.
+        """
+        time = leading[-1] if leading else 1
+        index = np.arange(math.prod(leading))
+        return cls(inputs, (index // time).astype(np.int32), index % time, index)
+
+
+class Slot(Protocol):
+    """A state of the model: program.StateSlot while compiling, artifact.StateEntry afterwards."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def count(self) -> int: ...
 
 
 class States(Protocol):

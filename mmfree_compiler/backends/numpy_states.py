@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfree_compiler.artifact import StateEntry
-from mmfree_compiler.backends.interface import Indices, States
+from mmfree_compiler.backends.interface import Indices, Slot, States
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -25,7 +24,7 @@ class NumpyStates:
     sequences: int
 
     @classmethod
-    def zero(cls, slots: Iterable[StateEntry], count: int) -> NumpyStates:
+    def zero(cls, slots: Iterable[Slot], count: int) -> NumpyStates:
         """The states of `count` sequences that have seen no tokens."""
         arrays = {s.name: np.zeros((count, s.count, *s.shape), np.float32) for s in slots}
         return cls(arrays, count)

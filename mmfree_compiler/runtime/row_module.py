@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -28,20 +27,11 @@ class RowModule:
         arrays = [to_numpy(x, port.name) for x, port in zip(tensors, ports, strict=True)]
         leading = _leading(arrays, ports)
         rows = tuple(_rows(x, port) for x, port in zip(arrays, ports, strict=True))
-        batch = _batch(rows, leading)
+        batch = Batch.whole(rows, leading)
         outputs = self.launcher.run(batch, self.launcher.states(int(batch.slots[-1]) + 1))
         example = next((x for x in tensors if is_torch(x)), None)
         results = tuple(like(example, out.reshape(*leading, out.shape[1])) for out in outputs)
         return results if len(results) > 1 else results[0]
-
-
-def _batch(rows: tuple[Array, ...], leading: tuple[int, ...]) -> Batch:
-    """All tokens of all sequences: the last leading dimension is time."""
-    time = leading[-1] if leading else 1
-    sequences = math.prod(leading) // time
-    slots = np.repeat(np.arange(sequences, dtype=np.int32), time)
-    positions = np.tile(np.arange(time), sequences)
-    return Batch(rows, slots, positions, np.arange(sequences * time))
 
 
 def _leading(arrays: list[Array], ports: tuple[Port, ...]) -> tuple[int, ...]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from mmfree_compiler.artifact import Build
+from mmfree_compiler.artifact.manifest import Count, Size
 from mmfree_compiler.backends.cpu.layouts import LAYOUTS
 from mmfree_compiler.errors import ArtifactError
 
 ABI = 5  # the number of the calling convention in run/launcher.py; each change increments it
 KERNELS = "kernels"  # the role of a build's shared library among its members
-
-Count = Annotated[int, Field(ge=0, le=1 << 48)]
-Size = Annotated[int, Field(gt=0, le=1 << 31)]
 
 
 def _known_layout(name: str) -> str:

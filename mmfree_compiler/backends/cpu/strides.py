@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
+from mmfree_compiler.backends.interface import Slot
 from mmfree_compiler.program import Value, ValueType
 
 VECTOR = 16  # rows of floats are padded to whole vectors of this many elements
@@ -37,17 +37,6 @@ def row_stride(value: Value) -> int:
     """Elements from one token's row of a value to the next."""
     slack, multiple = _ROWS[value.dtype]
     return round_up(value.width + slack, multiple)
-
-
-class Slot(Protocol):
-    """program.StateSlot or artifact.StateEntry."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def count(self) -> int: ...
 
 
 @dataclass(frozen=True)

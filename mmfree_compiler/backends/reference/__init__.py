@@ -44,7 +44,7 @@ class ReferenceBackend:
     def checks(self) -> Iterable[Check]:
         return ()
 
-    def describe(self, artifact: Artifact) -> Mapping[str, str]:  # noqa: ARG002
+    def describe(self, artifact: Artifact) -> Mapping[str, str]:  # noqa: ARG002 - the interface
         return {}
 
     def compiler(self) -> ReferenceCompiler:

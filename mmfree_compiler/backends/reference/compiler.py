@@ -13,9 +13,9 @@ class ReferenceCompiler:
 
     ops = frozenset(name for name, op in OPS.items() if op.kind != "compound")
 
-    def passes(self, program: Program, spec: object) -> tuple[ProgramPass, ...]:  # noqa: ARG002
+    def passes(self, program: Program, spec: object) -> tuple[ProgramPass, ...]:  # noqa: ARG002 - the interface
         return ()
 
-    def emit(self, program: Program, spec: object) -> Emitted:  # noqa: ARG002
+    def emit(self, program: Program, spec: object) -> Emitted:  # noqa: ARG002 - the interface
         """Emit no builds and no weights: the artifact cannot be saved."""
         return Emitted((), members={WEIGHTS: b""})

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from mmfree_compiler.artifact import WEIGHTS, Artifact, aligned_empty
 from mmfree_compiler.backends.cpu.choose import choose
+from mmfree_compiler.backends.cpu.facts import KERNELS
 from mmfree_compiler.backends.cpu.run.ffi import tvm_ffi
 from mmfree_compiler.backends.cpu.run.library import load_library, readable
 from mmfree_compiler.backends.cpu.run.scratch import arenas, reserve
@@ -56,7 +57,7 @@ class CpuLauncher:
         self._manifest = manifest = artifact.manifest
         chosen = choose(manifest)
         self.build, self.threads = chosen.name, threads
-        plan, self._member = chosen.facts.memory, chosen.build.members["kernels"]
+        plan, self._member = chosen.facts.memory, chosen.build.members[KERNELS]
         self._chunk = plan.chunk
         self._strides = [float_stride(port.width) for port in manifest.outputs]
         packed = [t for t in manifest.tensors.values() if t.layout == chosen.facts.layout]
