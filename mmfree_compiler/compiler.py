@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypedDict, Unpack, overload
 
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from mmfree_compiler import backends, notes, passes
 from mmfree_compiler.artifact import Artifact
@@ -141,7 +141,7 @@ def compile(  # noqa: A001
         raise InputError(f"fallback {fallback!r}", "is unknown", 'Known: "error", "eager"')
     flow = _Flow.of(Target.parse(target), Options(**keywords))
     source = Source.of(model, flow.options.example_inputs)
-    flow.tell("check")
+    flow.tell("check", source.module)
     checker = Checker.of(source.module, source.compared, flow.options.check)
     if fallback == "eager":
         graph = flow.graph(source, checker)
@@ -169,13 +169,13 @@ class _Flow:
         # Normalized: the shortest spelling of what the user wrote.
         return cls(Target(target.kind, str(spec)), spec, backends.compiler(backend), options)
 
-    def tell(self, stage: str) -> None:
-        """Say that a stage begins."""
-        passes.tell(self.options.observers, stage, None)
+    def tell(self, stage: str, subject: nn.Module | Program) -> None:
+        """Say that a stage begins, and what it works on."""
+        passes.tell(self.options.observers, stage, subject)
 
     def graph(self, source: Source, checker: Checker) -> fx.GraphModule:
         """Trace and rewrite to mmfree ops."""
-        self.tell("trace")
+        self.tell("trace", source.module)
         graph = trace(source.module, source.traced)
         return passes.run(passes.GRAPH, graph, (*checker.observers, *self.options.observers))
 
@@ -195,9 +195,9 @@ class _Flow:
         own = self.compiler.passes(program, self.spec)
         program = passes.run(own, program, watching)
         if checker:
-            self.tell("check")
+            self.tell("check", program)
             checker.final(program)
-            self.tell("emit")
+            self.tell("emit", program)
         emitted = self.compiler.emit(program, self.spec)
         graph_passes = (step.name for step in passes.GRAPH)
         program_passes = (step.name for step in (*passes.PROGRAM, *own))

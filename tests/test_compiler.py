@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 import mmfree_compiler as mmf
 from mmfree_compiler.checking import Check
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiler import CompiledModel, Keywords, Options
 from mmfree_compiler.errors import (
     CheckpointError,
     InputError,
@@ -283,3 +284,7 @@ def test_the_eager_fallback_embeds_in_torch() -> None:
     ids = torch.tensor([[1, 2, 3]])
     model = mmf.compile(module, TARGET, example_inputs=(ids,), fallback="eager")
     torch.testing.assert_close(model(ids), module(ids))
+
+
+def test_the_keywords_of_compile_are_its_options() -> None:
+    assert Keywords.__annotations__.keys() == {field.name for field in fields(Options)}

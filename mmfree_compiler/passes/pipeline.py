@@ -35,7 +35,8 @@ class Pass(Protocol[S]):
 class Observer(Protocol):
     """Called with the subject before the first pass ("input"), and after each with its seconds.
 
-    The compiler also calls it, with None, when a stage begins: "check", "trace", "emit".
+    The compiler also calls it when another stage begins: "check" and "trace" with the module,
+    "check" and "emit" with the final Program.
     """
 
     def __call__(self, name: str, subject: Any, seconds: float) -> None: ...
@@ -79,7 +80,7 @@ def print_subject(name: str, subject: Any, seconds: float) -> None:
     print(f"--- {name} ({seconds:.3f} s)\n{shown}", file=sys.stderr)
 
 
-def _verify(name: str, subject: Any, seconds: float) -> None:  # noqa: ARG001
+def _verify(name: str, subject: Any, seconds: float) -> None:  # noqa: ARG001 - an Observer
     if isinstance(subject, Program):
         verify(subject, name)
 

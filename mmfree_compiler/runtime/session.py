@@ -66,7 +66,7 @@ class Session:
         self._call: LanguageModel | RowModule = make(artifact.manifest, self.launcher)
 
     def close(self) -> None:
-        """Release what the session holds on its target; it cannot be used again."""
+        """Release what the session holds on its target. Do not use it afterwards."""
         self.launcher.close()
 
     def __enter__(self) -> Self:
