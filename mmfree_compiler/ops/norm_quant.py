@@ -10,12 +10,7 @@ from mmfree_compiler.ops.rms_norm import rms_norm
 
 
 def _fake(
-    x: Tensor,
-    outer: Tensor | None,
-    outer_eps: float,
-    inners: list[Tensor],
-    inner_eps: float,
-    quant_eps: float,
+    x: Tensor, outer: Tensor | None, outer_eps: float, inners: list[Tensor], *_: float
 ) -> list[Tensor]:
     return [tensor for _ in inners for tensor in codes_like(x)]
 

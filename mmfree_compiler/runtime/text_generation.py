@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfree_compiler.artifact import Artifact
+from mmfree_compiler.artifact import TOKENIZER, Artifact
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.runtime.arrays import to_numpy
 from mmfree_compiler.runtime.generation import Generation, run_together
@@ -31,7 +31,7 @@ class TextGenerator:
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
-        text = self._artifact.members.get("tokenizer.json")
+        text = self._artifact.members.get(TOKENIZER)
         return None if text is None else Tokenizer(text.tobytes())
 
     def encode(self, prompt: Any, special: bool) -> Ids:
@@ -89,7 +89,7 @@ class TextGenerator:
 
     def _stream(self, ids: Ids, needed: bool) -> TextStream | None:
         """The text of generated tokens; None without a tokenizer, unless it is `needed`."""
-        in_artifact = "tokenizer.json" in self._artifact.members
+        in_artifact = TOKENIZER in self._artifact.members
         if not needed and not (in_artifact and Tokenizer.available()):
             return None
         if self.tokenizer is None:
