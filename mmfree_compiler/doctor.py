@@ -18,7 +18,7 @@ OLDEST_PYTHON = (3, 11)
 PACKAGES = (
     Package("numpy", "run", ""),
     Package("pydantic", "run", ""),
-    Package("tokenizers", "text", "cli"),
+    Package("tokenizers", "text", "text"),
     Package("typer", "command line", "cli"),
     Package("rich", "command line", "cli"),
     Package("torch", "compile, train, verify", "compile"),
