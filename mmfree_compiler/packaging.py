@@ -19,6 +19,7 @@ def package(
 ) -> Artifact:
     """The artifact of `emitted`; `source` is None for a part of a model."""
     members = dict(emitted.members)
+    notes = (*(source.notes if source else ()), *program.notes)
     if source is not None and source.tokenizer is not None:
         members[TOKENIZER] = source.tokenizer
     return Artifact.build(
@@ -35,7 +36,7 @@ def package(
         states=tuple(map(_state, program.states)),
         tensors=dict(emitted.tensors),
         passes=passes,
-        notes=tuple((note.pass_name, note.node, note.text) for note in program.notes),
+        notes=tuple((note.pass_name, note.node, note.text) for note in notes),
     )
 
 

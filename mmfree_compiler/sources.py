@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from mmfree_compiler.errors import ArtifactError, CheckpointError, InputError
 from mmfree_compiler.models import MLGRU, MatMulFreeLM, load_checkpoint
+from mmfree_compiler.notes import Note
 from mmfree_compiler.runtime.tokenizer import Tokenizer
+from mmfree_compiler.runtime.tokenizer_rules import check_tokenizer
 
 Model = str | os.PathLike[str] | nn.Module
 
@@ -27,7 +29,7 @@ class Source:
     """A module to compile, as a function of rows alone; lowering adds the states of its scans.
 
     `traced` are the inputs to trace it with, `compared` the inputs to compare outputs on. `model`,
-    `quantization` and `tokenizer` (a tokenizer.json) go into the artifact.
+    `quantization`, `tokenizer` (a tokenizer.json) and `notes` go into the artifact.
     """
 
     module: nn.Module = field(repr=False)
@@ -36,6 +38,7 @@ class Source:
     model: dict[str, object] = field(default_factory=dict)
     quantization: dict[str, str] = field(default_factory=dict)
     tokenizer: bytes | None = field(default=None, repr=False)
+    notes: tuple[Note, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, model: Model, example_inputs: tuple[Tensor, ...] | None) -> Source:
@@ -70,13 +73,17 @@ def _folder(model: object) -> Path:
 
 def _language_model(module: MatMulFreeLM) -> Source:
     random = torch.Generator().manual_seed(0)
+    vocab_size = module.config.vocab_size
+    path = module.tokenizer_path
+    tokenizer, notes = _tokenizer(path, vocab_size) if path else (None, ())
     return Source(
         _Stateless(module),
         traced=(torch.zeros(2, 3, dtype=torch.int64),),
-        compared=(torch.randint(module.config.vocab_size, (2, 5), generator=random),),
+        compared=(torch.randint(vocab_size, (2, 5), generator=random),),
         model=module.config.model_dump(),
         quantization=QUANTIZATION,
-        tokenizer=_tokenizer(module.tokenizer_path) if module.tokenizer_path else None,
+        tokenizer=tokenizer,
+        notes=notes,
     )
 
 
@@ -92,15 +99,21 @@ class _Stateless(nn.Module):
         return rows
 
 
-def _tokenizer(path: Path) -> bytes:
-    """tokenizer.json at `path`. Raises CheckpointError when it cannot be read or is not valid."""
+def _tokenizer(path: Path, vocab_size: int) -> tuple[bytes, tuple[Note, ...]]:
+    """tokenizer.json at `path`, and what is not followed in it.
+
+    Raises CheckpointError when it cannot be read, is not valid, or does not fit the model.
+    """
     try:
         text = path.read_bytes()
-        if Tokenizer.available():
-            Tokenizer(text)
+        if not Tokenizer.available():
+            return text, ()
+        tokenizer = Tokenizer(text)
+        check_tokenizer(tokenizer, vocab_size)
     except ArtifactError as error:
-        raise CheckpointError(str(path), error.cause, "Fetch the checkpoint again") from error
+        raise CheckpointError(str(path), error.cause, "Take the model's own tokenizer") from error
     except OSError as error:
         cause = f"cannot be read: {error.strerror or error}"
         raise CheckpointError(str(path), cause, "Check that it exists and is readable") from error
-    return text
+    off = tokenizer.switched_off
+    return text, tuple(Note("load", path.name, f"{setting} is switched off") for setting in off)

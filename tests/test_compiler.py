@@ -15,7 +15,6 @@ import mmfree_compiler as mmf
 from mmfree_compiler.checking import Check
 from mmfree_compiler.compiler import CompiledModel, Keywords, Options
 from mmfree_compiler.errors import (
-    CheckpointError,
     InputError,
     StateError,
     TargetError,
@@ -161,16 +160,6 @@ def test_a_model_in_memory_and_its_check(check: Check) -> None:
         f"{name} (1)\n" in explained for name in ("copy_rows", "pack_weights", "plan_memory")
     )
     assert all(text in explained for _, _, text in model.artifact.manifest.notes)
-
-
-def test_a_tokenizer_that_is_none(tmp_path: Path) -> None:
-    """Better now than when the artifact runs, where compiling again would not help."""
-    module = tiny_lm()
-    module.tokenizer_path = tmp_path / "tokenizer.json"
-    for cause in ("cannot be read: No such file", ".*tokenizer.*Fetch"):
-        with pytest.raises(CheckpointError, match=rf"tokenizer\.json: {cause}"):
-            mmf.compile(module, "reference")
-        module.tokenizer_path.touch()
 
 
 def test_a_reference_model_is_not_saved(tmp_path: Path) -> None:

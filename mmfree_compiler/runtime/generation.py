@@ -14,7 +14,7 @@ from mmfree_compiler.runtime.next_token import sample
 from mmfree_compiler.runtime.sampling import Sampling
 from mmfree_compiler.runtime.state import State
 from mmfree_compiler.runtime.stopping import StopFilter
-from mmfree_compiler.runtime.tokenizer import TextStream
+from mmfree_compiler.runtime.text_stream import TextStream
 
 FinishReason = Literal["length", "stop_token", "stop_string"]
 

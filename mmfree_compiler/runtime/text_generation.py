@@ -16,7 +16,8 @@ from mmfree_compiler.runtime.generation import Generation, run_together
 from mmfree_compiler.runtime.language_model import Ids, LanguageModel
 from mmfree_compiler.runtime.sampling import Sampling
 from mmfree_compiler.runtime.state import State
-from mmfree_compiler.runtime.tokenizer import TextStream, Tokenizer
+from mmfree_compiler.runtime.text_stream import TextStream
+from mmfree_compiler.runtime.tokenizer import Tokenizer
 from mmfree_compiler.wording import counted
 
 _NO_TOKENIZER = "but the artifact has no tokenizer"

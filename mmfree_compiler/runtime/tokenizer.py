@@ -1,24 +1,28 @@
-"""Text to ids and back, token by token: the tokenizer in an artifact."""
+"""Text to ids and back: the tokenizer in an artifact."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfree_compiler.errors import ArtifactError, InputError, ToolchainError
+from mmfree_compiler.errors import ArtifactError, InputError, MmfreeError, ToolchainError
+from mmfree_compiler.runtime.byte_tokens import SPLITS, Characters, Group, Unit
 
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # incomplete UTF-8 decodes to one or more of these
-_MAX_PENDING = 3  # the most bytes of an incomplete UTF-8 character
-_CONTEXT = 8  # older ids that are decoded with new ones: enough for any incomplete character
-_WINDOW = 32  # the most ids before older ones are dropped, which bounds the cost of a step
+MAX_PROMPT_BYTES = 1 << 20  # of UTF-8; the tokenizers package takes about 190 times as much memory
 
 
 class Tokenizer:
     """A tokenizer of the `tokenizers` package, made from the bytes of a tokenizer.json.
+
+    What training and batching switch on there is switched off, since it would change a prompt:
+    truncation, padding, and the dropout of merges. `switched_off` names what was on.
 
     Raises ToolchainError when the package is not installed, ArtifactError when the bytes are not a
     tokenizer.
@@ -26,116 +30,161 @@ class Tokenizer:
 
     def __init__(self, text: bytes) -> None:
         if not self.available():
-            hint = "pip install mmfree-compiler[cli], or pass token ids"
+            hint = "pip install mmfree-compiler[text], or pass token ids"
             raise ToolchainError("tokenizers", "the package is not installed", hint)
-        import tokenizers
-
-        try:
-            self._tokenizer: Any = tokenizers.Tokenizer.from_str(text.decode())
-        except Exception as error:  # the package raises nothing narrower
-            cause = f"is not a tokenizer: {error}"
-            raise ArtifactError("tokenizer.json", cause, "Compile the model again") from error
+        self._source = text
+        with _refused("is not a tokenizer"):
+            fields = json.loads(text)
+            self._tokenizer, self.switched_off = self._open()
+            self._tokenizer.encode_special_tokens = True  # as plain text
+            added = self._tokenizer.get_added_tokens_decoder().items()
+            self._special = {number: token.content for number, token in added if token.special}
+            self._unknown = _unknown(self._tokenizer, fields["model"])
+            self._decoder = self._tokenizer.decoder
+            kinds = _types(fields.get("decoder"))
+            self._split = next(split for kind, split in SPLITS.items() if kind in kinds)
 
     @staticmethod
     def available() -> bool:
         """Whether the tokenizers package is installed."""
         return find_spec("tokenizers") is not None
 
-    def encode(self, text: str, special: bool = True) -> NDArray[np.int64]:
+    def _open(self) -> tuple[Any, tuple[str, ...]]:
+        """A new tokenizer of the package, and what was switched off in it."""
+        import tokenizers
+
+        made = tokenizers.Tokenizer.from_str(self._source.decode())
+        on = {
+            "truncation": made.truncation,
+            "padding": made.padding,
+            "dropout": getattr(made.model, "dropout", None),
+        }
+        made.no_truncation()
+        made.no_padding()
+        if on["dropout"] is not None:
+            made.model.dropout = None
+        return made, tuple(name for name, setting in on.items() if setting is not None)
+
+    @cached_property
+    def _allowing(self) -> Any:
+        """The same tokenizer, which reads special tokens in a text."""
+        return self._open()[0]
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Token -> id of the whole vocabulary, with the tokens that were added to it."""
+        return dict(self._tokenizer.get_vocab(with_added_tokens=True))
+
+    def special_id(self, text: str) -> int | None:
+        """The id of the special token that is written as `text`, or None."""
+        found = (number for number, content in self._special.items() if content == text)
+        return next(found, None)
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """How the special tokens are written. Decoding leaves them out."""
+        return tuple(self._special.values())
+
+    def encode(
+        self,
+        text: str,
+        special: bool = True,
+        allow_special_tokens: bool = False,
+        max_bytes: int = MAX_PROMPT_BYTES,
+    ) -> NDArray[np.int64]:
         """Ids (T,) int64; `special` adds the tokenizer's special tokens, such as a BOS.
 
-        Raises InputError on text that cannot be encoded as UTF-8 (lone surrogates).
+        Special tokens that are written in `text` are plain text, unless `allow_special_tokens`.
+        Raises InputError on text of more than `max_bytes`, on text that cannot be encoded as UTF-8
+        (lone surrogates) or that the tokenizer has no tokens for, and on plain text that the
+        tokenizer reads as a special token all the same.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            hint = "Remove the invalid characters"
-            raise InputError("prompt", f"is not valid text: {error}", hint) from error
-        return np.array(self._tokenizer.encode(text, add_special_tokens=special).ids, np.int64)
+        _check_text(text, max_bytes)
+        encoder = self._allowing if allow_special_tokens else self._tokenizer
+        with _refused("cannot be encoded", "prompt"):
+            found = encoder.encode(text, add_special_tokens=special)
+        ids = np.array(found.ids, np.int64)
+        if not allow_special_tokens:
+            self._check_plain(ids[np.array(found.special_tokens_mask, np.int64) == 0])
+        return ids
+
+    def _check_plain(self, ids: NDArray[np.int64]) -> None:
+        """Raise InputError if `ids` (T,) of a plain text has special tokens.
+
+        A vocabulary may list them among its words. The unknown token is one of them in any text.
+        """
+        special = [number for number in self._special if number != self._unknown]
+        read = ids[np.isin(ids, special)]
+        if read.size:
+            cause = f"the tokenizer reads {self._special[int(read[0])]!r} as a special token"
+            raise InputError("prompt", cause, "Remove it, or pass allow_special_tokens=True")
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, without special tokens, and with incomplete UTF-8 as U+FFFD."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+        """The text of `ids`, without special tokens, and with incomplete UTF-8 as U+FFFD.
+
+        Ids that the tokenizer does not know have no text. Raises ArtifactError as `join` does.
+        """
+        characters = Characters()
+        units = (unit for token in ids for unit in self.units(token))
+        groups = [group for unit in units for group in characters.push(unit)]
+        return self.join([*groups, *characters.flush()])
+
+    def units(self, token: int) -> list[Unit]:
+        """What the decoder reads of a token: nothing of a special or unknown one."""
+        string = None if token in self._special else self._tokenizer.id_to_token(token)
+        return [] if string is None else self._split(string)
+
+    def join(self, groups: Iterable[Group]) -> str:
+        """The text of groups of units. Raises ArtifactError when the decoder fails."""
+        strings = [string for group in groups for string in group]
+        if self._decoder is None:
+            return " ".join(strings)
+        with _refused("cannot decode"):
+            return str(self._decoder.decode(strings))
 
 
-# tokenizers.decoders.DecodeStream raises an error after byte tokens that are not UTF-8 (test_text).
-class TextStream:
-    """The text of ids that arrive one at a time; a character appears with its last byte.
+@contextmanager
+def _refused(cause: str, thing: str = "tokenizer.json") -> Iterator[None]:
+    """Turn what the package raises into an error about the prompt or the tokenizer.
 
-    `context` are the ids before the first one: decoders treat the start of a text differently, and
-    the first id may complete the last character of the context.
+    It raises plain Exceptions, and for a panic of its Rust code a BaseException.
     """
-
-    def __init__(self, tokenizer: Tokenizer, context: Sequence[int] = ()) -> None:
-        self._tokenizer = tokenizer
-        self._ids = self._tail(list(context))
-        # The part of the text of `_ids` that was returned before or belongs to the context.
-        self._known = self._context_text()
-
-    def push(self, token: int) -> str:
-        """The text that `token` completes."""
-        self._ids.append(token)
-        text = self._tokenizer.decode(self._ids)
-        stuck = len(self._ids) > 2 * _WINDOW  # incomplete for too long: stop waiting
-        fresh = self._take(text, len(text) if stuck else _complete(text), last=stuck)
-        if len(self._ids) > _WINDOW and text.startswith(self._known):
-            held = len(text) - len(self._known)
-            self._ids = self._tail(self._ids)
-            text = self._tokenizer.decode(self._ids)
-            self._known = text[: max(0, len(text) - held)]
-        return fresh
-
-    def flush(self) -> str:
-        """The text that was held back, with incomplete characters as U+FFFD."""
-        text = self._tokenizer.decode(self._ids)
-        return self._take(text, len(text), last=True)
-
-    def _take(self, text: str, end: int, last: bool) -> str:
-        """The new part of `text[:end]`. `last`: no later id will complete a character."""
-        start = _common_length(self._known, text)
-        if self._known[start:].strip(_REPLACEMENT):
-            # If tokens are bytes, a whole run of bytes decodes to replacement characters while its
-            # last character is incomplete. Characters that were known before reappear afterwards.
-            after = len(text) - len(text[start:].lstrip(_REPLACEMENT))
-            if after == len(text) and not last:
-                return ""
-            # The run was not UTF-8: return one replacement for it, unless the context had one.
-            start = after if self._known.endswith(_REPLACEMENT) else after - 1
-        if end < start:
-            return ""
-        self._known = text[:end]
-        return text[start:end]
-
-    def _context_text(self) -> str:
-        """The text of the context; an incomplete end, which may hide a run, as one replacement."""
-        text = self._tokenizer.decode(self._ids)
-        cut = (self._tokenizer.decode(self._ids[:-count]) for count in range(1, 1 + _MAX_PENDING))
-        complete = next((t for t in cut if not t.endswith(_REPLACEMENT)), text)
-        hidden = text.endswith(_REPLACEMENT) and not text.startswith(complete)
-        return complete + _REPLACEMENT if hidden else text
-
-    def _tail(self, ids: list[int]) -> list[int]:
-        """The last ids, starting with one that begins a character if possible."""
-        tails = [ids[-count:] for count in range(_CONTEXT, _CONTEXT - 1 - _MAX_PENDING, -1)]
-        # Without its incomplete end, a run of bytes shows where its characters begin.
-        whole = (
-            tail
-            for cut in range(1 + _MAX_PENDING)
-            for tail in tails
-            if not self._tokenizer.decode(tail[: len(tail) - cut]).startswith(_REPLACEMENT)
-        )
-        return next(whole, ids[-_CONTEXT:])
+    try:
+        yield
+    except (MmfreeError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        text = f"{cause}: {error}"
+        if thing == "prompt":
+            raise InputError(thing, text, "The tokenizer has no tokens for it") from error
+        raise ArtifactError(thing, text, "Compile the model again") from error
 
 
-def _common_length(one: str, other: str) -> int:
-    """Length of the common prefix."""
-    for length, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return length
-    return min(len(one), len(other))
+def _check_text(text: str, max_bytes: int) -> None:
+    if len(text) > max_bytes:  # without encoding it first
+        raise _too_long(f"has {len(text):,} characters", max_bytes)
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        hint = "Remove the invalid characters"
+        raise InputError("prompt", f"is not valid text: {error}", hint) from error
+    if size > max_bytes:
+        raise _too_long(f"has {size:,} bytes", max_bytes)
 
 
-def _complete(text: str) -> int:
-    """Length of the part of `text` that later ids cannot change."""
-    pending = len(text) - len(text.rstrip(_REPLACEMENT))
-    return len(text) - min(pending, _MAX_PENDING)
+def _too_long(cause: str, max_bytes: int) -> InputError:
+    hint = f"Pass at most {max_bytes:,} bytes of UTF-8, or a larger max_prompt_bytes"
+    return InputError("prompt", cause, hint)
+
+
+def _types(decoder: Any) -> set[str]:
+    """The types of a decoder in tokenizer.json and of its parts, and "", which any decoder has."""
+    if not decoder:
+        return {""}
+    return {"", decoder["type"]}.union(*map(_types, decoder.get("decoders", ())))
+
+
+def _unknown(tokenizer: Any, model: dict[str, Any]) -> int | None:
+    """The id for what the vocabulary does not have: by name, or of Unigram by number."""
+    name = model.get("unk_token")
+    return model.get("unk_id") if name is None else tokenizer.token_to_id(name)

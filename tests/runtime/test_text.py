@@ -14,7 +14,8 @@ from tokenizers import decoders, models, pre_tokenizers
 from mmfree_compiler.errors import ArtifactError, InputError, ToolchainError
 from mmfree_compiler.runtime import tokenizer as module
 from mmfree_compiler.runtime.stopping import StopFilter
-from mmfree_compiler.runtime.tokenizer import TextStream, Tokenizer
+from mmfree_compiler.runtime.text_stream import TextStream
+from mmfree_compiler.runtime.tokenizer import Tokenizer
 
 BYTES = Tokenizer(byte_tokenizer())
 
@@ -166,7 +167,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
         return None
 
     monkeypatch.setattr(module, "find_spec", find_nothing)
-    with pytest.raises(ToolchainError, match=r"mmfree-compiler\[cli\]"):
+    with pytest.raises(ToolchainError, match=r"mmfree-compiler\[text\]"):
         Tokenizer(byte_tokenizer())
 
 
