@@ -14,10 +14,12 @@ from torch.utils import _pytree as pytree
 
 from mmfree_compiler import repeats
 from mmfree_compiler.adapters import adapted
+from mmfree_compiler.assumptions.sizes import check_sizes, unknown
 from mmfree_compiler.errors import InputError, TraceError
 from mmfree_compiler.inplace import functional, writes_through
 from mmfree_compiler.interrupts import uninterrupted
 from mmfree_compiler.modes import evaluating
+from mmfree_compiler.origin import raising_line
 
 
 def trace(
@@ -29,8 +31,8 @@ def trace(
     `dynamic`, all leading dimensions are dynamic. Parameters and buffers are `get_attr` nodes that
     share the module's storage; every node keeps `val` (a fake tensor) and its stack trace.
 
-    Raises TraceError when torch.export cannot trace the module or fixes a leading dimension, and
-    InputError when an example is not a tensor.
+    Raises TraceError, which names a line of the module, when torch.export cannot trace it or what
+    was traced holds for some sizes only, and InputError when an example is not a tensor.
     """
     for k, example in enumerate(example_inputs):
         if not isinstance(example, Tensor):
@@ -38,7 +40,7 @@ def trace(
     inputs = tuple(_grown(x) for x in example_inputs) if dynamic else example_inputs
     # no_grad saves a third of the time: nothing is recorded for a backward pass.
     # Ctrl-C is deferred: torch prints and drops exceptions that its Python callbacks raise.
-    with evaluating(module), torch.no_grad(), uninterrupted():
+    with evaluating(module), torch.no_grad(), uninterrupted(), unknown():
         shared = _trace_shared(module, inputs, dynamic)
         if shared is not None:
             return shared
@@ -54,8 +56,7 @@ def _trace_shared(
             if not sharing.signatures:
                 return None
             program = _export_once(module, inputs, dynamic)
-        if dynamic:
-            _check_free(module, program)
+        check_sizes(program)
         if writes_through(program):  # possibly one module's write into another's values
             return None
         return repeats.inline(functional(program), sharing)
@@ -72,13 +73,12 @@ def _export(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool) -> Exp
                 program = _export_once(plain, inputs, dynamic)
         except Exception as error:
             raise TraceError(
-                type(module).__name__,
+                raising_line(error) or type(module).__name__,
                 f"torch.export failed: {_first_lines(error)}",
                 "Write its forward in torch ops without branches on values, keep recurrences in "
                 "torch.ops.mmfree.mlgru_scan, or add an adapter to adapters.ADAPTERS",
             ) from error
-    if dynamic:
-        _check_free(module, program)
+    check_sizes(program)
     return program
 
 
@@ -103,26 +103,6 @@ def _grown(x: Tensor) -> Tensor:
 
 def _free_leading(x: Tensor) -> tuple[Any, ...]:
     return tuple(Dim.AUTO if k < _leading(x) else Dim.STATIC for k in range(x.dim()))
-
-
-def _check_free(module: nn.Module, program: ExportedProgram) -> None:
-    """Raise TraceError when the module's code fixed a leading dimension."""
-    inputs = set(program.graph_signature.user_inputs)
-    for node in program.graph.nodes:
-        value = node.meta.get("val")
-        if node.op != "placeholder" or node.name not in inputs or not isinstance(value, Tensor):
-            continue
-        fixed = [k for k in range(_leading(value)) if _is_fixed(value.shape[k])]
-        if fixed:
-            raise TraceError(
-                f"{type(module).__name__}, input {node.name}",
-                f"its forward works only with size {value.shape[fixed[0]]} in dimension {fixed[0]}",
-                "Take sizes from the input's shape",
-            )
-
-
-def _is_fixed(size: int | torch.SymInt) -> bool:
-    return isinstance(size, int) or size.node.maybe_as_int() is not None
 
 
 def _first_lines(error: Exception) -> str:

@@ -52,10 +52,16 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "repeats": (set(), {"torch"}),
     "inplace": ({"repeats"}, {"torch"}),
     "adapters": ({"ops"}, {"torch"}),
-    "trace": ({"adapters", "errors", "inplace", "interrupts", "modes", "repeats"}, {"torch"}),
+    "origin": (set(), {"torch"}),
+    "assumptions": ({"errors", "origin"}, {"torch"}),
+    "trace": (
+        {"adapters", "assumptions", "errors", "inplace", "interrupts", "modes", "origin"}
+        | {"repeats"},
+        {"torch"},
+    ),
     "explain": ({"notes"}, {"torch"}),
     "passes": (
-        {"debug", "errors", "explain", "notes", "ops", "parallel", "program"}
+        {"debug", "errors", "explain", "notes", "ops", "origin", "parallel", "program"}
         | {"program_rules", "program_text", "wording"},
         {"numpy", "torch"},
     ),

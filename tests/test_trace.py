@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmfree_compiler.errors import InputError, TraceError
 from mmfree_compiler.ops import OPS
-from mmfree_compiler.passes.origin import source_line
+from mmfree_compiler.origin import source_line
 from mmfree_compiler.trace import trace
 
 
@@ -100,12 +100,14 @@ class _Fixed(nn.Module):
 
 
 def test_what_cannot_be_exported_is_a_trace_error() -> None:
-    with pytest.raises(TraceError, match=r"_Branches: torch.export failed: .*Write its forward"):
+    with pytest.raises(TraceError, match=r"test_trace.py:\d+: return x if x.sum\(\) > 0 .*failed"):
         trace(_Branches(), (torch.randn(2, 4),))
 
 
 def test_a_fixed_size_is_a_trace_error() -> None:
-    with pytest.raises(TraceError, match="input x: its forward works only with size"):
+    with pytest.raises(
+        TraceError, match=r"return x \+ torch.ones.* traced where x.shape\[1\] == 3"
+    ):
         trace(_Fixed(), (torch.randn(2, 3, 4),))
     assert trace(_Fixed(), (torch.randn(2, 3, 4),), dynamic=False)(torch.zeros(2, 3, 4)).sum() == 24
 

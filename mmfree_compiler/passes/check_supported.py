@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 from mmfree_compiler.errors import UnsupportedError
 from mmfree_compiler.ops import OPS
-from mmfree_compiler.passes.origin import module_of, source_line
+from mmfree_compiler.origin import module_of, source_line
 from mmfree_compiler.passes.pattern import aten
 from mmfree_compiler.passes.rewrite import is_fp32
 from mmfree_compiler.wording import counted

@@ -14,8 +14,8 @@ from torch import fx
 from mmfree_compiler.errors import UnsupportedError
 from mmfree_compiler.explain import notes
 from mmfree_compiler.ops import OPS, Op
+from mmfree_compiler.origin import source_line
 from mmfree_compiler.passes.check_supported import VIEWS
-from mmfree_compiler.passes.origin import source_line
 from mmfree_compiler.passes.row_rules import (
     check_initial_state,
     check_leading,

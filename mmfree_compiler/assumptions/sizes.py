@@ -1,0 +1,95 @@
+"""Sizes: a graph must hold for every batch and time, 1 included.
+
+torch.export traces with sizes that are symbols. Wherever the code asks about one (`x.shape[1] ==
+1`, `range(x.shape[1])`), export goes on with the answer for the example and records a guard.
+Usually it also takes for granted that no size is 1, and that equal sizes are the same; within
+`unknown` it does neither. So the guards are all that was decided about sizes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+from torch import SymInt, fx
+from torch._guards import SLoc
+from torch.export import ExportedProgram
+from torch.fx.experimental import _config
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._sympy.printers import PythonPrinter
+
+from mmfree_compiler.errors import TraceError
+from mmfree_compiler.origin import running_line, source_line
+
+_HINT = "Compute the same for every batch and time, and take sizes from the input's shape"
+_SQUEEZES = ("aten::squeeze", "aten::squeeze_", "aten::squeeze_copy")
+
+
+@contextmanager
+def unknown() -> Iterator[None]:
+    """Trace without guesses about sizes; guards know the line of the model that asked."""
+    located = mock.patch.object(ShapeEnv, "_get_sloc", _located)
+    with _config.patch(backed_size_oblivious=True, use_duck_shape=False), located:  # type: ignore[attr-defined]
+        yield
+
+
+def _located(env: ShapeEnv, framework_loc: str | None = None) -> SLoc:  # noqa: ARG001
+    return SLoc(None, running_line())
+
+
+def check_sizes(program: ExportedProgram) -> None:
+    """Raise TraceError if the graph holds for some sizes only. It was traced within `unknown`."""
+    env = _shape_env(program)
+    for guard in env.guards if env else ():
+        if not _ties_inputs(guard.expr, env):
+            cause = f"holds for some sizes only: traced where {_condition(guard.expr, env)}"
+            raise TraceError(guard.sloc.maybe_user_loc or "forward", cause, _HINT)
+    for node in _nodes(program):
+        if _squeezes_unknown(node):
+            cause = "drops a dimension only where its size is 1"
+            raise TraceError(source_line(node) or node.name, cause, _HINT)
+
+
+def _shape_env(program: ExportedProgram) -> Any:
+    values = (node.meta.get("val") for node in program.graph.find_nodes(op="placeholder"))
+    modes = (getattr(value, "fake_mode", None) for value in values)
+    return next((mode.shape_env for mode in modes if mode), None)
+
+
+def _ties_inputs(condition: Any, env: ShapeEnv) -> bool:
+    """Whether it says that two inputs have one batch, or one time: every session checks that."""
+    if getattr(condition, "rel_op", "") != "==" or not all(x.is_Symbol for x in condition.args):
+        return False
+    one, other = (env.var_to_sources[symbol][0] for symbol in condition.args)
+    tied: bool = one.idx == other.idx and one.base != other.base  # type: ignore[attr-defined]
+    return tied
+
+
+def _condition(condition: Any, env: ShapeEnv) -> str:
+    """The condition in the words of Python, such as "x.shape[1] != 1"."""
+    text = str(PythonPrinter().doprint(condition))
+    for symbol in condition.free_symbols:
+        for source in env.var_to_sources.get(symbol, ())[:1]:
+            name = re.sub(r"^L\['(\w+)'\]", r"\1", source.base.name)  # type: ignore[attr-defined]
+            text = re.sub(rf"\b{symbol}\b", f"{name}.shape[{source.idx}]", text)  # type: ignore[attr-defined]
+    return text
+
+
+def _nodes(program: ExportedProgram) -> Iterator[fx.Node]:
+    """The nodes of the graph and of the graphs within it."""
+    for module in program.graph_module.modules():
+        if isinstance(module, fx.GraphModule):
+            yield from module.graph.nodes
+
+
+def _squeezes_unknown(node: fx.Node) -> bool:
+    """Whether a squeeze may drop a dimension whose size is not known."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or schema.name not in _SQUEEZES:
+        return False
+    sizes = node.args[0].meta["val"].shape  # type: ignore[union-attr]
+    dims: Any = node.args[1] if len(node.args) > 1 else range(len(sizes))
+    return any(isinstance(sizes[k], SymInt) for k in ([dims] if isinstance(dims, int) else dims))
