@@ -1,0 +1,109 @@
+"""Random modules: each is refused, or equals torch on shapes and magnitudes that it never saw."""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mmfree_compiler as mmf
+from fuzz.agreement import Agreement, Jitter
+from fuzz.generate import Case, generate
+from fuzz.report import main
+from fuzz.workers import Verdict
+from mmfree_compiler.errors import MmfreeError
+
+COUNT, LIMIT_S = 2000, 240
+
+
+def judge(number: int) -> Verdict:
+    """Compile the module of that number in one of three ways, and compare it with torch."""
+    torch.set_num_threads(1)
+    case = generate(number)
+    way = ("reference", "reference", "reference", "reference", "cpu", "eager")[number % 6]
+    verdict = _judge(case, way)
+    return Verdict(verdict.outcome, verdict.detail, (f"way {way}", *case.features))
+
+
+def show(number: int) -> str:
+    return generate(number).source
+
+
+def _judge(case: Case, way: str) -> Verdict:
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            case.module()(*case.example())
+    except Exception as error:
+        return Verdict("invalid", f"{type(error).__name__}: {error}")
+    try:
+        compiled = _WAYS[way](case)
+    except MmfreeError as error:
+        if way == "eager":
+            return Verdict("wrong", f"eager is refused: {error}")
+        return Verdict(_refused(case, error), f"{type(error).__name__}: {error}")
+    except Exception:
+        return Verdict("foreign", traceback.format_exc(limit=-4))
+    return _compare(case, compiled)
+
+
+def _refused(case: Case, error: MmfreeError) -> str:
+    """Whether a refusal says where, or is a check's that blames the compiler."""
+    if "bug of the compiler" in str(error):
+        return "caught"
+    return "refused" if f"module {case.number}>" in str(error) else "refused, no line"
+
+
+@torch.no_grad()
+def _compare(case: Case, compiled: Callable[..., Any]) -> Verdict:
+    module, moved = case.module(), case.module()
+    agreement = Agreement()
+    for k, inputs in enumerate(case.unseen()):
+        ours, theirs, jittered = ([x.clone() for x in inputs] for _ in range(3))
+        try:
+            expected = module(*theirs)
+            with Jitter() as jitter:
+                around = moved(*jittered)
+        except Exception:
+            continue  # not a shape for this module
+        try:
+            got = compiled(*ours)
+        except MmfreeError as error:
+            return Verdict("refused in call", f"{type(error).__name__}: {error}")
+        except Exception:
+            return Verdict("foreign", traceback.format_exc(limit=-4))
+        found = agreement.compare(got, expected, around, jitter.near_edge)
+        found = found or agreement.compare(ours, theirs, jittered, False)
+        if found:
+            return Verdict("wrong", f"unseen input {k}, {tuple(inputs[0].shape)}: {found}")
+    return Verdict("equal" if agreement.rows else "nothing compared")
+
+
+def _reference(case: Case) -> Callable[..., Any]:
+    return mmf.compile(case.module(), "reference", example_inputs=case.example())
+
+
+def _cpu(case: Case) -> Callable[..., Any]:
+    """Compiled for this CPU, saved and loaded."""
+    compiled = mmf.compile(case.module(), "cpu", example_inputs=case.example(), threads=1)
+    with tempfile.TemporaryDirectory() as folder:
+        compiled.save(Path(folder, "model.mmfree"))
+        return mmf.load(Path(folder, "model.mmfree"), threads=1)
+
+
+def _eager(case: Case) -> Callable[..., Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inputs = case.example()
+        return mmf.compile(case.module(), "reference", example_inputs=inputs, fallback="eager")
+
+
+_WAYS = {"reference": _reference, "cpu": _cpu, "eager": _eager}
+
+if __name__ == "__main__":
+    main(judge, show, COUNT, LIMIT_S)

@@ -1,0 +1,44 @@
+"""Random modules are reproducible, and differences of outputs are noticed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fuzz.agreement import Agreement
+from fuzz.generate import generate
+
+
+def test_a_module_is_the_same_each_time_that_it_is_generated() -> None:
+    one, other = generate(7), generate(7)
+    assert one == other
+    assert all(map(torch.equal, one.example(), other.example()))
+    x = one.example()
+    assert torch.equal(one.module()(*x), other.module()(*x))
+
+
+x = torch.linspace(1, 2, 12).reshape(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("got", "fault"),
+    [
+        (x * (1 + 1e-6), ""),
+        (x * torch.tensor([[1.0], [1.001], [1.0]]), "1 of 3 rows differ"),
+        (x.half(), "returns"),
+        ((x,), "returns"),
+        (torch.where(x > 1.9, torch.nan, x), "1 of 3 rows differ"),
+    ],
+)
+def test_outputs_that_differ(got: object, fault: str) -> None:
+    found = Agreement().compare(got, x, x, near_edge=False)
+    assert found.startswith(fault)
+    assert bool(found) == bool(fault)
+
+
+def test_a_few_rows_may_differ_near_an_edge() -> None:
+    agreement, many = Agreement(), x.repeat(10, 1)
+    few, most = many.clone(), many * 1.01
+    few[:3] *= 1.01
+    assert agreement.compare(few, many, many, near_edge=True) == ""
+    assert "30 of 30 rows differ" in agreement.compare(most, many, many, near_edge=True)
