@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfree_compiler.artifact import Artifact, Build, Port, StateEntry, pack_constants
+from mmfree_compiler.artifact import Artifact, Build, Port, StateEntry, binding, pack_constants
 from mmfree_compiler.backends.cpu.facts import ABI, KERNELS, Facts, MemoryPlan
 from mmfree_compiler.program import Array, Constant
 
@@ -62,7 +62,7 @@ def sample_artifact(**changes: Any) -> Artifact:
     weights, tensors = pack_constants(sample_constants())
     members: dict[str, Any] = {
         "weights.bin": weights,
-        KERNEL: b"\x7fELF and more",
+        KERNEL: b"\x7fELF" + binding.NOTE + bytes(binding.SIZE),
         "tokenizer.json": b"{}",
     }
     return Artifact.build(members, tensors=tensors, **(sample_fields() | changes))

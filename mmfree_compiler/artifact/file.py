@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
+from mmfree_compiler.artifact import binding
 from mmfree_compiler.artifact.archive import read_archive, write_archive
 from mmfree_compiler.artifact.manifest import (
     MANIFEST,
@@ -29,6 +30,7 @@ from mmfree_compiler.program import Program
 
 _MAX_MANIFEST = 1 << 24  # bytes; the manifest of a 24-layer model takes about ten thousand
 _PIECE = 1 << 20  # bytes that are hashed at once
+_COMPUTED = {"schema_version", "producer", "members"}  # fields that Artifact.build fills
 _REMAKE = "Get or compile the file again"
 
 
@@ -54,17 +56,30 @@ class Artifact:
     ) -> Artifact:
         """An artifact of `members`; `fields` are the fields of Manifest that are not computed here.
 
-        Computed: the table of members with sizes and hashes, the schema version, the producer.
-        Raises pydantic.ValidationError when the fields contradict each other or the members.
+        Computed: the table of members with sizes and hashes, the schema version, the producer. The
+        files of builds are bound to the manifest (binding.py). Raises pydantic.ValidationError when
+        the fields contradict each other or the members.
         """
         arrays = {name: np.frombuffer(data, np.uint8) for name, data in members.items()}
-        table = {
-            name: Member(size=data.size, sha256=hashlib.sha256(data.data).hexdigest())
-            for name, data in arrays.items()
-        }
         producer = f"mmfree-compiler {version('mmfree-compiler')}"
+        table = {name: _member(data) for name, data in arrays.items()}
         manifest = Manifest(producer=producer, members=table, **fields)
-        return cls(manifest, arrays, program=program)
+        digest = binding.digest(manifest)
+        for name in {name for build in manifest.builds for name in build.members.values()}:
+            code = binding.bound(arrays[name].tobytes(), digest)
+            arrays[name] = np.frombuffer(code, np.uint8)
+            table[name] = _member(arrays[name])
+        return cls(manifest.model_copy(update={"members": table}), arrays, program=program)
+
+    def rebuilt(self, members: Mapping[str, bytes | Bytes], **changes: Any) -> Artifact:
+        """This artifact with some other `members`, and `changes` to the fields of its manifest."""
+        fields = {name: getattr(self.manifest, name) for name in Manifest.model_fields}
+        given = {name: value for name, value in fields.items() if name not in _COMPUTED}
+        return Artifact.build({**self.members, **members}, self.program, **given | changes)
+
+    def check_binding(self, member: str) -> None:
+        """Raise ArtifactError unless `member`, native code, was made for this manifest."""
+        binding.check(member, self.members[member].tobytes(), self.manifest)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the artifact to `path`, completely or not at all.
@@ -146,6 +161,10 @@ def _parse_manifest(thing: str, text: bytes) -> Manifest:
         where = ".".join(map(str, first["loc"])) or MANIFEST
         cause = f"has an invalid manifest: {where}: {first['msg']}"[:400]
         raise ArtifactError(thing, cause, _REMAKE) from error
+
+
+def _member(data: Bytes) -> Member:
+    return Member(size=data.size, sha256=hashlib.sha256(data.data).hexdigest())
 
 
 def _check_members(thing: str, artifact: Artifact, verify: bool) -> None:

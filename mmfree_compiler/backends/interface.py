@@ -140,10 +140,7 @@ class Tunable(Compiler, Protocol):
         """The settings of a build when none are kept for this machine."""
 
     def retuned(self, artifact: Artifact, spec: Any, settings: Settings) -> Artifact:
-        """`artifact` built again with other settings, all of them given.
-
-        It runs in this process only: hashes in the manifest are not renewed.
-        """
+        """`artifact` built again with other settings, all of them given."""
 
     def keep(self, program: Program, spec: Any, settings: Settings) -> None:
         """Make later compilations of Programs of these shapes use `settings` on this machine."""

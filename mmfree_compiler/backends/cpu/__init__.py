@@ -45,7 +45,7 @@ class CpuBackend:
         return checks()
 
     def describe(self, artifact: Artifact) -> Mapping[str, str]:
-        return describe.describe(artifact.manifest)
+        return describe.describe(artifact)
 
     def compiler(self) -> CpuCompiler:
         from mmfree_compiler.backends.cpu.compile.compiler import CpuCompiler

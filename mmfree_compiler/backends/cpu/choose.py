@@ -11,13 +11,18 @@ from mmfree_compiler.errors import ArtifactError
 def choose(manifest: Manifest) -> CpuBuild:
     """The first build that this machine runs, or the one that MMFREE_VARIANT names.
 
-    Raises TargetError if there is none, ArtifactError if it uses another calling convention.
+    Raises TargetError if there is none, ArtifactError if all use other calling conventions.
     """
-    chosen = features.choose([CpuBuild(build) for build in manifest.builds])
-    if chosen.abi != ABI:
+    builds = known(manifest)
+    for build in () if builds else manifest.builds:
         raise ArtifactError(
-            f"build {chosen.name}",
-            f"uses calling convention {chosen.abi}, this runtime supports {ABI}",
-            "Compile the model with this version",
+            f"build {build.name}",
+            f"uses calling convention {build.abi}, this runtime supports {ABI}",
+            "Upgrade mmfree-compiler" if build.abi > ABI else "Compile the model again",
         )
-    return chosen
+    return features.choose(builds)
+
+
+def known(manifest: Manifest) -> list[CpuBuild]:
+    """The builds of this version's calling convention; the facts of others mean something else."""
+    return [CpuBuild(build) for build in manifest.builds if build.abi == ABI]

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from mmfree_compiler.artifact import Manifest
-from mmfree_compiler.backends.cpu.choose import choose
-from mmfree_compiler.backends.cpu.facts import CpuBuild
+from mmfree_compiler.artifact import Artifact, Manifest
+from mmfree_compiler.backends.cpu.choose import choose, known
+from mmfree_compiler.backends.cpu.facts import KERNELS
 from mmfree_compiler.backends.cpu.layouts import LAYOUTS
 from mmfree_compiler.errors import MmfreeError
 
 
-def describe(manifest: Manifest) -> dict[str, str]:
-    """The variants, the bits per weight that each reads, and the variant that runs here."""
-    builds = [CpuBuild(build) for build in manifest.builds]
+def describe(artifact: Artifact) -> dict[str, str]:
+    """The variants, the bits per weight that each reads, and the variant that runs here.
+
+    Raises ArtifactError when facts are wrong, or a library was not made for the manifest.
+    """
+    manifest = artifact.manifest
     layouts: dict[str, list[str]] = {}
-    for build in builds:
+    for build in known(manifest):
+        artifact.check_binding(build.build.members[KERNELS])
         layouts.setdefault(build.facts.layout, []).append(build.name)
     read = [f"{LAYOUTS[layout].bits:g}: {', '.join(names)}" for layout, names in layouts.items()]
     return {
-        "variants": ", ".join(build.name for build in builds),
-        "bits per ternary weight": "; ".join(read),
+        "variants": ", ".join(build.name for build in manifest.builds),
+        "bits per ternary weight": "; ".join(read) or "unknown",
         "runs here with": _here(manifest),
     }
 

@@ -11,7 +11,7 @@ from mmfree_compiler.artifact.manifest import Count, Size
 from mmfree_compiler.backends.cpu.layouts import LAYOUTS
 from mmfree_compiler.errors import ArtifactError
 
-ABI = 5  # the number of the calling convention in run/launcher.py; each change increments it
+ABI = 6  # the number of the calling convention in run/launcher.py; each change increments it
 KERNELS = "kernels"  # the role of a build's shared library among its members
 
 

@@ -15,7 +15,7 @@ import torch
 from op_modules import TinyLM
 
 import mmfree_compiler as mmf
-from mmfree_compiler.artifact import TensorEntry
+from mmfree_compiler.artifact import TensorEntry, binding
 from mmfree_compiler.backends.cpu.compile import build
 from mmfree_compiler.backends.cpu.compile.build import Recipe
 from mmfree_compiler.backends.cpu.compile.codegen import shows_code
@@ -78,7 +78,9 @@ def built(model: CompiledModel) -> dict[str, bytes]:
 
 
 def members(model: CompiledModel) -> dict[str, bytes]:
-    return {name: model.artifact.members[f"kernels/{name}.so"].tobytes() for name in NAMES}
+    """Its libraries as they were before they were bound to its manifest."""
+    code = {name: model.artifact.members[f"kernels/{name}.so"].tobytes() for name in NAMES}
+    return {name: binding.bound(data, bytes(binding.SIZE)) for name, data in code.items()}
 
 
 @pytest.mark.usefixtures("cold", "folder")

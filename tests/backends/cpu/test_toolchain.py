@@ -59,13 +59,13 @@ def test_links_for_other_machines(triple: str, machine: int, answer: Path) -> No
 
 
 def test_pool_object_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = toolchain.threads_object(HOST)
+    before = toolchain.source_object(toolchain.THREADS_SOURCE, HOST)
 
     def unexpected(*_: object) -> bytes:
         raise AssertionError("compiled again")
 
     monkeypatch.setattr(toolchain, "compile_object", unexpected)
-    assert toolchain.threads_object(HOST) == before
+    assert toolchain.source_object(toolchain.THREADS_SOURCE, HOST) == before
 
 
 def test_a_failing_compiler_is_quoted_and_leaves_nothing(answer: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
-
-import numpy as np
+from dataclasses import asdict
 
 from mmfree_compiler.artifact import WEIGHTS, Artifact, Build, pack_constants
 from mmfree_compiler.backends.cpu.compile import tuning
@@ -60,10 +58,9 @@ class CpuCompiler:
         assert isinstance(program, PlannedProgram)
         recipe = Recipe(program.layouts[variant], Tuning(**settings))
         code = libraries(program, artifact.manifest.tensors, {variant: recipe})[variant]
-        members = {**artifact.members, _member(variant): np.frombuffer(code, np.uint8)}
-        changed = {"builds": (_build(program, variant, recipe),)}
-        manifest = artifact.manifest.model_copy(update=changed)
-        return replace(artifact, manifest=manifest, members=members)
+        return artifact.rebuilt(
+            {_member(variant): code}, builds=(_build(program, variant, recipe),)
+        )
 
     def keep(self, program: Program, spec: Spec, settings: Settings) -> None:
         (variant,) = spec.variants

@@ -22,6 +22,8 @@ from mmfree_compiler.errors import ToolchainError
 COMPILE_FLAGS = ("-std=c11", "-O2", "-fPIC", "-g0", "-Wall", "-Wextra", "-Werror")
 LINK_FLAGS = ("-shared", "-Wl,-s", "-lpthread", "-lm")
 THREADS_SOURCE = Path(__file__).with_name("threads.c")
+# What every library holds beside the kernels.
+SOURCES = (THREADS_SOURCE, Path(__file__).with_name("binding.c"))
 # The symbols of TVM's runtime that threads.c defines. Calls of others would go to null pointers.
 RUNTIME = {b"__TVMBackendParallelBarrier", b"__TVMBackendParallelLaunch"}
 STDERR_TAIL = 2000  # characters
@@ -48,18 +50,19 @@ def compile_object(source: Path, triple: str, flags: Sequence[str] = ()) -> byte
 
 
 def link(objects: Sequence[Path], output: Path, triple: str) -> None:
-    """Link ELF `objects` and the thread pool into the shared library `output`.
+    """Link ELF `objects` and SOURCES into the shared library `output`.
 
     `output` is written completely or not at all. Symbols of TVM's FFI library stay undefined: the
     process that loads it has them. Raises ToolchainError, also if an object calls a function of
     TVM's runtime that the thread pool does not define.
     """
     _check_runtime_calls(objects)
-    pool = threads_object(triple)
+    compiled = {source.stem: source_object(source, triple) for source in SOURCES}
     with _renamed_to(output) as partial:
-        threads = partial.with_name("threads.o")
-        threads.write_bytes(pool)
-        _run(triple, [*map(str, objects), str(threads), *LINK_FLAGS, "-o", str(partial)])
+        added = [partial.with_name(f"{name}.o") for name in compiled]
+        for path, code in zip(added, compiled.values(), strict=True):
+            path.write_bytes(code)
+        _run(triple, [*map(str, [*objects, *added]), *LINK_FLAGS, "-o", str(partial)])
 
 
 def _check_runtime_calls(objects: Sequence[Path]) -> None:
@@ -69,10 +72,10 @@ def _check_runtime_calls(objects: Sequence[Path]) -> None:
         raise ToolchainError("the kernels", f"need {absent} of TVM's runtime", "Report this bug")
 
 
-def threads_object(triple: str) -> bytes:
-    """The compiled thread pool, from the user's cache if it was compiled before."""
-    name = cache.key(identity(triple), COMPILE_FLAGS, THREADS_SOURCE.read_text())
-    return cache.get(name, lambda: compile_object(THREADS_SOURCE, triple))
+def source_object(source: Path, triple: str) -> bytes:
+    """One of SOURCES compiled, from the user's cache if it was compiled before."""
+    name = cache.key(identity(triple), COMPILE_FLAGS, source.read_text())
+    return cache.get(name, lambda: compile_object(source, triple))
 
 
 @contextmanager

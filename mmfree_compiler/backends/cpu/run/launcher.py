@@ -52,7 +52,8 @@ class CpuLauncher:
     def __init__(self, artifact: Artifact, threads: int) -> None:
         """Load the build that fits this machine.
 
-        Raises TargetError when none does, ArtifactError when the library does not load.
+        Raises TargetError when none does, ArtifactError when the library does not load or was not
+        made for the manifest, on which the sizes of all memory here depend.
         """
         self._manifest = manifest = artifact.manifest
         chosen = choose(manifest)
@@ -65,6 +66,7 @@ class CpuLauncher:
         # One for decode, then one per doubling of tokens, since a token costs less among many.
         self._teams = [TeamSize(min(threads, 1 + self.weight_bytes // BYTES_PER_THREAD))]
         self._teams += [TeamSize(threads) for _ in range(self._chunk.bit_length())]
+        artifact.check_binding(self._member)
         self._library = load_library(artifact.members[self._member])
         self._decode, self._prefill = (self._function(name) for name in ("decode", "prefill"))
         self._weights = tvm_ffi.from_dlpack(readable(artifact.members[WEIGHTS]))
