@@ -19,6 +19,7 @@ from mmfree_compiler.errors import InputError, TargetError
 from mmfree_compiler.fallback import EagerModel, eager_model
 from mmfree_compiler.fingerprint import fingerprint
 from mmfree_compiler.packaging import package
+from mmfree_compiler.parts import Parted, cut
 from mmfree_compiler.program import Program
 from mmfree_compiler.runtime import Generation, Sampling, Session
 from mmfree_compiler.sources import Model, Source
@@ -127,11 +128,11 @@ def compile(  # noqa: A001
     """Compile a checkpoint folder, a MatMulFreeLM, or any module of BitLinears for `target`.
 
     `example_inputs` are required for modules that are not language models; their leading dimensions
-    become dynamic. `fallback="eager"` runs unsupported operations in torch; the result cannot be
-    saved. `check="module"` compares the compiled Program with the module, both run in torch on
-    example inputs; `"passes"` also compares after every pass; `False` skips the comparison.
-    `observers` are called with the result of each pass. `threads` is the number of threads of the
-    result's session.
+    become dynamic. `fallback="eager"` runs in torch what the target does not support, the whole
+    module if need be; the result cannot be saved. `check="module"` compares the compiled Program
+    with the module, both run in torch on example inputs; `"passes"` also compares after every pass;
+    `False` skips the comparison. `observers` are called with the result of each pass. `threads` is
+    the number of threads of the result's session.
 
     Returns a CompiledModel (or, for the eager fallback, a fallback.EagerModel). Raises
     CheckpointError, TraceError, UnsupportedError (all unsupported operations at once), TargetError,
@@ -141,15 +142,9 @@ def compile(  # noqa: A001
         raise InputError(f"fallback {fallback!r}", "is unknown", 'Known: "error", "eager"')
     flow = _Flow.of(Target.parse(target), Options(**keywords))
     source = Source.of(model, flow.options.example_inputs)
-    flow.tell("check", source.module)
-    checker = Checker.of(source.module, source.compared, flow.options.check)
     if fallback == "eager":
-        graph = flow.graph(source, checker)
-        eager = eager_model(graph, flow.compiler.ops, lambda part: flow.compiled(part).session)
-        checker.final(eager)
-        return eager
-    # No variable refers to the graph here, so its weights are freed as soon as they are packed.
-    return flow.compiled(flow.graph(source, checker), source, checker)
+        return eager_model(source.module, lambda: flow.parted(source))
+    return flow.compiled(source)
 
 
 @dataclass(frozen=True)
@@ -173,24 +168,47 @@ class _Flow:
         """Say that a stage begins, and what it works on."""
         passes.tell(self.options.observers, stage, subject)
 
-    def graph(self, source: Source, checker: Checker) -> fx.GraphModule:
-        """Trace and rewrite to mmfree ops."""
+    def compiled(self, source: Source) -> CompiledModel:
+        """All steps."""
+        graph, checker = self.graph(source)
+        program = self.program(graph, (*checker.observers, *self.options.observers))
+        # The graph's weights are freed before they are packed; it is full of cycles.
+        del graph
+        gc.collect()
+        return self.emitted(program, source, checker)
+
+    def parted(self, source: Source) -> Parted:
+        """The model's graph with compiled parts, checked."""
+        graph, checker = self.graph(source)
+        parted = cut(graph, self.compiler.ops, self._part)
+        checker.final(parted)
+        return parted
+
+    def _part(self, graph: fx.GraphModule) -> Session:
+        return self.emitted(self.program(graph)).session
+
+    def graph(self, source: Source) -> tuple[fx.GraphModule, Checker]:
+        """Trace and rewrite to mmfree ops.
+
+        The module itself runs after tracing, which refuses modules that a call changes.
+        """
         self.tell("trace", source.module)
         graph = trace(source.module, source.traced)
-        return passes.run(passes.GRAPH, graph, (*checker.observers, *self.options.observers))
+        self.tell("check", source.module)
+        checker = Checker.of(source.module, source.compared, self.options.check)
+        watching = (*checker.observers, *self.options.observers)
+        return passes.run(passes.GRAPH, graph, watching), checker
 
-    def compiled(
-        self, graph: fx.GraphModule, source: Source | None = None, checker: Checker | None = None
-    ) -> CompiledModel:
-        """Lower a graph of mmfree ops, optimize the Program, check and emit it.
-
-        A part of a model has neither a source nor a checker.
-        """
+    def program(self, graph: fx.GraphModule, watching: Iterable[passes.Observer] = ()) -> Program:
+        """Lower a graph of mmfree ops and optimize the Program; nothing watches a part."""
         passes.check_supported(graph, self.compiler.ops)
+        return passes.run(passes.PROGRAM, passes.lower(graph), watching)
+
+    def emitted(
+        self, program: Program, source: Source | None = None, checker: Checker | None = None
+    ) -> CompiledModel:
+        """Run the target's passes, check and emit; a part has neither a source nor a checker."""
         watching = (*checker.observers, *self.options.observers) if checker else ()
-        program = passes.run(passes.PROGRAM, passes.lower(graph), watching)
-        del graph
-        gc.collect()  # an fx graph is full of cycles
         model = fingerprint(program)
         own = self.compiler.passes(program, self.spec)
         program = passes.run(own, program, watching)
