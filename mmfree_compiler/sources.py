@@ -83,7 +83,7 @@ def _language_model(module: MatMulFreeLM) -> Source:
         model=module.config.model_dump(),
         quantization=QUANTIZATION,
         tokenizer=tokenizer,
-        notes=notes,
+        notes=(*module.notes, *notes),
     )
 
 

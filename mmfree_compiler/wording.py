@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def counted(number: int, noun: str) -> str:
     """ "1 thread", "2 threads": a number and a noun whose plural ends in s."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """ "a, b, c and 9 more": the first of many names."""
+    rest = len(names) - most
+    return ", ".join(map(_shown, names[:most])) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def _shown(name: str) -> str:
+    """A name that somebody else wrote, on one line and not too long."""
+    return name if name.isprintable() and len(name) <= 100 else ascii(name[:100])
 
 
 def bounds(low: float, high: float) -> str:

@@ -46,7 +46,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "ops": ({"errors", "program"}, {"torch"}),
     "models": (
-        {"errors", "interrupts", "ops", "parallel", "wording"},
+        {"errors", "interrupts", "notes", "ops", "parallel", "wording"},
         {"numpy", "pydantic", "safetensors", "tokenizers", "torch"},
     ),
     "repeats": (set(), {"torch"}),

@@ -3,129 +3,73 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mmfree_compiler.errors import CheckpointError
-from mmfree_compiler.models.config import ModelConfig, read_json
+from mmfree_compiler.models.config import ModelConfig
 from mmfree_compiler.models.files import staged
 from mmfree_compiler.models.lm import MatMulFreeLM
+from mmfree_compiler.models.matching import (
+    EMBEDDING,
+    FLOATS,
+    HEAD,
+    check_tensors,
+    check_tied_head,
+    without_prefix,
+)
+from mmfree_compiler.models.safetensors_file import StoredTensor
+from mmfree_compiler.models.weight_files import WEIGHTS, find_tensors
 from mmfree_compiler.parallel import each
+from mmfree_compiler.wording import few
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
-DTYPES: dict[torch.dtype, str] = {
-    torch.float32: "float32",
-    torch.float16: "float16",
-    torch.bfloat16: "bfloat16",
-}
 
 
 def load_checkpoint(path: str | Path) -> MatMulFreeLM:
-    """Read a checkpoint folder: the model in evaluation mode, its weights mapped, not copied.
+    """Read a checkpoint folder: the model in evaluation mode, its weights in their stored dtypes.
 
-    Tensors keep their stored dtype and share the file's pages. Raises CheckpointError on a missing
-    folder, wrong config keys, tensors that are missing, extra or misshapen (all listed),
-    damaged files, and NaN or infinite weights, for which every page is read once.
+    `notes` of the model say what was not followed as it is stored. Raises CheckpointError on a
+    missing folder, wrong config keys, tensors that are missing, extra or misshapen, damaged files,
+    files that disagree about a tensor, and NaN or infinite weights.
     """
     folder = Path(path)
-    _check_path(folder)
     config = ModelConfig.read(folder / CONFIG)
-    with torch.device("meta"):
-        model = MatMulFreeLM(config)
-    tensors = dict(_stored(folder))
-    _check_names_and_shapes(folder, _shapes(model), tensors)
+    stored, left_out = find_tensors(folder)
+    stored, renamed = without_prefix(stored)
+    notes = [*left_out, *renamed]
+    head = stored.pop(HEAD, None) if config.tie_word_embeddings else None
+    check_tensors(folder, expected_shapes(config), stored)
+    values = each(StoredTensor.read, stored.values())
+    tensors = dict(zip(stored, values, strict=True))
     if config.tie_word_embeddings:
-        tensors["lm_head.weight"] = tensors["model.embeddings.weight"]
-    model.load_state_dict(tensors, assign=True)
-    model.tie()
+        tensors[HEAD] = tensors[EMBEDDING]
+    if head is not None:
+        notes.append(check_tied_head(folder, head, tensors[EMBEDDING]))
+    model = _model(config, tensors)
     _check_finite(folder, model)
+    model.notes = tuple(notes)
     model.tokenizer_path = folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
     return model.eval()
 
 
-def _check_path(folder: Path) -> None:
-    try:
-        str(folder).encode()
-    except UnicodeEncodeError:
-        cause = "its path is not UTF-8, which safetensors requires"
-        raise CheckpointError(str(folder), cause, "Rename it") from None
+def _model(config: ModelConfig, tensors: dict[str, Tensor]) -> MatMulFreeLM:
+    with torch.device("meta"):
+        model = MatMulFreeLM(config)
+    model.load_state_dict(tensors, assign=True)
+    model.tie()
+    return model
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Published name -> shape of every stored tensor; a tied head stores no weight."""
     with torch.device("meta"):
-        return _shapes(MatMulFreeLM(config))
-
-
-def _shapes(model: MatMulFreeLM) -> dict[str, tuple[int, ...]]:
+        model = MatMulFreeLM(config)
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-
-
-def _stored(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of the folder's weight files, memory-mapped."""
-    for file in _weight_files(folder):
-        try:
-            if file.exists() and not file.is_file():  # opening a pipe would wait forever
-                cause = "is not a regular file"
-                raise CheckpointError(str(file), cause, "Fetch the checkpoint again")
-            _read_ahead(file)
-            with safe_open(file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 - not a mapping
-                    yield name, opened.get_tensor(name)
-        except (SafetensorError, OSError, ValueError) as error:
-            cause = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-            raise CheckpointError(str(file), cause, "Fetch the checkpoint again") from None
-
-
-def _read_ahead(file: Path) -> None:
-    """Ask the system to read the whole file now, in large pieces; mapped pages are read one by one.
-
-    Reading 1.3 billion bfloat16 from a disk then takes two thirds of the time and half the CPU.
-    """
-    if hasattr(os, "posix_fadvise"):
-        with file.open("rb") as opened:
-            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The one weight file, or the shards that the index names, which must be in the folder."""
-    index = folder / INDEX
-    if (folder / WEIGHTS).exists() or not index.exists():
-        return [folder / WEIGHTS]
-    shards = read_json(index).get("weight_map")
-    if not isinstance(shards, dict) or not shards:
-        raise CheckpointError(str(index), "has no weight_map", "Fetch the checkpoint again")
-    names = sorted({str(name) for name in shards.values()})
-    outside = [name for name in names if Path(name).name != name]
-    if outside:
-        cause = f"names files outside its folder: {', '.join(outside)}"
-        raise CheckpointError(str(index), cause, "Do not trust this checkpoint")
-    return [folder / name for name in names]
-
-
-def _check_names_and_shapes(
-    folder: Path, expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, Tensor]
-) -> None:
-    problems = [f"missing {name}" for name in expected if name not in stored]
-    problems += [f"unexpected {name}" for name in stored if name not in expected]
-    for name in expected.keys() & stored.keys():
-        shape, tensor = expected[name], stored[name]
-        if tuple(tensor.shape) != shape:
-            problems.append(f"{name} is {tuple(tensor.shape)}, not {shape}")
-        if tensor.dtype not in DTYPES:
-            problems.append(f"{name} is {tensor.dtype}, not one of {', '.join(DTYPES.values())}")
-    if problems:
-        hint = f"Check that {CONFIG} belongs to these weights"
-        raise CheckpointError(str(folder), "; ".join(sorted(problems)), hint)
 
 
 def _check_finite(folder: Path, model: MatMulFreeLM) -> None:
@@ -133,7 +77,7 @@ def _check_finite(folder: Path, model: MatMulFreeLM) -> None:
     finite = each(_is_finite, [parameter.detach() for parameter in parameters])
     wrong = [name for name, is_finite in zip(names, finite, strict=True) if not is_finite]
     if wrong:
-        cause = f"NaN or infinite values in {', '.join(wrong)}"
+        cause = f"NaN or infinite values in {few(wrong)}"
         raise CheckpointError(str(folder), cause, "Fetch the checkpoint again")
 
 
@@ -163,7 +107,7 @@ def write_checkpoint(model: MatMulFreeLM, folder: Path, dtype: torch.dtype | Non
         for name, parameter in model.named_parameters()
     }
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    write_config(folder, model.config, DTYPES[tensors["lm_head.norm.weight"].dtype])
+    write_config(folder, model.config, FLOATS[tensors["lm_head.norm.weight"].dtype])
 
 
 def write_config(folder: Path, config: ModelConfig, stored: str) -> None:

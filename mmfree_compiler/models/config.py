@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mmfree_compiler.errors import CheckpointError
+from mmfree_compiler.models.json_file import read_json
 
 MODEL_TYPE = "hgrn_bit"
 NORM_EPS = 1e-6  # of BitLinear's own norm; the reference's fused layer uses no other (numerics 5)
@@ -96,22 +96,6 @@ class ModelConfig(BaseModel):
             ]
             hint = "Write these keys as the published configuration does"
             raise CheckpointError(thing, "; ".join(problems), hint) from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read the JSON object at `path`. Raises CheckpointError when the file does not hold one."""
-    try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait forever
-            raise CheckpointError(str(path), "is not a regular file", "Write the file again")
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        hint = "Name a folder that holds config.json and model.safetensors"
-        raise CheckpointError(str(path), error.strerror or "unreadable", hint) from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(str(path), f"not JSON: {error}", "Write the file again") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(str(path), "not a JSON object", "Write the file again")
-    return value
 
 
 # The published models; their vocabulary has 32,000 tokens.

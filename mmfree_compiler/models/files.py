@@ -12,13 +12,16 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from mmfree_compiler.errors import CheckpointError
+from mmfree_compiler.models.weight_files import OTHER_FORM
 
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
     """A temporary folder whose files become `folder`'s when the block ends without an exception.
 
-    Files of `folder` with other names stay. Raises CheckpointError when a file cannot be written.
+    Files of `folder` with other names stay, but for weights in the other form (one file, or an
+    index of shards), which would be out of date. Raises CheckpointError when a file cannot be
+    written.
     """
     temporary: Path | None = None
     try:
@@ -45,3 +48,5 @@ def _publish(temporary: Path, folder: Path) -> None:
         return
     for file in sorted(temporary.iterdir()):
         os.replace(file, folder / file.name)
+        if file.name in OTHER_FORM:
+            (folder / OTHER_FORM[file.name]).unlink(missing_ok=True)

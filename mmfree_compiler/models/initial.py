@@ -11,14 +11,17 @@ import torch
 from torch import Tensor
 
 from mmfree_compiler.errors import CheckpointError
-from mmfree_compiler.models.checkpoint import DTYPES, INDEX, WEIGHTS, expected_shapes, write_config
+from mmfree_compiler.models.checkpoint import expected_shapes, write_config
 from mmfree_compiler.models.config import SHAPES, ModelConfig
 from mmfree_compiler.models.files import staged
 from mmfree_compiler.models.lm import MatMulFreeLM
+from mmfree_compiler.models.matching import FLOATS
+from mmfree_compiler.models.safetensors_file import DTYPES
+from mmfree_compiler.models.weight_files import INDEX, WEIGHTS
 
 Shapes = dict[str, tuple[int, ...]]
 LARGEST_SHARD = 2 << 30  # bytes
-SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+SAFETENSORS_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def initial_value(
@@ -71,7 +74,7 @@ def random_checkpoint(
         if len(shards) > 1:
             where = {key: name for name, keys in zip(names, shards, strict=True) for key in keys}
             (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": where}))
-        write_config(folder, config, DTYPES[dtype])
+        write_config(folder, config, FLOATS[dtype])
 
 
 def _shards(shapes: Shapes, itemsize: int) -> Iterator[Shapes]:
@@ -100,7 +103,7 @@ def _write_shard(
     end = 0
     for name, shape in shapes.items():
         start, end = end, end + math.prod(shape) * dtype.itemsize
-        kind = SAFETENSORS_DTYPES[dtype]
+        kind = SAFETENSORS_NAMES[dtype]
         header[name] = {"dtype": kind, "shape": shape, "data_offsets": (start, end)}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # tensors start aligned

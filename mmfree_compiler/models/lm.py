@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.models.config import ModelConfig
 from mmfree_compiler.models.modules import GLU, MLGRU, BitLinear, LayerState, RMSNorm
+from mmfree_compiler.notes import Note
 
 # One LayerState per layer; see modules.LayerState.
 State = list[LayerState]
@@ -71,13 +72,15 @@ class Backbone(nn.Module):
 class MatMulFreeLM(nn.Module):
     """The MatMul-free language model (arXiv 2406.02528, `hgrn_bit`).
 
-    `tokenizer_path` is the tokenizer.json of the checkpoint that it was loaded from, if any.
+    `tokenizer_path` is the tokenizer.json of the checkpoint that it was loaded from, if any;
+    `notes` say what was not followed as it is stored there.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.tokenizer_path: Path | None = None
+        self.notes: tuple[Note, ...] = ()
         self.model = Backbone(config)
         self.lm_head = BitLinear(config.hidden_size, config.vocab_size)
         self.tie()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmfree_compiler.errors import CheckpointError, CorpusError, InputError
 from mmfree_compiler.interrupts import uninterrupted
-from mmfree_compiler.models.checkpoint import TOKENIZER, WEIGHTS, write_checkpoint
+from mmfree_compiler.models.checkpoint import TOKENIZER, write_checkpoint
 from mmfree_compiler.models.config import ModelConfig
 from mmfree_compiler.models.corpus import Corpus
 from mmfree_compiler.models.files import staged
@@ -23,6 +23,7 @@ from mmfree_compiler.models.initial import initialize
 from mmfree_compiler.models.lm import MatMulFreeLM, State
 from mmfree_compiler.models.resume import Run
 from mmfree_compiler.models.tokenizer import END_OF_TEXT_ID, VOCAB_SIZE, save_byte_tokenizer
+from mmfree_compiler.models.weight_files import WEIGHTS
 from mmfree_compiler.wording import counted
 
 RESUME_FILE = "training.safetensors"

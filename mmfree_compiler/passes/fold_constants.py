@@ -15,7 +15,7 @@ from mmfree_compiler.passes.rewrite import constant, finish, note, replace
 
 @dataclass(frozen=True)
 class FoldConstants:
-    """Evaluate what no input reaches, up to `max_elements` per tensor; larger ones stay mapped.
+    """Evaluate what no input reaches, up to `max_elements` per tensor; larger ones stay as stored.
 
     Vectors (norm weights, biases) that are stored in a narrow type are widened to fp32.
     """

@@ -234,11 +234,8 @@ def test_missing_weights_are_said_in_a_few_words(folder: Path) -> None:
 
 
 def test_a_path_that_is_not_utf8(folder: Path) -> None:
-    """A file that safetensors cannot open is not reported as damaged."""
     renamed = folder.rename(folder.with_name(os.fsdecode(b"caf\xe9")))
-    with pytest.raises(CheckpointError, match=r"not UTF-8.*Rename") as caught:
-        load_checkpoint(renamed)
-    assert "again" not in str(caught.value)
+    assert isinstance(load_checkpoint(renamed), MatMulFreeLM)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
