@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,84 @@ def test_falls_back_to_the_temporary_folder(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert cache.folder("part").parent.parent == tmp_path
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's cache folder, and a temporary folder beside it."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / "mmfree-compiler"
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o002, 0o077, 0o022], ids=oct)
+def test_new_folders_are_of_this_user_alone(home: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        assert cache.folder("part") == home / "part"
+    finally:
+        os.umask(before)
+    assert (mode(home), mode(home / "part")) == (0o700, 0o700)
+
+
+def test_folders_that_others_may_read_are_shut(home: Path) -> None:
+    (home / "part").mkdir(parents=True)
+    home.chmod(0o755)
+    (home / "part").chmod(0o755)
+    assert cache.folder("part") == home / "part"
+    assert (mode(home), mode(home / "part")) == (0o700, 0o700)
+
+
+@pytest.mark.parametrize("loose", [0o777, 0o1777, 0o770, 0o702], ids=oct)
+def test_folders_that_others_may_write_are_not_used(home: Path, loose: int) -> None:
+    (home / "part").mkdir(parents=True)
+    for path in (home, home / "part"):
+        home.chmod(0o755)
+        path.chmod(loose)
+        found = cache.folder("part")
+        assert found.parent.parent == home.parents[1] / "temporary"
+        assert (mode(path), mode(found), mode(found.parent)) == (loose, 0o700, 0o700)
+
+
+def test_a_folder_in_one_that_was_shut_is_shut_too(home: Path) -> None:
+    """Nobody could reach it, whatever its own mode. Earlier versions made it by the umask."""
+    (home / "part").mkdir(parents=True)
+    home.chmod(0o700)
+    (home / "part").chmod(0o775)
+    assert cache.folder("part") == home / "part"
+    assert mode(home / "part") == 0o700
+
+
+def test_folders_of_others_are_not_used(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.mkdir(parents=True)
+    monkeypatch.setattr(os, "getuid", lambda: 4321)
+    with pytest.raises(ToolchainError, match=r"another user.*another user.*XDG_CACHE_HOME"):
+        cache.folder("part")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may give a link away")
+def test_a_link_of_another_user_is_not_followed(home: Path, tmp_path: Path) -> None:
+    """Though it leads to a folder of this one."""
+    (tmp_path / "mine").mkdir(mode=0o700)
+    home.parent.mkdir()
+    home.symlink_to(tmp_path / "mine")
+    assert cache.folder("part") == home / "part"
+    os.lchown(home, 4321, 4321)
+    assert cache.folder("part").parent.parent == tmp_path / "temporary"
+
+
+def test_an_entry_is_the_one_that_was_asked_for(cold: Path) -> None:
+    """Not one of the same folder under another name."""
+    cache.store("entry", b"code")
+    (cold / "entry").rename(cold / "other")
+    assert cache.load("other") is None
+    os.link(cold / "other", cold / "entry")
+    assert cache.load("entry") == b"code"
 
 
 def test_processes_share_it(cold: Path) -> None:

@@ -1,13 +1,16 @@
 """The cache of compiled code and tuned settings, in the user's cache folder.
 
 The name of an entry is the SHA-256 of everything that its bytes depend on. An entry begins with the
-SHA-256 of its data, so that a damaged one is detected and made again. It is written under another
-name first, so that processes can share the folder. If the folder cannot be written, nothing is
-cached; that is not an error.
+SHA-256 of its name and its data, so that one that is damaged, or of another name, is made again. It
+is written under another name first, so that processes can share the folder. If the folder cannot be
+written, nothing is cached; that is not an error.
+
+Entries are code that runs as this user: nobody else may ever have been able to write in a folder.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -26,19 +29,46 @@ DIGEST = hashlib.sha256().digest_size  # bytes before the data
 def folder(name: str = "") -> Path:
     """The subfolder `name` of the cache.
 
-    It is in the user's cache folder or, if that cannot be written, in the temporary folder. Raises
-    ToolchainError if neither can be written.
+    It is in the user's cache folder or, if that cannot be used, in the temporary folder. Raises
+    ToolchainError if neither can be written, or others may write in both.
     """
-    temporary = Path(tempfile.gettempdir(), f"mmfree-compiler-{os.getuid()}")
-    for root in (Path(platformdirs.user_cache_dir("mmfree-compiler")), temporary):
+    reasons = []
+    for place in (_of_user, _temporary):
         try:
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if os.access(root, os.W_OK) and root.stat().st_uid == os.getuid():
-                (root / name).mkdir(exist_ok=True)
-                return root / name
-        except OSError:
-            continue
-    raise ToolchainError(str(temporary), "cannot be written to", "Set XDG_CACHE_HOME to a folder")
+            root = place()
+            _private(root / name, shut=_private(root))
+            return root / name
+        except OSError as error:
+            reasons.append(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    hint = "Set XDG_CACHE_HOME to a folder of your own"
+    raise ToolchainError("no cache folder", "; ".join(reasons), hint)
+
+
+def _of_user() -> Path:
+    return Path(platformdirs.user_cache_dir("mmfree-compiler"))
+
+
+def _temporary() -> Path:
+    return Path(tempfile.gettempdir(), f"mmfree-compiler-{os.getuid()}")
+
+
+def _private(path: Path, shut: bool = False) -> bool:
+    """Make `path` a folder that only this user may open; whether it was one before.
+
+    `shut`: the folder around it has always been one. Raises OSError where others may have written.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # A link in the temporary folder is another user's, even where it leads to a folder of this one.
+    if {path.lstat().st_uid, path.stat().st_uid} != {os.getuid()}:
+        raise PermissionError(errno.EPERM, "belongs to another user", str(path))
+    mode = path.stat().st_mode
+    if mode & 0o022 and not shut:
+        raise PermissionError(errno.EPERM, "may be written by other users", str(path))
+    if mode & 0o077:
+        path.chmod(0o700)
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, "cannot be written", str(path))
+    return not mode & 0o077
 
 
 def key(*facts: object) -> str:
@@ -62,7 +92,7 @@ def load(name: str) -> bytes | None:
         path = folder("objects") / name
         entry = path.read_bytes() if path.is_file() else b""  # opening a pipe would wait forever
         digest, data = entry[:DIGEST], entry[DIGEST:]
-        if hashlib.sha256(data).digest() == digest:
+        if _digest(name, data) == digest:
             with suppress(OSError):
                 os.utime(path)  # the time of its last use: see _prune
             return data
@@ -75,9 +105,13 @@ def store(name: str, data: bytes) -> None:
         objects = folder("objects")
         with tempfile.TemporaryDirectory(prefix=".mmfree-", dir=objects) as writing:
             partial = Path(writing, name)
-            partial.write_bytes(hashlib.sha256(data).digest() + data)
+            partial.write_bytes(_digest(name, data) + data)
             partial.replace(objects / name)
         _prune(objects)
+
+
+def _digest(name: str, data: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + b"\0" + data).digest()
 
 
 def _prune(objects: Path) -> None:
