@@ -84,6 +84,21 @@ def _members_damaged(rng: random.Random, folder: Path) -> Attempt:
     )
 
 
+def _exchanged(rng: random.Random, folder: Path) -> Attempt:
+    """A member of the other artifact, under a true size and hash."""
+    source, other = rng.sample(samples().artifacts, 2)
+    path, members, others = folder / "model.mmfree", _members(source), _members(other)
+    manifest = json.loads(members["manifest.json"])
+    name = rng.choice([name for name in manifest["members"] if name in others])
+    members[name] = others[name]
+    digest = hashlib.sha256(members[name]).hexdigest()
+    manifest["members"][name] = {"size": len(members[name]), "sha256": digest}
+    members["manifest.json"] = json.dumps(manifest).encode()
+    _write(path, members)
+    made = f"{name} of {other.name} in {source.name}"
+    return Attempt(made, lambda: _same_or_wrong(answers(path), expected(source)))
+
+
 def _bytes(rng: random.Random, folder: Path) -> Attempt:
     """The archive's own bytes; unverified weights may change numbers."""
     source, path = rng.choice(samples().artifacts), folder / "model.mmfree"
@@ -150,6 +165,7 @@ ATTACKS: dict[str, tuple[float, Attack]] = {
     "manifest, equal numbers": (8, _manifest(trees.equally_mutated)),
     "weights": (3, _numbers),
     "members": (3, _members_damaged),
+    "exchanged members": (0.5, _exchanged),
     "archive": (12, _bytes),
     "state": (10, _state),
     "artifact's tokenizer": (3, _artifact_tokenizer),
