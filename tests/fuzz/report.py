@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fuzz.workers import FAULTS, Judge, Verdict, judged
@@ -51,14 +52,18 @@ def run(
     workers: int = 1,
     limit_s: int = 60,
 ) -> Report:
-    """Judges `count` cases of `seed`, and prints each fault with what repeats it, `show`."""
+    """Judges `count` cases of `seed`, and prints each fault with what repeats it, `show`.
+
+    Ctrl-C ends it early.
+    """
     report, first = Report(), seed * SPAN
-    for case, verdict in judged(judge, range(first, first + count), workers, limit_s):
-        report.add(case, verdict)
-        if verdict.is_fault:
-            made_of = ", ".join(verdict.features)
-            print(f"--- case {case}: {verdict.outcome}: {verdict.detail}\n({made_of})")
-            print(show(case), flush=True)
+    with suppress(KeyboardInterrupt):
+        for case, verdict in judged(judge, range(first, first + count), workers, limit_s):
+            report.add(case, verdict)
+            if verdict.is_fault:
+                made_of = ", ".join(verdict.features)
+                print(f"--- case {case}: {verdict.outcome}: {verdict.detail}\n({made_of})")
+                print(show(case), flush=True)
     return report
 
 
