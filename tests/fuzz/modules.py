@@ -78,7 +78,8 @@ def _compare(case: Case, compiled: Callable[..., Any]) -> Verdict:
         except Exception:
             return Verdict("foreign", traceback.format_exc(limit=-4))
         found = agreement.compare(got, expected, around, jitter.near_edge)
-        found = found or agreement.compare(ours, theirs, jittered, False)
+        written = agreement.compare(ours, theirs, jittered, jitter.near_edge)
+        found = found or (written and f"what it wrote into its input: {written}")
         if found:
             return Verdict("wrong", f"unseen input {k}, {tuple(inputs[0].shape)}: {found}")
     return Verdict("equal" if agreement.rows else "nothing compared")
