@@ -13,35 +13,39 @@ Names are imported when first used, so that the runtime alone stays light.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
-
-from mmfree_compiler.errors import MmfreeError
-from mmfree_compiler.target import Target
 
 if TYPE_CHECKING:
     from mmfree_compiler import models as models
     from mmfree_compiler.compiler import CompiledModel as CompiledModel
     from mmfree_compiler.compiler import compile as compile  # noqa: A004
+    from mmfree_compiler.errors import MmfreeError as MmfreeError
     from mmfree_compiler.runtime import load as load
+    from mmfree_compiler.target import Target as Target
+
+    __version__: str
 
 __all__ = ["CompiledModel", "MmfreeError", "Target", "compile", "load", "models"]
-__version__ = version("mmfree-compiler")
 
 _LAZY = {
-    "CompiledModel": ("mmfree_compiler.compiler", "CompiledModel"),
-    "compile": ("mmfree_compiler.compiler", "compile"),
-    "load": ("mmfree_compiler.runtime", "load"),
-    "models": ("mmfree_compiler.models", None),
+    "CompiledModel": "compiler",
+    "MmfreeError": "errors",
+    "Target": "target",
+    "compile": "compiler",
+    "load": "runtime",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "models":
+        return import_module(f"{__name__}.models")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("mmfree-compiler")
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _LAZY[name]
-    loaded = import_module(module)
-    return getattr(loaded, attribute) if attribute else loaded
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -29,6 +29,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "debug": (set(), set()),
     "interrupts": (set(), set()),
     "cpus": (set(), set()),
+    "temporary": ({"interrupts"}, set()),
     "threads": ({"cpus", "errors"}, set()),
     "parallel": ({"cpus"}, {"torch"}),
     "modes": (set(), {"torch"}),
@@ -46,7 +47,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "ops": ({"errors", "program"}, {"torch"}),
     "models": (
-        {"errors", "interrupts", "notes", "ops", "parallel", "wording"},
+        {"errors", "interrupts", "notes", "ops", "parallel", "temporary", "wording"},
         {"numpy", "pydantic", "safetensors", "tokenizers", "torch"},
     ),
     "repeats": (set(), {"torch"}),
@@ -67,7 +68,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "backends.cpu": (
         {"artifact", "backends", "debug", "errors", "interrupts", "ops", "parallel", "program"}
-        | {"threads", "wording"},
+        | {"temporary", "threads", "wording"},
         {"networkx", "numpy", "pydantic"},
     ),
     "backends.reference": (

@@ -25,7 +25,7 @@ def prepare(shape: Shape, folder: Path, option: str) -> dict[str, Any]:
         from mmfree_compiler.models import random_checkpoint
 
         random_checkpoint(checkpoint, shape.name)
-    command = ["mmfree_compiler.cli", "compile", checkpoint, "-o", _artifact(shape, folder)]
+    command = ["mmfree_compiler", "compile", checkpoint, "-o", _artifact(shape, folder)]
     # In a separate process, so that the peak memory is the compiler's alone. A separate cache keeps
     # the linker's stubs; the kernels in it are removed, so that all of them are compiled.
     cache = folder.resolve() / "cache"

@@ -19,6 +19,7 @@ from mmfree_compiler.cli.train import train
 from mmfree_compiler.cli.tune import tune
 from mmfree_compiler.cli.verify import verify
 from mmfree_compiler.errors import MmfreeError, ToolchainError
+from mmfree_compiler.interrupts import exit_code
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "compile": compile_checkpoint,
@@ -31,7 +32,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
 }
 FAILED = 1
-INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 
 class Commands(TyperGroup):
@@ -40,8 +40,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
+        except KeyboardInterrupt as interrupt:
+            raise typer.Exit(exit_code(interrupt)) from None
         except MmfreeError as error:
             raise _failure(error) from None
         except ModuleNotFoundError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -53,6 +54,12 @@ def progress(*columns: str | ProgressColumn, quiet: bool) -> Progress:
     return Progress(
         *columns, console=console, transient=True, disable=quiet or not console.is_terminal
     )
+
+
+def say(sentence: str) -> None:
+    """Print a line on stderr, if it is still there: a terminal that closes sends SIGHUP."""
+    with suppress(OSError):
+        Console(stderr=True, highlight=False, soft_wrap=True).print(Text(f"mmfree: {sentence}"))
 
 
 def print_error(message: str) -> None:

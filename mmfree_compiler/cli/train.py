@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmfree_compiler.cli.options import Json, Threads
-from mmfree_compiler.cli.output import emit, facts, progress
+from mmfree_compiler.cli.output import emit, facts, progress, say
 from mmfree_compiler.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
@@ -73,7 +73,11 @@ def train(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with progress(*columns, TimeRemainingColumn(), quiet=json) as bar:
         monitor = _Monitor(bar, config)
-        training.train(config, text, output, monitor)
+        try:
+            training.train(config, text, output, monitor, monitor.saved)
+        except KeyboardInterrupt:
+            say(monitor.stopped())
+            raise
     emit(json, monitor.summary(output), facts(monitor.rows(output)))
 
 
@@ -107,6 +111,7 @@ class _Monitor:
         self._started, self._first = time.perf_counter(), 0
         self._last: Step | None = None
         self._held_out: float | None = None
+        self._saved: int | None = None
 
     def __call__(self, step: Step) -> None:
         if self._last is None:
@@ -114,6 +119,16 @@ class _Monitor:
         self._last = step
         self._held_out = step.held_out or self._held_out
         self._bar.update(self._task, completed=step.step, description=self._line(step))
+
+    def saved(self, step: int) -> None:
+        """Called with the number of steps done, after they were saved."""
+        self._saved = step
+
+    def stopped(self) -> str:
+        """What an interrupted run has left."""
+        if self._saved is None:
+            return "stopped before the first step; nothing to save"
+        return f"saved at step {self._saved}, --resume continues"
 
     def _speed(self) -> float:
         done = (self._last.step if self._last else 0) - self._first

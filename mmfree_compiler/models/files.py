@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +10,9 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from mmfree_compiler.errors import CheckpointError
+from mmfree_compiler.interrupts import uninterrupted
 from mmfree_compiler.models.weight_files import OTHER_FORM
+from mmfree_compiler.temporary import temporary_folder
 
 
 @contextmanager
@@ -23,19 +23,16 @@ def staged(folder: Path) -> Iterator[Path]:
     index of shards), which would be out of date. Raises CheckpointError when a file cannot be
     written.
     """
-    temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".mmfree-", dir=folder.parent))
-        yield temporary
-        _publish(temporary, folder)
+        with temporary_folder(folder.parent) as temporary:
+            yield temporary
+            with uninterrupted():
+                _publish(temporary, folder)
     except (OSError, SafetensorError) as error:  # safetensors wraps a full disk's error
         hint = "Name a folder that you may write to, on a disk with free space"
         cause = getattr(error, "strerror", None) or str(error)
         raise CheckpointError(str(folder), cause, hint) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _publish(temporary: Path, folder: Path) -> None:

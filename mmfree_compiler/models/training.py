@@ -98,13 +98,15 @@ def train(
     corpus: Corpus,
     output: Path,
     on_step: Callable[[Step], None] = lambda _: None,
+    on_save: Callable[[int], None] = lambda _: None,
 ) -> MatMulFreeLM:
     """Train until `config.steps`; a run that `output` holds is resumed exactly.
 
     `output` becomes a checkpoint folder (bf16) with its tokenizer, `history.json` and the state to
-    resume from, written every `save_every` steps, at the end, and on Ctrl-C. Raises CorpusError on
-    a corpus shorter than a sequence, CheckpointError when `output` cannot be written, or holds
-    another checkpoint or a run with other settings or another corpus.
+    resume from, written every `save_every` steps, at the end, and on KeyboardInterrupt; `on_save`
+    is then called with the number of steps done. Raises CorpusError on a corpus shorter than a
+    sequence, CheckpointError when `output` cannot be written, or holds another checkpoint or a run
+    with other settings or another corpus.
     """
     if min(len(corpus.train), len(corpus.held_out)) <= config.length:
         cause = f"shorter than {counted(config.length, 'token')}"
@@ -115,17 +117,25 @@ def train(
         run.load(output / RESUME_FILE, settings)
     elif (output / WEIGHTS).exists():
         raise CheckpointError(str(output), "holds a checkpoint", "Train into another folder")
+    saved = run.step
+
+    def save() -> None:
+        nonlocal saved
+        _save(run, settings, output)
+        saved = run.step
+        on_save(saved)
+
     try:
         while run.step < config.steps:
             with uninterrupted():
                 done = _step(run, config, corpus)
             on_step(done)
-            if run.step % config.save_every == 0:
-                _save(run, settings, output)
+            if run.step % config.save_every == 0 or run.step == config.steps:
+                save()
     except KeyboardInterrupt:
-        _save(run, settings, output)
+        if run.step > saved:
+            save()
         raise
-    _save(run, settings, output)
     return run.model
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from mmfree_compiler.cli.app import app
 from mmfree_compiler.cli.measure import Spread, peak_rss
 from mmfree_compiler.cli.run import run
 from mmfree_compiler.cli.train import train
+from mmfree_compiler.interrupts import Interrupted
+from mmfree_compiler.models import training
 from mmfree_compiler.models.training import TrainConfig
 from mmfree_compiler.runtime import Sampling, load
 
@@ -160,6 +163,24 @@ def test_train(tmp_path: Path) -> None:
     assert refused.exit_code == 1
     assert "--resume" in refused.stderr
     assert invoke_json(*arguments, "--resume")["steps"] is None  # nothing was left to do
+
+
+@pytest.mark.parametrize(
+    ("step", "words"), [(2, "saved at step 2, --resume continues"), (None, "before the first step")]
+)
+def test_an_interrupted_training_says_what_was_saved(
+    step: int | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any) -> None:
+        if step is not None:
+            arguments[-1](step)
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(training, "train", interrupted)
+    (tmp_path / "text").write_bytes(b"spam and eggs, " * 200)
+    result = CliRunner().invoke(app, ["train", f"{tmp_path}/text", "-o", f"{tmp_path}/c", *TRAIN])
+    assert (result.exit_code, result.stdout) == (143, "")
+    assert words in result.stderr
 
 
 def test_train_has_the_defaults_of_its_configuration() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +12,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from mmfree_compiler import cli, doctor, models
+from mmfree_compiler import cli, doctor, interrupts, models
 from mmfree_compiler.cli.app import COMMANDS, app
 from mmfree_compiler.cli.run import run
 from mmfree_compiler.errors import ArtifactError, InputError, MmfreeError
@@ -40,6 +38,15 @@ def assert_one_line(said: tuple[int, str, str], *words: str) -> None:
     assert stderr.count("\n") == 1
     for word in words:
         assert word in stderr
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    """`cli.main` is made for a process of its own: it leaves other handlers of signals."""
+    before = {number: signal.getsignal(number) for number in interrupts.ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @model_commands
@@ -234,61 +241,9 @@ def test_a_bug_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_full_disk_behind_stdout_is_not_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     raising(monkeypatch, OSError(28, "No space left on device"))
     monkeypatch.setattr(sys, "argv", ["mmfree", "doctor"])
-    with pytest.raises(SystemExit, match="No space left") as left:
+    with pytest.raises(SystemExit, match="stdout: No space left") as left:
         cli.main()
     assert "bug" not in str(left.value)
-
-
-def run_python(
-    code: str, *arguments: str | Path, encoding: str = "utf-8"
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    environment = os.environ | {"PYTHONIOENCODING": encoding}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-
-
-def test_what_a_terminal_cannot_show(tiny_artifact: Path) -> None:
-    code = "from mmfree_compiler.cli import main; main()"
-    shown = run_python(code, "inspect", tiny_artifact, encoding="ascii:strict")
-    assert shown.returncode == 0, shown.stderr
-
-
-@pytest.mark.parametrize("package", ["typer", "rich"])
-def test_without_the_command_lines_packages(package: str) -> None:
-    code = f"import sys; sys.modules[{package!r}] = None; from mmfree_compiler.cli import main"
-    done = run_python(f"{code}; main()", "--help")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"mmfree needs {package}: pip install 'mmfree-compiler[cli]'\n"
-
-
-def test_run_needs_neither_torch_nor_tvm(tiny_artifact: Path) -> None:
-    absent = ("torch", "tvm", "networkx", "safetensors", "platformdirs")
-    code = f"import sys; sys.modules.update(dict.fromkeys({absent}))"
-    code += "; from mmfree_compiler.cli import main; main()"
-    options = ("--prompt", "a", "--max-new-tokens", "3", "--threads", "1", "--json")
-    done = run_python(code, "run", tiny_artifact, *options)
-    assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)["tokens"]) == 3
-    assert run_python(code, "inspect", tiny_artifact).returncode == 0
-    refused = run_python(code, "compile", "nowhere", "-o", "m")
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("mmfree: torch: is not installed")
-
-
-def test_ctrl_c_while_generating(tiny_artifact: Path) -> None:
-    options = ("--prompt", "a", "--max-new-tokens", "1000000000", "--threads", "1")
-    command = [sys.executable, "-m", "mmfree_compiler.cli", "run", str(tiny_artifact), *options]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe) as process:
-        assert process.stdout is not None
-        process.stdout.read(1)
-        process.send_signal(signal.SIGINT)
-        try:
-            _, stderr = process.communicate(timeout=60)
-        finally:
-            process.kill()  # if it ignores Ctrl-C, the tests must not wait for it
-    assert stderr == b""
-    assert process.returncode == 130
 
 
 def test_the_table_of_commands() -> None:

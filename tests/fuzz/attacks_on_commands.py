@@ -130,7 +130,7 @@ def _process(rng: random.Random, folder: Path) -> Attempt:
 
 
 def _run(arguments: Sequence[str], folder: Path) -> str:
-    words = [sys.executable, "-m", "mmfree_compiler.cli", *arguments]
+    words = [sys.executable, "-m", "mmfree_compiler", *arguments]
     environment = os.environ | {"PYTHONPATH": "", "PYTHONIOENCODING": "utf-8:surrogateescape"}
     done = subprocess.run(
         words,

@@ -15,7 +15,7 @@ from mmfree_compiler.errors import CheckpointError, CorpusError, InputError
 from mmfree_compiler.interrupts import uninterrupted
 from mmfree_compiler.models import MatMulFreeLM, load_checkpoint, training
 from mmfree_compiler.models.corpus import Corpus
-from mmfree_compiler.models.tokenizer import END_OF_TEXT_ID
+from mmfree_compiler.models.tokenizer import END_OF_TEXT_ID, save_byte_tokenizer
 from mmfree_compiler.models.training import (
     RESUME_FILE,
     Step,
@@ -88,6 +88,38 @@ def test_an_interrupted_run_resumes_exactly(tmp_path: Path, corpus: Corpus) -> N
         assert torch.equal(a, b)
     history = [(tmp_path / run / "history.json").read_text() for run in ("whole", "parts")]
     assert history[0] == history[1]
+
+
+def test_what_is_saved_is_said(tmp_path: Path, corpus: Corpus) -> None:
+    saves: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, corpus, tmp_path, Recorder(stop=3), saves.append)
+    assert saves == [2, 3]
+    with pytest.raises(KeyboardInterrupt):  # after the last step, before it is saved
+        train(TINY, corpus, tmp_path, Recorder(stop=6), saves.append)
+    assert saves == [2, 3, 4, 6]
+    train(TINY, corpus, tmp_path, Recorder(), saves.append)
+    assert saves == [2, 3, 4, 6]
+
+
+def test_an_interrupt_while_saving_loses_nothing(
+    tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves: list[Path] = []
+
+    def interrupted(path: Path) -> None:
+        saves.append(path)
+        if len(saves) == 2:
+            raise KeyboardInterrupt
+        save_byte_tokenizer(path)
+
+    monkeypatch.setattr(training, "save_byte_tokenizer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, corpus, tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    steps = Recorder()
+    train(TINY, corpus, tmp_path / "run", steps)
+    assert steps[0].step == 5
 
 
 def test_a_finished_run_stays_as_it_is(tmp_path: Path, corpus: Corpus) -> None:

@@ -7,9 +7,9 @@ This process is one of them, and with one CPU the only one.
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,18 +25,20 @@ from mmfree_compiler.backends.cpu.compile.codegen import library, shows_code
 from mmfree_compiler.backends.cpu.compile.isa import ISAS, tuned
 from mmfree_compiler.backends.cpu.compile.packed import reading
 from mmfree_compiler.backends.cpu.compile.planned import PlannedProgram
+from mmfree_compiler.backends.cpu.compile.processes import end_with, running
 from mmfree_compiler.backends.cpu.compile.toolchain import STDERR_TAIL, identity
 from mmfree_compiler.backends.cpu.compile.tuning import Tuning
 from mmfree_compiler.errors import ToolchainError
+from mmfree_compiler.temporary import temporary_folder
 from mmfree_compiler.threads import resolve_threads
 
 # A child has this process's module path, but finds no torch, which TVM would import.
 _CHILD = f"""
 import sys
-folder, *sys.path[:] = sys.argv[1:]
+parent, folder, *sys.path[:] = sys.argv[1:]
 sys.modules["torch"] = None
 from {__name__} import child
-child(folder)
+child(int(parent), folder)
 """
 _JOB, _STDERR = "job.pickle", "stderr.txt"
 ROOM = 32 << 20  # bytes: several times the size of the objects and libraries of all variants
@@ -127,10 +129,10 @@ def _compile(job: Job, names: Sequence[str]) -> dict[str, bytes]:
 
 
 @contextmanager
-def _working() -> Iterator[str]:
+def _working() -> Iterator[Path]:
     """A temporary folder with enough free space: LLVM ends the process when it cannot write."""
     try:
-        with tempfile.TemporaryDirectory(prefix="mmfree-") as folder:
+        with temporary_folder() as folder:
             if shutil.disk_usage(folder).free < ROOM:
                 raise OSError(errno.ENOSPC, f"less than {ROOM >> 20} MiB is free")
             yield folder
@@ -140,34 +142,32 @@ def _working() -> Iterator[str]:
         raise ToolchainError(tempfile.gettempdir(), cause, hint) from error
 
 
-def _work(folder: str, job: Job, names: Sequence[str]) -> None:
+def _work(folder: Path, job: Job, names: Sequence[str]) -> None:
     """Compile the variants that no other process has begun."""
     for name in names:
         with suppress(FileExistsError), Path(folder, name).open("xb") as file:
             file.write(job.compile(name))
 
 
-def child(folder: str) -> None:
+def child(parent: int, folder: str) -> None:
     """The main function of a child process."""
+    end_with(parent)
     tempfile.tempdir = folder  # the parent removes it, even if this process is killed
     job, names = pickle.loads(Path(folder, _JOB).read_bytes())
-    _work(folder, job, names)
+    _work(Path(folder), job, names)
 
 
 @contextmanager
-def _children(folder: str, count: int) -> Iterator[None]:
+def _children(folder: Path, count: int) -> Iterator[None]:
     """Start `count` processes on `folder`; wait for them at the end, or kill them on an error.
 
     Raises ToolchainError when one fails.
     """
-    command = [sys.executable, "-P", "-c", _CHILD, folder, *map(str, sys.path)]
+    arguments = map(str, (os.getpid(), folder, *sys.path))
+    command = [sys.executable, "-P", "-c", _CHILD, *arguments]
     log = Path(folder, _STDERR)
     with log.open("ab") as stderr, ExitStack() as stack:
-        processes = []
-        for _ in range(count):
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr)
-            processes.append(stack.enter_context(process))
-            stack.callback(process.kill)
+        processes = [stack.enter_context(running(command, stderr)) for _ in range(count)]
         yield
         for status in filter(None, [process.wait() for process in processes]):
             tail = log.read_text(errors="replace").strip()[-STDERR_TAIL:]

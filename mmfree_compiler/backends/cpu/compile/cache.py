@@ -21,6 +21,7 @@ from pathlib import Path
 import platformdirs
 
 from mmfree_compiler.errors import ToolchainError
+from mmfree_compiler.temporary import temporary_folder
 
 LIMIT = 256 << 20  # bytes; a library of five variants takes a third of a MiB
 DIGEST = hashlib.sha256().digest_size  # bytes before the data
@@ -103,8 +104,8 @@ def store(name: str, data: bytes) -> None:
     """Store `data` as the entry `name`, and remove the least recently used entries."""
     with suppress(OSError, ToolchainError):
         objects = folder("objects")
-        with tempfile.TemporaryDirectory(prefix=".mmfree-", dir=objects) as writing:
-            partial = Path(writing, name)
+        with temporary_folder(objects) as writing:
+            partial = writing / name
             partial.write_bytes(_digest(name, data) + data)
             partial.replace(objects / name)
         _prune(objects)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import tvm
 
@@ -18,6 +16,7 @@ from mmfree_compiler.backends.cpu.compile.planned import PlannedProgram
 from mmfree_compiler.backends.cpu.compile.toolchain import link
 from mmfree_compiler.backends.cpu.layouts import LAYOUTS
 from mmfree_compiler.interrupts import uninterrupted
+from mmfree_compiler.temporary import temporary_folder
 
 # Tokens per prefill call: whole tiles of matrix units, and enough of them to pay for unpacking.
 CHUNK = 128
@@ -57,8 +56,8 @@ def library(program: PlannedProgram, isa: Isa, tensors: Mapping[str, TensorEntry
     context = tvm.transform.PassContext(disabled_pass=list(IDLE_PASSES))
     with uninterrupted(), context:  # Ctrl-C in one of TVM's callbacks would raise a RuntimeError
         executable = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(isa.llvm))
-    with tempfile.TemporaryDirectory(prefix="mmfree-") as folder:
-        code, output = Path(folder, "kernels.o"), Path(folder, "kernels.so")
+    with temporary_folder() as folder:
+        code, output = folder / "kernels.o", folder / "kernels.so"
         executable.mod.write_to_file(str(code))
         link([code], output, isa.triple)
         return output.read_bytes()

@@ -16,8 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmfree_compiler.backends.cpu.compile import cache
+from mmfree_compiler.backends.cpu.compile.processes import running
 from mmfree_compiler.backends.cpu.compile.toolchains import TOOLCHAINS, find_toolchain
 from mmfree_compiler.errors import ToolchainError
+from mmfree_compiler.temporary import temporary_folder
 
 COMPILE_FLAGS = ("-std=c11", "-O2", "-fPIC", "-g0", "-Wall", "-Wextra", "-Werror")
 LINK_FLAGS = ("-shared", "-Wl,-s", "-lpthread", "-lm")
@@ -43,8 +45,8 @@ def identity(triple: str) -> str:
 
 def compile_object(source: Path, triple: str, flags: Sequence[str] = ()) -> bytes:
     """The ELF object that C11 `source` compiles to. Raises ToolchainError."""
-    with tempfile.TemporaryDirectory(prefix="mmfree-") as folder:
-        output = Path(folder, "out.o")
+    with temporary_folder() as folder:
+        output = folder / "out.o"
         _run(triple, [*COMPILE_FLAGS, *flags, "-c", str(source), "-o", str(output)])
         return output.read_bytes()
 
@@ -82,13 +84,12 @@ def source_object(source: Path, triple: str) -> bytes:
 def _renamed_to(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to, renamed to it at the end and removed after an error."""
     try:
-        folder = tempfile.TemporaryDirectory(prefix=".mmfree-", dir=path.parent)
+        with temporary_folder(path.parent) as folder:
+            partial = folder / path.name
+            yield partial
+            partial.replace(path)
     except OSError as error:
         raise ToolchainError(str(path), str(error), "Choose a folder that can be written") from None
-    with folder as name:
-        partial = Path(name, path.name)
-        yield partial
-        partial.replace(path)
 
 
 def _run(triple: str, arguments: Sequence[str]) -> None:
@@ -98,16 +99,20 @@ def _run(triple: str, arguments: Sequence[str]) -> None:
     environment = os.environ | dict.fromkeys(names, str(stubs))
     command = [*toolchain.command(triple), *arguments]
     try:
-        subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        said = str(getattr(error, "stderr", None) or "").strip()
-        if any(words in f"{error}\n{said}" for words in DISK_FULL):
-            raise _disk_full(stubs) from None
-        raise ToolchainError(
-            f"{toolchain.name} toolchain for {triple}",
-            f"{error}\n{said[-STDERR_TAIL:]}".strip(),
-            f"Try the other toolchain: MMFREE_LINKER={'|'.join(TOOLCHAINS)}",
-        ) from None
+        with running(command, subprocess.PIPE, environment) as process:
+            said = process.communicate()[1].decode(errors="replace").strip()
+            status = process.returncode
+    except OSError as error:
+        said, status = str(error), -1
+    if status == 0:
+        return
+    if any(words in said for words in DISK_FULL):
+        raise _disk_full(stubs)
+    raise ToolchainError(
+        f"{toolchain.name} toolchain for {triple}",
+        f"{' '.join(command)} ended with status {status}\n{said[-STDERR_TAIL:]}".strip(),
+        f"Try the other toolchain: MMFREE_LINKER={'|'.join(TOOLCHAINS)}",
+    )
 
 
 def _disk_full(stubs: Path) -> ToolchainError:
