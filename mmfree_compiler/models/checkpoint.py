@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from mmfree_compiler.models.matching import (
 )
 from mmfree_compiler.models.safetensors_file import StoredTensor
 from mmfree_compiler.models.weight_files import WEIGHTS, find_tensors
+from mmfree_compiler.notes import Note
 from mmfree_compiler.parallel import each
 from mmfree_compiler.wording import few
 
@@ -52,7 +54,7 @@ def load_checkpoint(path: str | Path) -> MatMulFreeLM:
         notes.append(check_tied_head(folder, head, tensors[EMBEDDING]))
     model = _model(config, tensors)
     _check_finite(folder, model)
-    model.notes = tuple(notes)
+    model.notes = (*notes, *_taken_as_is(model))
     model.tokenizer_path = folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
     return model.eval()
 
@@ -63,6 +65,12 @@ def _model(config: ModelConfig, tensors: dict[str, Tensor]) -> MatMulFreeLM:
     model.load_state_dict(tensors, assign=True)
     model.tie()
     return model
+
+
+def _taken_as_is(model: MatMulFreeLM) -> Iterator[Note]:
+    layers = [name for name, part in model.named_modules() if getattr(part, "taken_as_is", False)]
+    if layers:
+        yield Note("load", "tensors", f"ternary already, and taken as they are: {few(layers)}")
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -6,6 +6,8 @@ stored in any float dtype and are widened where they are used.
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ import mmfree_compiler.ops  # noqa: F401 - registers torch.ops.mmfree
 from mmfree_compiler.models.config import NORM_EPS, ModelConfig
 
 QUANT_EPS = 1e-5
+_SAMPLE = 4096  # elements
 # The state of one layer: the inputs that its short convolutions still need, in the order of the
 # computation, each (B, conv_size, width), then the recurrence's last h (B, I).
 LayerState = tuple[Tensor, ...]
@@ -43,10 +46,22 @@ def quantize_weight(weight: Tensor) -> Tensor:
     return (weight * scale).round().clamp(-1, 1) / scale
 
 
+def is_ternary(weight: Tensor) -> bool:
+    """Whether a weight has no values but -c, 0 and c: it was quantized before it was stored."""
+    for part in (weight.flatten()[:_SAMPLE], weight):  # the first of them tell most weights apart
+        sizes = part.abs()
+        if not bool(((sizes == 0) | (sizes == sizes.max())).all()):
+            return False
+    return True
+
+
 class BitLinear(nn.Module):
     """Linear layer on normalized int8 activations and ternary weights: (..., K) -> (..., N).
 
     Both quantizers pass gradients straight through: `x + (q(x) - x).detach()`.
+
+    A weight that is loaded and is ternary already is `taken_as_is`: quantizing it again would
+    shrink its scale (numerics 4). Training it quantizes it again.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
@@ -54,13 +69,24 @@ class BitLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
         self.norm = RMSNorm(in_features)
+        self.taken_as_is = False
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.taken_as_is = not self.weight.is_meta and is_ternary(self.weight.detach())
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; a weight that is trained does not stay ternary."""
+        self.taken_as_is = self.taken_as_is and not mode
+        return super().train(mode)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(x)
         w = self.weight.float()
         y = y + (quantize_activations(y) - y).detach()
-        w = w + (quantize_weight(w) - w).detach()
+        if not self.taken_as_is:
+            w = w + (quantize_weight(w) - w).detach()
         return F.linear(y, w, None if self.bias is None else self.bias.float())
 
 

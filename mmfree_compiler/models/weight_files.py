@@ -66,7 +66,9 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _is_file_name(shard: Any) -> bool:
-    return isinstance(shard, str) and shard not in ("", "..") and Path(shard).name == shard
+    if not isinstance(shard, str) or not shard.isprintable():
+        return False
+    return shard not in ("", "..") and Path(shard).name == shard
 
 
 def _left_out(where: dict[str, str], shards: dict[str, Found]) -> Iterator[Note]:
