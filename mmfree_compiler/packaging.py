@@ -33,6 +33,7 @@ def package(
         quantization=source.quantization if source else {},
         inputs=tuple(_port(program, name) for name in program.inputs),
         outputs=tuple(_port(program, name) for name in program.outputs),
+        result=program.result,
         states=tuple(map(_state, program.states)),
         tensors=dict(emitted.tensors),
         passes=passes,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfree_compiler.notes import Note
+from mmfree_compiler.structure import Structure
 
 Array = NDArray[np.generic]
 Attr = int | float | str | None
@@ -158,7 +159,10 @@ Step = Stage | Loop
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled graph: `inputs` and `outputs` name values; `body` runs in order."""
+    """A compiled graph: `inputs` and `outputs` name values; `body` runs in order.
+
+    `result` says how a call returns the outputs; None: the one output, or a tuple of all.
+    """
 
     kind: str  # "lm": token ids in, logits out; "module": rows in, rows out
     inputs: tuple[str, ...]
@@ -168,6 +172,8 @@ class Program:
     states: tuple[StateSlot, ...]
     body: tuple[Step, ...]
     notes: tuple[Note, ...] = field(default=(), repr=False, compare=False)
+    # Kernels do not depend on it: not in repr(), which is part of the cache key.
+    result: Structure | None = field(default=None, repr=False)
 
     def details(self) -> Iterator[str]:
         """Lines of text about the fields that a backend's subclass adds."""

@@ -26,6 +26,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "wording": (set(), set()),
     "notes": (set(), set()),
+    "structure": (set(), set()),
     "debug": (set(), set()),
     "interrupts": (set(), set()),
     "cpus": (set(), set()),
@@ -34,11 +35,11 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "parallel": ({"cpus"}, {"torch"}),
     "modes": (set(), {"torch"}),
     "target": ({"errors"}, set()),
-    "program": ({"notes"}, {"numpy"}),
+    "program": ({"notes", "structure"}, {"numpy"}),
     "program_rules": ({"errors", "program"}, set()),
     "program_text": ({"program"}, set()),
     "fingerprint": ({"parallel", "program", "program_text"}, {"numpy"}),
-    "artifact": ({"errors", "program"}, {"numpy", "pydantic"}),
+    "artifact": ({"errors", "program", "structure"}, {"numpy", "pydantic"}),
     # The table of backends and the interface that they keep to.
     "backends": ({"artifact", "errors", "program", "target"}, {"numpy"}),
     "runtime": (
@@ -63,7 +64,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "explain": ({"notes"}, {"torch"}),
     "passes": (
         {"debug", "errors", "explain", "notes", "ops", "origin", "parallel", "program"}
-        | {"program_rules", "program_text", "wording"},
+        | {"program_rules", "program_text", "structure", "wording"},
         {"numpy", "torch"},
     ),
     "backends.cpu": (

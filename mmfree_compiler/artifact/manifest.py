@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from mmfree_compiler.program import DENSE, Role
+from mmfree_compiler.structure import Structure, check, plain
 
 SCHEMA_VERSION = 2
 ARITHMETIC = 0  # the version of the rounding rules: 0 promises a tolerance, not exact bits
@@ -127,7 +128,8 @@ class Manifest(_Record):
     it follows. `fingerprint` identifies the compiled model, on every target. `model` is the model's
     configuration, `quantization` describes how the model quantizes. `passes` are the passes that
     made it, `notes` their notes as (pass, node, text). `kind` "lm" maps one port of token ids to
-    one port of logits.
+    one port of logits. `result` says how a module's call returns the outputs; None: the one output,
+    or a tuple of all.
     """
 
     schema_version: Literal[2] = 2
@@ -141,6 +143,7 @@ class Manifest(_Record):
     quantization: dict[str, str] = {}
     inputs: Annotated[tuple[Port, ...], Field(min_length=1)]
     outputs: Annotated[tuple[Port, ...], Field(min_length=1)]
+    result: Structure | None = None
     states: tuple[StateEntry, ...] = ()
     tensors: dict[str, TensorEntry] = {}
     passes: tuple[str, ...] = ()
@@ -151,7 +154,14 @@ class Manifest(_Record):
     def _consistent(self) -> Self:
         for fault in (*self._port_faults(), *self._member_faults()):
             raise ValueError(fault)
+        if self.result is not None:
+            check(self.result, len(self.outputs))
         return self
+
+    @property
+    def returned(self) -> Structure:
+        """How a call of a module returns its outputs."""
+        return self.result or plain(len(self.outputs))
 
     def _port_faults(self) -> Iterator[str]:
         """Contradictions between inputs and outputs."""
@@ -162,6 +172,8 @@ class Manifest(_Record):
             yield "a language model has one input of token ids and one output"
         elif self.kind == "lm" and self.outputs[0].width > (self.inputs[0].limit or 0):
             yield "a language model has logits for tokens that it cannot read"
+        if self.kind == "lm" and self.result is not None:
+            yield "a language model returns logits and a state"
         if len({state.name for state in self.states}) < len(self.states):
             yield "two states share a name"
 

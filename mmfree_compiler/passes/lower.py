@@ -13,9 +13,11 @@ from torch import fx
 
 from mmfree_compiler.errors import UnsupportedError
 from mmfree_compiler.explain import notes
+from mmfree_compiler.notes import Note
 from mmfree_compiler.ops import OPS, Op
 from mmfree_compiler.origin import source_line
 from mmfree_compiler.passes.check_supported import VIEWS
+from mmfree_compiler.passes.containers import Describer, outputs_of
 from mmfree_compiler.passes.row_rules import (
     check_initial_state,
     check_leading,
@@ -34,6 +36,7 @@ from mmfree_compiler.program import (
     Value,
     ValueType,
 )
+from mmfree_compiler.structure import plain
 
 _VALUE_TYPES: dict[torch.dtype, ValueType] = {
     torch.float32: "float32",
@@ -52,6 +55,11 @@ def lower(gm: fx.GraphModule) -> Program:
     builder = _Builder(gm)
     for node in gm.graph.nodes:
         builder.add(node)
+    outputs, container = outputs_of(gm)
+    for k, output in enumerate(outputs):
+        builder.add_output(k, output)
+    describe = Describer()
+    result = describe(container)
     ids = any(value.dtype == "int64" for value in builder.inputs.values())
     program = Program(
         kind="lm" if ids else "module",
@@ -61,12 +69,18 @@ def lower(gm: fx.GraphModule) -> Program:
         constants=builder.constants,
         states=tuple(builder.states),
         body=tuple(_alone(node) for node in builder.nodes),
-        notes=tuple(notes(gm)),
+        notes=(*notes(gm), *(_simplified(name) for name in describe.simplified)),
+        # A language model returns logits and a state, whatever the module returns logits in.
+        result=None if ids or result == plain(len(outputs)) else result,
     )
     check_signature(program)
     for made in builder.nodes:
         check_operands(program, made)
     return program
+
+
+def _simplified(name: str) -> Note:
+    return Note("lower", name, "returned as a dict")
 
 
 def _alone(node: Node) -> Stage:
@@ -109,14 +123,11 @@ class _Builder:
             self.constants[name] = _constant(name, tensor)
         self.names[node] = self.targets[target]
 
-    def _output(self, node: fx.Node) -> None:
-        results = node.args[0] if isinstance(node.args[0], (tuple, list)) else (node.args[0],)
-        for k, result in enumerate(results):
-            found = self.names.get(result) if isinstance(result, fx.Node) else None
-            value = self.values.get(found) if isinstance(found, str) else None
-            check_output(f"output {k}", value)
-            check_leading(f"output {k}", result.meta["val"], self.examples)
-            self.outputs.append(self._name(result))
+    def add_output(self, k: int, node: fx.Node) -> None:
+        found = self.names.get(node)
+        check_output(f"output {k}", self.values.get(found) if isinstance(found, str) else None)
+        check_leading(f"output {k}", node.meta["val"], self.examples)
+        self.outputs.append(self._name(node))
 
     def _call(self, node: fx.Node) -> None:
         if node.target is operator.getitem:
@@ -206,7 +217,7 @@ _ADD: dict[str, Callable[[_Builder, fx.Node], None]] = {
     "placeholder": _Builder._input,
     "get_attr": _Builder._constant,
     "call_function": _Builder._call,
-    "output": _Builder._output,
+    "output": lambda *_: None,  # outputs are added after all nodes
 }
 
 

@@ -30,8 +30,8 @@ class RowModule:
         batch = Batch.whole(rows, leading)
         outputs = self.launcher.run(batch, self.launcher.states(int(batch.slots[-1]) + 1))
         example = next((x for x in tensors if is_torch(x)), None)
-        results = tuple(like(example, out.reshape(*leading, out.shape[1])) for out in outputs)
-        return results if len(results) > 1 else results[0]
+        results = [like(example, out.reshape(*leading, out.shape[1])) for out in outputs]
+        return self._manifest.returned.build(results)
 
 
 def _leading(arrays: list[Array], ports: tuple[Port, ...]) -> tuple[int, ...]:

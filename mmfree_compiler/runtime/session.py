@@ -92,8 +92,8 @@ class Session:
         is not run: each row gives the same result as alone, and its logits at padding are zero.
 
         Any other module takes its inputs, (..., width) float32 with equal leading dimensions, and
-        returns its outputs, one or a tuple. The last leading dimension is time, the others are
-        sequences; states start at zero in every call.
+        returns what the module returns, in the same containers. The last leading dimension is time,
+        the others are sequences; states start at zero in every call.
 
         NumPy arrays (or lists) give NumPy arrays, torch tensors give torch tensors, sharing memory.
         Raises InputError, StateError.
