@@ -51,25 +51,30 @@ class Jitter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in _EDGES:
-            self._look(args[0], kwargs.get("dtype"), _EDGES[func])
+            self.near_edge |= _near(args[0], kwargs.get("dtype"), _EDGES[func])
         out = func(*args, **kwargs)
         schema = func._schema
         if func in _EXACT or schema.is_mutable or any(r.alias_info for r in schema.returns):
             return out
         return pytree.tree_map_only(Tensor, self._moved, out)
 
-    def _look(self, x: Tensor, dtype: torch.dtype | None, edge: float) -> None:
-        to_integers = dtype is None or not (dtype.is_floating_point or dtype.is_complex)
-        if x.is_floating_point() and to_integers and x.numel():
-            distance = (x.double() - edge).frac().abs()
-            distance = torch.minimum(distance, 1 - distance)
-            self.near_edge |= bool((distance < EDGE).any())
-
     def _moved(self, x: Tensor) -> Tensor:
         if not x.is_floating_point():
             return x
         noise = torch.randn(x.shape, generator=self.random)
         return x * (1 + JITTER * noise).to(x.dtype)
+
+
+def _near(x: Tensor, dtype: torch.dtype | None, edge: float) -> bool:
+    """Whether rounding errors may change what `x` becomes as `dtype`, integers if None."""
+    if not x.is_floating_point():
+        return False
+    if dtype is not None and dtype.is_floating_point:
+        low, high = ((x * factor).to(dtype) for factor in (1 - JITTER, 1 + JITTER))
+        return dtype.itemsize < x.dtype.itemsize and not torch.equal(low, high)
+    distance = (x.double() - edge).frac().abs()
+    distance = torch.minimum(distance, 1 - distance)
+    return bool(((distance > 0) & (distance < EDGE)).any())  # codes that are cast are whole
 
 
 @dataclass

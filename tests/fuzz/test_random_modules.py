@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from fuzz.agreement import Agreement
+from fuzz.agreement import Agreement, Jitter
 from fuzz.generate import generate
 
 
@@ -42,3 +44,20 @@ def test_a_few_rows_may_differ_near_an_edge() -> None:
     few[:3] *= 1.01
     assert agreement.compare(few, many, many, near_edge=True) == ""
     assert "30 of 30 rows differ" in agreement.compare(most, many, many, near_edge=True)
+
+
+@pytest.mark.parametrize(
+    ("rounded", "near"),
+    [
+        (lambda: torch.tensor([0.49995, 1.2]).round(), True),
+        (lambda: torch.tensor([0.4, 1.2]).round(), False),
+        (lambda: torch.tensor([3.0, -128.0]).to(torch.int8), False),
+        (lambda: torch.tensor([2.99995]).int(), True),
+        (lambda: torch.tensor([1 + 2**-11]).half(), True),
+        (lambda: torch.tensor([1 + 2**-12]).half().double(), False),
+    ],
+)
+def test_edges_of_what_is_rounded_are_noticed(rounded: Callable[[], object], near: bool) -> None:
+    with Jitter() as jitter:
+        rounded()
+    assert jitter.near_edge == near
