@@ -160,6 +160,6 @@ def _fault(arguments: Sequence[str], code: int, stdout: str, stderr: str) -> str
 
 
 ATTACKS: dict[str, tuple[float, Attack]] = {
-    "command": (9, _command),
-    "process": (0.4, _process),
+    "command": (6, _command),
+    "process": (0.2, _process),
 }
