@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import signal
@@ -13,6 +14,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import NoReturn
 
 MEMORY = 16 << 30  # bytes that a child may map: a hostile size then fails at once
+PR_SET_PDEATHSIG = 1  # man 2 prctl: the signal that the end of the parent sends
 FAULTS = ("signal", "hang", "foreign", "wrong")
 
 
@@ -95,6 +97,7 @@ class _Worker:
 def _serve(judge: Judge, cases: list[int], limit_s: int, sending: Connection) -> NoReturn:
     """The child: a verdict for each case. An alarm, which nothing catches, ends one that hangs."""
     os.setsid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
