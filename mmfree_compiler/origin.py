@@ -13,7 +13,7 @@ import torch
 from torch.fx import Node
 
 _TORCH = Path(torch.__file__).parent
-_PACKAGE = Path(__file__).parent
+_OTHERS = {*sys.stdlib_module_names, "mmfree_compiler", "numpy", "sympy", "torch"} - {"__main__"}
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in \S+\n\s*(?P<code>.*)')
 
 
@@ -38,27 +38,37 @@ def module_of(node: Node) -> str:
 
 def running_line() -> str:
     """`file:line: code` of the innermost line of a model that runs now, "" outside of models."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and not is_model_code(frame.f_code.co_filename):
-        frame = frame.f_back
-    return line_at(frame.f_code.co_filename, frame.f_lineno) if frame else ""
+    return line_of(sys._getframe(1))
 
 
 def raising_line(error: BaseException) -> str:
     """`file:line: code` of the innermost line of a model that raised `error`, "" without one."""
-    frames = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
-    lines = [line_at(name, number) for name, number in frames if is_model_code(name)]
+    lines = [
+        _line(frame.f_code.co_filename, number)
+        for frame, number in traceback.walk_tb(error.__traceback__)
+        if in_model(frame)
+    ]
     return lines[-1] if lines else ""
 
 
-def line_at(file: str, number: int | None) -> str:
-    """`file:line: code` of a line, without the code where the file cannot be read."""
-    code = linecache.getline(file, number or 0).strip()
+def line_of(frame: FrameType | None) -> str:
+    """`file:line: code` of the model's line that `frame` runs or was called from, "" if none."""
+    while frame is not None and not in_model(frame):
+        frame = frame.f_back
+    return _line(frame.f_code.co_filename, frame.f_lineno) if frame else ""
+
+
+def _line(file: str, number: int) -> str:
+    code = linecache.getline(file, number).strip()
     return f"{file}:{number}: {code}" if code else f"{file}:{number}"
 
 
-def is_model_code(file: str) -> bool:
-    """Whether a file may hold models: it is neither torch's nor the compiler's."""
-    path = Path(file)
-    own = path.is_relative_to(_PACKAGE) and not path.is_relative_to(_PACKAGE / "models")
-    return not own and not path.is_relative_to(_TORCH)
+def in_model(frame: FrameType) -> bool:
+    """Whether a frame may run code of a model."""
+    return may_be_model(frame.f_globals.get("__name__"))
+
+
+def may_be_model(module: object) -> bool:
+    """Whether code of the Python module with this name may belong to a model."""
+    name = str(module)
+    return name.partition(".")[0] not in _OTHERS or name.startswith("mmfree_compiler.models.")

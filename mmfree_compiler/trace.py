@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch.utils import _pytree as pytree
 
 from mmfree_compiler import repeats
 from mmfree_compiler.adapters import adapted
+from mmfree_compiler.assumptions.memory import without_memory
+from mmfree_compiler.assumptions.operations import check_operations
 from mmfree_compiler.assumptions.sizes import check_sizes, unknown
 from mmfree_compiler.errors import InputError, TraceError
 from mmfree_compiler.inplace import functional, writes_through
@@ -56,10 +59,12 @@ def _trace_shared(
             if not sharing.signatures:
                 return None
             program = _export_once(module, inputs, dynamic)
-        check_sizes(program)
+        _check(program)
         if writes_through(program):  # possibly one module's write into another's values
             return None
         return repeats.inline(functional(program), sharing)
+    except TraceError:
+        raise
     except Exception:  # tracing without sharing succeeds, or fails in the user's own code
         return None
 
@@ -67,6 +72,8 @@ def _trace_shared(
 def _export(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool) -> ExportedProgram:
     try:
         program = _export_once(module, inputs, dynamic)
+    except TraceError:
+        raise
     except Exception:  # torch.export raises many types, and so does a layer's own code
         try:
             with adapted(module) as plain:
@@ -78,16 +85,23 @@ def _export(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool) -> Exp
                 "Write its forward in torch ops without branches on values, keep recurrences in "
                 "torch.ops.mmfree.mlgru_scan, or add an adapter to adapters.ADAPTERS",
             ) from error
-    check_sizes(program)
+    _check(program)
     return program
+
+
+def _check(program: ExportedProgram) -> None:
+    """Raise TraceError unless the program computes what its module does at every call."""
+    check_operations(program)
+    check_sizes(program)
 
 
 def _export_once(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool) -> ExportedProgram:
     bound = inspect.signature(module.forward).bind(*inputs).arguments
     hints = pytree.tree_map(_free_leading, dict(bound)) if dynamic else None
+    export = partial(torch.export.export, module, inputs, dynamic_shapes=hints, strict=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.export.export(module, inputs, dynamic_shapes=hints, strict=False)
+        return without_memory(module, export)
 
 
 def _leading(x: Tensor) -> int:

@@ -51,11 +51,11 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"errors", "interrupts", "notes", "ops", "parallel", "temporary", "wording"},
         {"numpy", "pydantic", "safetensors", "tokenizers", "torch"},
     ),
-    "repeats": (set(), {"torch"}),
+    "repeats": ({"origin"}, {"torch"}),
     "inplace": ({"repeats"}, {"torch"}),
     "adapters": ({"ops"}, {"torch"}),
     "origin": (set(), {"torch"}),
-    "assumptions": ({"errors", "origin"}, {"torch"}),
+    "assumptions": ({"errors", "origin"}, {"numpy", "torch"}),
     "trace": (
         {"adapters", "assumptions", "errors", "inplace", "interrupts", "modes", "origin"}
         | {"repeats"},

@@ -21,6 +21,7 @@ from torch.fx.experimental import _config
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._sympy.printers import PythonPrinter
 
+from mmfree_compiler.assumptions.operations import graph_nodes
 from mmfree_compiler.errors import TraceError
 from mmfree_compiler.origin import running_line, source_line
 
@@ -47,7 +48,7 @@ def check_sizes(program: ExportedProgram) -> None:
         if not _ties_inputs(guard.expr, env):
             cause = f"holds for some sizes only: traced where {_condition(guard.expr, env)}"
             raise TraceError(guard.sloc.maybe_user_loc or "forward", cause, _HINT)
-    for node in _nodes(program):
+    for node in graph_nodes(program):
         if _squeezes_unknown(node):
             cause = "drops a dimension only where its size is 1"
             raise TraceError(source_line(node) or node.name, cause, _HINT)
@@ -76,13 +77,6 @@ def _condition(condition: Any, env: ShapeEnv) -> str:
             name = re.sub(r"^L\['(\w+)'\]", r"\1", source.base.name)  # type: ignore[attr-defined]
             text = re.sub(rf"\b{symbol}\b", f"{name}.shape[{source.idx}]", text)  # type: ignore[attr-defined]
     return text
-
-
-def _nodes(program: ExportedProgram) -> Iterator[fx.Node]:
-    """The nodes of the graph and of the graphs within it."""
-    for module in program.graph_module.modules():
-        if isinstance(module, fx.GraphModule):
-            yield from module.graph.nodes
 
 
 def _squeezes_unknown(node: fx.Node) -> bool:

@@ -3,7 +3,8 @@
 Within `shared`, the first of several equal calls (the leader) is traced between two marks and each
 later call becomes a single `repeat` node. `inline` then replaces that node by a copy of the
 leader's nodes on the other module's parameters. The graph is the same as without sharing, as long
-as a forward depends only on its arguments and its module's attributes.
+as a forward depends only on its arguments and its module's attributes, and changes neither:
+`equal` and `assumptions.memory` see to that.
 """
 
 from mmfree_compiler.repeats.inline import inline

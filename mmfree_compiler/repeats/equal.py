@@ -3,33 +3,29 @@
 Modules are equal when they have the same class, equal plain attributes, parameters of equal shapes
 and strides, equal submodules, and no hooks. Calls are equal when their arguments agree in
 structure, symbolic shapes and plain values. Values that are neither tensors nor plain never count
-as equal.
+as equal, nor do arguments that a forward may change.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable
+from contextlib import suppress
 from functools import partial
-from types import BuiltinFunctionType, FunctionType
+from types import BuiltinFunctionType, FunctionType, SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-# Plain values without parts; floats are compared separately.
-ATOMS = (
-    bool,
-    int,
-    complex,
-    str,
-    bytes,
-    type,
-    type(None),
-    torch.dtype,
-    torch.device,
-    FunctionType,
-    BuiltinFunctionType,
-)
+from mmfree_compiler.origin import may_be_model
+
+# Plain values without parts, which nothing can change; floats are compared separately.
+ATOMS = {bool, int, complex, str, bytes, type(None), torch.dtype, torch.device}
+# Attributes of these types, or that are classes, are compared by identity.
+_CODE = {FunctionType, BuiltinFunctionType}
+_SEQUENCES = {list, set, frozenset}
+_MAPPINGS = {dict, OrderedDict}
 # Attributes with a module's tensors and submodules, which are compared separately.
 _CONTAINERS = ("_parameters", "_buffers", "_modules")
 
@@ -75,23 +71,35 @@ def _tensor(x: Tensor) -> Hashable:
 
 
 def _plain(value: Any, around: tuple[int, ...]) -> Hashable:
-    """A hashable form of a plain value; `around` are the ids of the containers that hold it."""
-    if isinstance(value, float):
-        return type(value), repr(value)  # unlike ==, -0.0 differs from 0.0 and NaN equals NaN
-    if isinstance(value, ATOMS):
-        return type(value), value
-    inner = partial(_plain, around=(*around, id(value)))
+    """A hashable form of a plain attribute; `around` are the ids of what holds it."""
+    with suppress(Unshared):
+        return _atom(value)
+    kind, inner = type(value), partial(_plain, around=(*around, id(value)))
+    if kind in _CODE or isinstance(value, type):
+        return kind, value
     if id(value) in around or isinstance(value, Tensor | nn.Module):
-        raise Unshared(f"an attribute of type {type(value).__name__}")
-    if isinstance(value, dict):
-        return type(value), tuple((inner(k), inner(v)) for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return type(value), tuple(map(inner, value))
-    if isinstance(value, set | frozenset):
-        return type(value), frozenset(map(inner, value))
-    if hasattr(value, "__dict__") and not callable(value):  # such as a configuration
-        return type(value), id(value), inner(vars(value))
-    raise Unshared(f"an attribute of type {type(value).__name__}")
+        raise Unshared(f"an attribute of type {kind.__name__}")
+    if kind in _MAPPINGS:
+        return kind, tuple((inner(k), inner(v)) for k, v in value.items())
+    if kind in _SEQUENCES or isinstance(value, tuple):
+        return kind, tuple(map(inner, value))  # sets with their order, which a loop would see
+    if isinstance(value, SimpleNamespace) or _is_configuration(value):
+        return kind, id(value), inner(vars(value))
+    raise Unshared(f"an attribute of type {kind.__name__}")
+
+
+def _is_configuration(value: Any) -> bool:
+    """Whether it is an object of a model's class; `assumptions.memory` sees when it changes."""
+    kind = type(value)
+    return bool(kind.__dictoffset__) and may_be_model(kind.__module__) and not callable(value)
+
+
+def _atom(value: Any) -> Hashable:
+    if type(value) is float:
+        return float, repr(value)  # unlike ==, -0.0 differs from 0.0 and NaN equals NaN
+    if type(value) in ATOMS:
+        return type(value), value
+    raise Unshared(f"a value of type {type(value).__name__}")
 
 
 def argument(leaf: Any) -> Hashable:
@@ -99,7 +107,7 @@ def argument(leaf: Any) -> Hashable:
 
     A tensor's offset in its storage is left out: marks pass on new tensors.
     """
-    return _tensor(leaf) if isinstance(leaf, Tensor) else _plain(leaf, ())
+    return (type(leaf), _tensor(leaf)) if isinstance(leaf, Tensor) else _atom(leaf)
 
 
 def modes() -> Hashable:

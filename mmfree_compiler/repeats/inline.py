@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.fx import GraphModule, Node
 
 from mmfree_compiler.repeats.equal import Unshared
-from mmfree_compiler.repeats.marks import ENTER, LEAVE, REPEAT
+from mmfree_compiler.repeats.marks import ENTER, LEAVE, MARKS, REPEAT
 from mmfree_compiler.repeats.sharing import Sharing
 
 
@@ -27,8 +27,8 @@ class Body:
 
 def inline(gm: GraphModule, sharing: Sharing) -> GraphModule:
     """Replace the marks by the nodes they stand for. Raises Unshared if copies would be inexact."""
-    if sharing.changed:
-        raise Unshared("a forward changes its module")
+    if any(_is_marked(part) for part in gm.modules() if part is not gm):
+        raise Unshared("a repeated module is called within a part of the graph")
     bodies, readers = _bodies(gm), _readers(gm, sharing.root)
     paths = {module: path for path, module in sharing.root.named_modules()}
     for node in gm.graph.find_nodes(op="call_function", target=REPEAT):
@@ -45,6 +45,11 @@ def inline(gm: GraphModule, sharing: Sharing) -> GraphModule:
     _rename(gm.graph)
     gm.recompile()
     return gm
+
+
+def _is_marked(part: nn.Module) -> bool:
+    nodes = part.graph.nodes if isinstance(part, GraphModule) else ()
+    return any(node.target in MARKS for node in nodes)
 
 
 def _rename(graph: fx.Graph) -> None:

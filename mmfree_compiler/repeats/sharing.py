@@ -12,12 +12,14 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.nn.modules import module as hooks
 from torch.utils import _pytree as pytree
 
 from mmfree_compiler.repeats.equal import Unshared, argument, modes, signature
 from mmfree_compiler.repeats.marks import ENTER, LEAVE, OUTPUTS, REPEAT
 
 _NUMBERS = count()  # numbers of leaders, never used twice
+_HOOKS_OF_ALL = (hooks._global_forward_pre_hooks, hooks._global_forward_hooks)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,6 @@ class Sharing:
 
     def __init__(self, root: nn.Module) -> None:
         self.root = root
-        self.changed = False  # whether a forward changed its module
         self.signatures = _repeated(root)
         self.leaders: dict[int, nn.Module] = {}  # a leader's number -> its module
         self.repeats: list[nn.Module] = []  # REPEAT's last argument is an index into it
@@ -46,7 +47,8 @@ class Sharing:
 
     def call(self, module: nn.Module, forward: Any, *args: Any, **kwargs: Any) -> Any:
         """The replacement of `module.forward`; `forward` is the original."""
-        leaves, structure = pytree.tree_flatten((args, kwargs))
+        called_with = (args, tuple(kwargs.items()))
+        leaves, structure = pytree.tree_flatten(called_with, _is_argument)
         tensors = _tensors(leaves)
         key = self._key(module, leaves, structure)
         if not tensors or key is None:
@@ -73,13 +75,21 @@ class Sharing:
         """Trace the first of several equal calls, between two marks."""
         number = next(_NUMBERS)
         inside = _filled(leaves, ENTER(_tensors(leaves), number))
-        args, kwargs = pytree.tree_unflatten(inside, structure)
-        results, made_as = pytree.tree_flatten(forward(*args, **kwargs))
+        args, named = pytree.tree_unflatten(inside, structure)
+        results, made_as = pytree.tree_flatten(forward(*args, **dict(named)))
         leader = self._calls[key] = _leader(number, results, made_as)
         if leader is None:
             return pytree.tree_unflatten(results, made_as)
         self.leaders[number] = module
         return leader.rebuilt(LEAVE(_tensors(results), number))
+
+
+def _is_argument(value: Any) -> bool:
+    """Whether a part of a call's arguments is one value: tuples alone are taken apart.
+
+    A forward may change a list, which a mark would not do.
+    """
+    return not isinstance(value, tuple)
 
 
 def _tensors(leaves: Sequence[Any]) -> list[Tensor]:
@@ -115,6 +125,8 @@ def _signature(module: nn.Module) -> Hashable:
 
 def _repeated(root: nn.Module) -> dict[nn.Module, Hashable]:
     """The outermost submodules of `root` that have an equal, and their signatures."""
+    if any(_HOOKS_OF_ALL):  # they see the calls within a leader only
+        return {}
     signatures = {module: _signature(module) for module in root.modules()}
     counts = Counter(signatures.values())
     found: dict[nn.Module, Hashable] = {}
@@ -134,8 +146,6 @@ def _repeated(root: nn.Module) -> dict[nn.Module, Hashable]:
 def shared(root: nn.Module) -> Iterator[Sharing]:
     """Replace the forwards of `root`'s repeated submodules while it is traced."""
     sharing = Sharing(root)
-    parts = {part for module in sharing.signatures for part in module.modules()}
-    before = {part: dict(vars(part)) for part in parts}
     for module in sharing.signatures:
         module.forward = partial(sharing.call, module, module.forward)
     try:
@@ -143,9 +153,5 @@ def shared(root: nn.Module) -> Iterator[Sharing]:
     finally:
         for module in sharing.signatures:
             del module.forward
-        sharing.changed = any(_signature(m) != s for m, s in sharing.signatures.items())
-        for part, attributes in before.items():  # undo what the forwards changed
-            vars(part).clear()
-            vars(part).update(attributes)
         for number in sharing.leaders:
             del OUTPUTS[number]

@@ -1,0 +1,109 @@
+"""Memory: a graph has none, so a forward must leave everything in Python as it found it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, TypeVar
+
+from torch import nn
+
+from mmfree_compiler.assumptions.state import Holder, State
+from mmfree_compiler.errors import TraceError
+from mmfree_compiler.origin import in_model, line_of
+
+T = TypeVar("T")
+_PRIVATE = re.compile(r"\b_(buffers|modules|parameters)\.")  # where nn.Module keeps its parts
+
+
+class Watch:
+    """Sees what a call of a module changes; it is put back when the forward returns."""
+
+    def __init__(self) -> None:
+        self.changed: tuple[str, Holder] | None = None
+        self._before: State | None = None
+
+    def enter(self, module: nn.Module, *_: Any) -> None:
+        """A forward pre-hook."""
+        self._before = State.of(module)
+
+    def leave(self, *_: Any) -> None:
+        """A forward hook."""
+        assert self._before is not None
+        self.changed = self._before.changed()
+        self._before.restore()
+
+
+class Search:
+    """Finds the first line of a forward that changes what the holders called `name` hold."""
+
+    def __init__(self, name: str) -> None:
+        self.found = ""
+        self._name = name
+        self._line = ""  # the last that began, or that goes on since a call has returned
+
+    def enter(self, module: nn.Module, *_: Any) -> None:
+        """A forward pre-hook."""
+        held = State.of(module).held
+        self._state = State(tuple(x for x in held if x[0].name == self._name))
+        self._other = sys.gettrace()
+        sys.settrace(self._call)
+
+    def leave(self, *_: Any) -> None:
+        """A forward hook."""
+        sys.settrace(self._other)
+
+    def _call(self, frame: FrameType, _event: str, _argument: Any) -> Any:
+        return self._step if in_model(frame) else None
+
+    def _step(self, frame: FrameType, event: str, _argument: Any) -> Any:
+        if not self.found and self._state.changed():
+            self.found = self._line
+        self._line = line_of(frame.f_back if event == "return" else frame)
+        return self._step
+
+
+@contextmanager
+def watched(module: nn.Module, watch: Watch | Search) -> Iterator[None]:
+    """`watch` sees a call of `module` within."""
+    hooks = (
+        module.register_forward_pre_hook(watch.enter, prepend=True),
+        module.register_forward_hook(watch.leave, always_call=True),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def without_memory(module: nn.Module, call: Callable[[], T]) -> T:
+    """The result of `call`, which calls `module`; it may be called again.
+
+    Raises TraceError, which names the line, when the forward changes what its next call could see.
+    """
+    watch = Watch()
+    try:
+        with watched(module, watch):
+            result = call()
+    except Exception:
+        if watch.changed is None:
+            raise
+    if watch.changed is None:
+        return result
+    name, holder = watch.changed
+    raise TraceError(
+        _changing_line(module, call, holder) or name,
+        f"changes {_PRIVATE.sub('', name)}, which the next call would find changed",
+        "Return it, or compute it in __init__",
+    )
+
+
+def _changing_line(module: nn.Module, call: Callable[[], object], holder: Holder) -> str:
+    search = Search(holder.name)
+    with suppress(Exception), watched(module, Watch()), watched(module, search):
+        call()
+    return search.found

@@ -1,0 +1,88 @@
+"""Operations: each must compute the same at every call, and write only what the call has made."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from mmfree_compiler.errors import TraceError
+from mmfree_compiler.origin import source_line
+
+# Batch normalizations and their argument that says whether they use the batch at hand.
+_NORMS = {"aten::batch_norm": "training", "aten::instance_norm": "use_input_stats"}
+_DROPOUTS = ("aten::dropout", "aten::feature_dropout", "aten::alpha_dropout")
+
+
+def check_operations(program: ExportedProgram) -> None:
+    """Raise TraceError on the first operation that a graph cannot repeat."""
+    signature = program.graph_signature
+    held = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    for node in graph_nodes(program):
+        schema = getattr(node.target, "_schema", None)
+        for cause, hint in _faults(node, schema, held) if schema else ():
+            raise TraceError(source_line(node) or str(node.target), cause, hint)
+
+
+def graph_nodes(program: ExportedProgram) -> Iterator[Node]:
+    """The nodes of the graph and of the graphs within it."""
+    for module in program.graph_module.modules():
+        if isinstance(module, fx.GraphModule):
+            yield from module.graph.nodes
+
+
+def _faults(node: Node, schema: Any, held: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Why the operation is refused, and what to do about it; `held` has names of tensors."""
+    arguments = _arguments(node, schema)
+    for name in (argument.name for argument in schema.arguments if argument.is_write):
+        for root in _roots(arguments.get(name)):
+            name = held.get(root.name, root.name)
+            yield f"writes into {name}, which outlives the call", "Write into a copy: x.clone()"
+    if _is_random(node, arguments, schema.name):
+        yield "is random", "Pass the random numbers in, or train=False to dropout"
+    if arguments.get(_NORMS.get(schema.name, "")) is True:
+        yield "depends on the other rows of the batch", "Call eval() on it"
+
+
+def _arguments(node: Node, schema: Any) -> dict[str, Any]:
+    names = [argument.name for argument in schema.arguments]
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+
+def _is_random(node: Node, arguments: dict[str, Any], name: str) -> bool:
+    if name.rstrip("_").startswith(_DROPOUTS):
+        return bool(arguments["train"])
+    return torch.Tag.nondeterministic_seeded in node.target.tags  # type: ignore[union-attr]
+
+
+def _roots(value: Any) -> Iterator[Node]:
+    """The inputs, parameters, buffers and constants that a value may be a view of."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _roots(item)
+    if not isinstance(value, Node):
+        return
+    if value.op == "placeholder":
+        yield value
+    for source in _viewed(value):
+        yield from _roots(source)
+
+
+def _viewed(node: Node) -> Iterator[Any]:
+    """The operands whose storage the result may share."""
+    schema = getattr(node.target, "_schema", None)
+    if node.target is operator.getitem:
+        yield node.args[0]
+    elif schema is not None and any(result.alias_info for result in schema.returns):
+        arguments = _arguments(node, schema)
+        aliased = (argument.name for argument in schema.arguments if argument.alias_info)
+        yield from (arguments.get(name) for name in aliased)
