@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmfree_compiler.errors import CheckpointError
 from mmfree_compiler.models.config import ModelConfig
+from mmfree_compiler.models.end_of_text import end_of_text
 from mmfree_compiler.models.files import staged
 from mmfree_compiler.models.lm import MatMulFreeLM
 from mmfree_compiler.models.matching import (
@@ -40,7 +41,29 @@ def load_checkpoint(path: str | Path) -> MatMulFreeLM:
     files that disagree about a tensor, and NaN or infinite weights.
     """
     folder = Path(path)
+    config, said = _config(folder)
+    tensors, read = _tensors(folder, config)
+    with torch.device("meta"):
+        model = MatMulFreeLM(config)
+    model.load_state_dict(tensors, assign=True)
+    model.tie()
+    _check_finite(folder, model)
+    model.notes = (*said, *read, *_taken_as_is(model))
+    model.tokenizer_path = folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
+    return model.eval()
+
+
+def _config(folder: Path) -> tuple[ModelConfig, list[Note]]:
+    """config.json, with the end of text that the folder's files agree on."""
     config = ModelConfig.read(folder / CONFIG)
+    file, ids = end_of_text(folder, config)
+    same = ids == config.eos_token_id
+    notes = [] if same else [Note("load", file, f"says that a text ends at {ids}")]
+    return config.model_copy(update={"eos_token_id": ids}), notes
+
+
+def _tensors(folder: Path, config: ModelConfig) -> tuple[dict[str, Tensor], list[Note]]:
+    """The values of the model's parameters by name, a tied head included."""
     stored, left_out = find_tensors(folder)
     stored, renamed = without_prefix(stored)
     notes = [*left_out, *renamed]
@@ -52,19 +75,7 @@ def load_checkpoint(path: str | Path) -> MatMulFreeLM:
         tensors[HEAD] = tensors[EMBEDDING]
     if head is not None:
         notes.append(check_tied_head(folder, head, tensors[EMBEDDING]))
-    model = _model(config, tensors)
-    _check_finite(folder, model)
-    model.notes = (*notes, *_taken_as_is(model))
-    model.tokenizer_path = folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
-    return model.eval()
-
-
-def _model(config: ModelConfig, tensors: dict[str, Tensor]) -> MatMulFreeLM:
-    with torch.device("meta"):
-        model = MatMulFreeLM(config)
-    model.load_state_dict(tensors, assign=True)
-    model.tie()
-    return model
+    return tensors, notes
 
 
 def _taken_as_is(model: MatMulFreeLM) -> Iterator[Note]:

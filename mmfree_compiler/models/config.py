@@ -18,6 +18,7 @@ NORM_EPS = 1e-6  # of BitLinear's own norm; the reference's fused layer uses no 
 Width = Annotated[int, Field(gt=0, le=1 << 20)]
 Count = Annotated[int, Field(gt=0, le=1024)]
 Token = Annotated[int, Field(ge=0)]
+EndOfText = Token | list[Token] | None
 
 
 class ModelConfig(BaseModel):
@@ -44,7 +45,7 @@ class ModelConfig(BaseModel):
     conv_size: Count = 4
     tie_word_embeddings: bool = False
     bos_token_id: Token | None = None
-    eos_token_id: Token | list[Token] | None = None
+    eos_token_id: EndOfText = None
     initializer_range: Annotated[float, Field(gt=0, le=10)] = 0.02
 
     @model_validator(mode="after")
