@@ -35,6 +35,16 @@ def run(
         list[str] | None,
         typer.Option(metavar="TEXT", help="Stop before this text; may be repeated."),
     ] = None,
+    allow_special_tokens: Annotated[
+        bool,
+        typer.Option(
+            "--allow-special-tokens",
+            help="Read special tokens such as </s> in the prompt as those tokens, not as text.",
+        ),
+    ] = False,
+    max_prompt_bytes: Annotated[
+        int, typer.Option(help="Refuse longer prompts; a long one takes 190 times its size.")
+    ] = 1 << 20,
     threads: Threads = None,
     stats: Annotated[
         bool, typer.Option("--stats", help="Print speed and memory use to stderr.")
@@ -54,14 +64,17 @@ def run(
     )
     text = _stdin() if prompt == "-" else prompt
     session = load(model, threads)
-    generation = session.generate(text, sampling, seed=seed)
+    ids = session.encode(
+        text, allow_special_tokens=allow_special_tokens, max_prompt_bytes=max_prompt_bytes
+    )
+    generation = session.generate(ids, sampling, seed=seed)
     started = time.perf_counter()
     moments = []  # when each token was generated, in seconds
     for token in generation:
         moments.append(time.perf_counter() - started)
         if not json:
             print(token.text, end="", flush=True)
-    figures = _figures(session.encode(text).size, moments)
+    figures = _figures(ids.size, moments)
     if json:
         made = {"text": generation.text, "tokens": generation.ids}
         emit(True, made | {"finish_reason": generation.finish_reason, "stats": figures})

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mmfree_compiler.verify import Report
 
 BYTES = 256  # different byte values
+LONGEST_TOKEN = 64  # bytes, on average over a text
 
 
 def verify(
@@ -47,7 +48,8 @@ def verify(
     reference = models.load_checkpoint(against)
     with progress(TextColumn("{task.description}"), BarColumn(), quiet=json) as bar:
         task = bar.add_task("read the text", total=None)
-        ids = _tokens(session, _held_out(tokens) if text is None else _read(text))[:tokens]
+        read = _held_out(tokens) if text is None else _read(text, tokens)
+        ids = _tokens(session, read)[:tokens]
         bar.update(task, description="compare", total=len(ids) - 1)
         report = compare(session, reference, ids, lambda count: bar.advance(task, count))
     document = asdict(report) | {"ratio": report.ratio, "passed": report.passed}
@@ -64,12 +66,17 @@ def _held_out(tokens: int) -> bytes:
     return held_out[held_out < BYTES].astype("uint8").tobytes()
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, tokens: int) -> bytes:
+    """The beginning of a text file: as many bytes as `tokens` tokens may have."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            text = file.read(LONGEST_TOKEN * tokens)
     except OSError as error:
         cause = error.strerror or "unreadable"
         raise InputError(str(path), cause, "Pass a text file") from None
+    if not text:
+        raise InputError(str(path), "is empty", "Pass a text file")
+    return text
 
 
 def _tokens(session: Session, text: bytes) -> NDArray[np.int64]:
@@ -77,7 +84,8 @@ def _tokens(session: Session, text: bytes) -> NDArray[np.int64]:
     import numpy as np
 
     if session.tokenizer is not None:
-        return session.encode(text.decode(errors="replace"))
+        # What replaces a byte that is not UTF-8 takes three.
+        return session.encode(text.decode(errors="replace"), max_prompt_bytes=3 * len(text))
     if session.language_model.vocab_size < BYTES:
         size = session.language_model.vocab_size
         cause = f"has no tokenizer, and its {size} ids are too few for bytes"

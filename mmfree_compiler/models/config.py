@@ -85,9 +85,8 @@ class ModelConfig(BaseModel):
     @classmethod
     def parse(cls, keys: dict[str, Any], thing: str) -> Self:
         """Check the keys of a config. Raises CheckpointError that lists every wrong one."""
-        kind = keys.get("model_type")
-        if kind != MODEL_TYPE:
-            raise CheckpointError(thing, f"model_type is {kind!r}", f"Known: {MODEL_TYPE!r}")
+        if keys.get("model_type") != MODEL_TYPE:
+            raise _foreign(thing, keys)
         try:
             return cls.model_validate(keys)
         except ValidationError as error:
@@ -97,6 +96,16 @@ class ModelConfig(BaseModel):
             ]
             hint = "Write these keys as the published configuration does"
             raise CheckpointError(thing, "; ".join(problems), hint) from None
+
+
+def _foreign(thing: str, keys: dict[str, Any]) -> CheckpointError:
+    """The error of a config of another architecture, or of none."""
+    kind = keys.get("model_type") or keys.get("architectures")
+    if kind is None:
+        cause = "names no model_type, so its architecture is unknown"
+    else:
+        cause = f"the architecture {ascii(kind)[:100]} is not supported"
+    return CheckpointError(thing, cause, f"Supported: MatMul-free LMs, model_type {MODEL_TYPE!r}")
 
 
 # The published models; their vocabulary has 32,000 tokens.

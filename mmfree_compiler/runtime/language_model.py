@@ -16,7 +16,8 @@ from mmfree_compiler.runtime.state import State
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
-_SHAPES = {1: "(T,)", 2: "(B, T)"}
+# Dimensions of ids -> what to pass.
+_HINTS = {1: "Pass a list of at least one id", 2: "Pass ids (B, T), at least one token"}
 
 
 class LanguageModel:
@@ -96,8 +97,8 @@ class LanguageModel:
         """`tokens` as C-contiguous int64, copied only when they are not. Raises InputError."""
         array: NDArray[Any] = to_numpy(tokens, thing)
         if array.ndim != dimensions or array.size == 0:
-            hint = f"Pass {_SHAPES[dimensions]} with at least one token"
-            raise InputError(thing, f"has shape {array.shape}", hint)
+            named = f"shape {array.shape}" if array.ndim else f"type {type(tokens).__name__}"
+            raise InputError(thing, f"has {named}", _HINTS[dimensions])
         if array.dtype.kind not in "iu":
             raise InputError(thing, f"has dtype {array.dtype}", "Pass integers (int64)")
         if array.min() < 0 or array.max() >= self.id_limit:

@@ -11,7 +11,8 @@ from typing import Any, TypedDict
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.wording import bounds
 
-_KINDS: dict[Any, str] = {Real: "a number", Integral: "an integer"}
+# What a setting has to be -> its name, and the plain type that it becomes.
+_KINDS: dict[Any, tuple[str, Any]] = {Real: ("a number", float), Integral: ("an integer", int)}
 
 # field, its type, its least and its greatest value
 _RANGES: tuple[tuple[str, Any, float, float], ...] = (
@@ -53,10 +54,12 @@ class Sampling:
     def __post_init__(self) -> None:
         for name, kind, low, high in _RANGES:
             value, hint = getattr(self, name), f"Choose {bounds(low, high)}"
+            called, plain = _KINDS[kind]
             if not isinstance(value, kind):
-                raise InputError(name, f"{value!r} is not {_KINDS[kind]}", hint)
+                raise InputError(name, f"{value!r} is not {called}", hint)
             if not low <= value <= high:
                 raise InputError(name, f"{value!r} is out of range", hint)
+            object.__setattr__(self, name, plain(value))  # NumPy cannot compute with a Fraction
         listed = isinstance(self.stop, Sequence)
         if not listed or not all(isinstance(s, str) and s for s in self.stop_strings):
             cause = f"{self.stop!r} is not a non-empty string or a sequence of them"

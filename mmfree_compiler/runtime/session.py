@@ -15,6 +15,7 @@ from mmfree_compiler.errors import InputError
 from mmfree_compiler.runtime.generation import Generation
 from mmfree_compiler.runtime.language_model import Ids, LanguageModel
 from mmfree_compiler.runtime.launcher import open_launcher
+from mmfree_compiler.runtime.prompts import MAX_PROMPT_BYTES, Reading
 from mmfree_compiler.runtime.row_module import RowModule
 from mmfree_compiler.runtime.sampling import Sampling, SamplingOptions
 from mmfree_compiler.runtime.state import State
@@ -136,20 +137,37 @@ class Session:
         """
         return self._text.tokenizer
 
-    def encode(self, prompt: Any, *, special: bool = True) -> Ids:
+    def encode(
+        self,
+        prompt: Any,
+        *,
+        special: bool = True,
+        allow_special_tokens: bool = False,
+        max_prompt_bytes: int = MAX_PROMPT_BYTES,
+    ) -> Ids:
         """Ids (T,) int64 of a text or of ids, checked against the vocabulary.
 
-        `special` adds the tokenizer's special tokens, such as a BOS. Raises InputError on an empty
-        prompt, on ids out of range, and on text when the artifact has no tokenizer.
+        `special` adds the tokenizer's special tokens, such as a BOS. Special tokens that are
+        written in a text are plain text unless `allow_special_tokens`. Raises InputError on an
+        empty prompt, on ids out of range, on text of more than `max_prompt_bytes` in UTF-8, and on
+        text when the artifact has no tokenizer.
         """
-        return self._text.encode(prompt, special)
+        return self._text.encode(prompt, special, Reading(allow_special_tokens, max_prompt_bytes))
 
-    def prefill(self, prompt: Any, state: State | None = None) -> State:
+    def prefill(
+        self,
+        prompt: Any,
+        state: State | None = None,
+        *,
+        allow_special_tokens: bool = False,
+        max_prompt_bytes: int = MAX_PROMPT_BYTES,
+    ) -> State:
         """The state after a prompt (text or ids), for `generate(..., state=...)` to start from.
 
-        A prompt that follows a state is encoded without special tokens. Raises InputError.
+        A prompt that follows a state is encoded without adding special tokens; the other arguments
+        are those of `encode`. Raises InputError.
         """
-        return self._text.prefill(prompt, state)
+        return self._text.prefill(prompt, state, Reading(allow_special_tokens, max_prompt_bytes))
 
     def generate(
         self,
@@ -158,6 +176,8 @@ class Session:
         *,
         seed: int | None = None,
         state: State | None = None,
+        allow_special_tokens: bool = False,
+        max_prompt_bytes: int = MAX_PROMPT_BYTES,
         **options: Unpack[SamplingOptions],
     ) -> Generation:
         """Tokens that follow `prompt` (text or ids), as an iterator that runs when it is read.
@@ -165,12 +185,14 @@ class Session:
         `options` are fields of Sampling (`temperature=0.8`); they replace those of `sampling`.
         Equal seeds give equal tokens; None is a random seed. `state`, of one sequence, is the state
         before the prompt; it is not changed. The repetition penalty counts tokens of the prompt and
-        generated ones, not those that `state` has seen. All arguments are checked here, before the
+        generated ones, not those that `state` has seen. `allow_special_tokens` and
+        `max_prompt_bytes` are those of `encode`. All arguments are checked here, before the
         first token: InputError, StateError; TypeError on an option that Sampling does not have.
 
         Tokens have text when the artifact has a tokenizer and the tokenizers package is installed.
         """
-        return self._text.generate(prompt, _merged(sampling, options), seed, state)
+        reading = Reading(allow_special_tokens, max_prompt_bytes)
+        return self._text.generate(prompt, _merged(sampling, options), seed, state, reading)
 
     def generate_batch(
         self,
@@ -179,6 +201,8 @@ class Session:
         *,
         seed: int | Sequence[int] | None = None,
         state: State | None = None,
+        allow_special_tokens: bool = False,
+        max_prompt_bytes: int = MAX_PROMPT_BYTES,
         **options: Unpack[SamplingOptions],
     ) -> list[Generation]:
         """Finished generations of several prompts, each the same as from `generate` alone.
@@ -186,9 +210,13 @@ class Session:
         `seed` may list one seed per prompt; a single one gives prompt i the seed `seed + i`. The
         other arguments are `generate`'s. Prompts run one by one, then all decode side by side.
         """
-        return self._text.generate_batch(prompts, _merged(sampling, options), seed, state)
+        reading = Reading(allow_special_tokens, max_prompt_bytes)
+        return self._text.generate_batch(prompts, _merged(sampling, options), seed, state, reading)
 
 
 def _merged(sampling: Sampling | None, options: SamplingOptions) -> Sampling:
     """`sampling`, or the default one, with the fields in `options` replaced."""
+    if not isinstance(sampling, Sampling | None):
+        hint = "Pass a Sampling, or its fields by name, such as max_new_tokens=3"
+        raise InputError("sampling", f"is of type {type(sampling).__name__}", hint)
     return replace(sampling or Sampling(), **options)

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from mmfree_compiler.errors import ArtifactError, InputError, MmfreeError, ToolchainError
 from mmfree_compiler.runtime.byte_tokens import SPLITS, Characters, Group, Unit
-
-MAX_PROMPT_BYTES = 1 << 20  # of UTF-8; the tokenizers package takes about 190 times as much memory
+from mmfree_compiler.runtime.prompts import PLAIN, Reading
 
 
 class Tokenizer:
@@ -75,36 +74,25 @@ class Tokenizer:
         """Token -> id of the whole vocabulary, with the tokens that were added to it."""
         return dict(self._tokenizer.get_vocab(with_added_tokens=True))
 
-    def special_id(self, text: str) -> int | None:
-        """The id of the special token that is written as `text`, or None."""
-        found = (number for number, content in self._special.items() if content == text)
-        return next(found, None)
-
     @property
-    def special_tokens(self) -> tuple[str, ...]:
-        """How the special tokens are written. Decoding leaves them out."""
-        return tuple(self._special.values())
+    def special(self) -> dict[str, int]:
+        """How each special token is written -> its id. Decoding leaves these tokens out."""
+        return {content: number for number, content in self._special.items()}
 
     def encode(
-        self,
-        text: str,
-        special: bool = True,
-        allow_special_tokens: bool = False,
-        max_bytes: int = MAX_PROMPT_BYTES,
+        self, text: str, special: bool = True, reading: Reading = PLAIN
     ) -> NDArray[np.int64]:
         """Ids (T,) int64; `special` adds the tokenizer's special tokens, such as a BOS.
 
-        Special tokens that are written in `text` are plain text, unless `allow_special_tokens`.
-        Raises InputError on text of more than `max_bytes`, on text that cannot be encoded as UTF-8
-        (lone surrogates) or that the tokenizer has no tokens for, and on plain text that the
-        tokenizer reads as a special token all the same.
+        Raises InputError as `reading.check` does, on text that the tokenizer has no tokens for, and
+        on plain text that the tokenizer reads as a special token all the same.
         """
-        _check_text(text, max_bytes)
-        encoder = self._allowing if allow_special_tokens else self._tokenizer
+        reading.check(text)
+        encoder = self._allowing if reading.allow_special_tokens else self._tokenizer
         with _refused("cannot be encoded", "prompt"):
             found = encoder.encode(text, add_special_tokens=special)
         ids = np.array(found.ids, np.int64)
-        if not allow_special_tokens:
+        if not reading.allow_special_tokens:
             self._check_plain(ids[np.array(found.special_tokens_mask, np.int64) == 0])
         return ids
 
@@ -158,23 +146,6 @@ def _refused(cause: str, thing: str = "tokenizer.json") -> Iterator[None]:
         if thing == "prompt":
             raise InputError(thing, text, "The tokenizer has no tokens for it") from error
         raise ArtifactError(thing, text, "Compile the model again") from error
-
-
-def _check_text(text: str, max_bytes: int) -> None:
-    if len(text) > max_bytes:  # without encoding it first
-        raise _too_long(f"has {len(text):,} characters", max_bytes)
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError as error:
-        hint = "Remove the invalid characters"
-        raise InputError("prompt", f"is not valid text: {error}", hint) from error
-    if size > max_bytes:
-        raise _too_long(f"has {size:,} bytes", max_bytes)
-
-
-def _too_long(cause: str, max_bytes: int) -> InputError:
-    hint = f"Pass at most {max_bytes:,} bytes of UTF-8, or a larger max_prompt_bytes"
-    return InputError("prompt", cause, hint)
 
 
 def _types(decoder: Any) -> set[str]:

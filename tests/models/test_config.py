@@ -42,8 +42,10 @@ def test_published_names_and_shapes(shape: str) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"model_type": "llama"}, "llama"),
-        ({"model_type": None}, "None"),
+        ({"model_type": "llama"}, "the architecture 'llama' is not supported. .*hgrn_bit"),
+        ({"model_type": None}, "names no model_type"),
+        ({"model_type": None, "architectures": ["MistralForCausalLM"]}, "MistralForCausalLM"),
+        ({"model_type": ["hgrn_bit"]}, "not supported"),
         ({"hidden_size": 0}, "hidden_size"),
         ({"hidden_size": "32"}, "hidden_size"),
         ({"hidden_size": 1 << 40}, "hidden_size"),

@@ -9,6 +9,7 @@ import pytest
 from sample_tokenizers import FAMILIES, source
 
 from mmfree_compiler.errors import ArtifactError, InputError
+from mmfree_compiler.runtime.prompts import Reading
 from mmfree_compiler.runtime.tokenizer import Tokenizer
 from mmfree_compiler.runtime.tokenizer_rules import check_tokenizer
 
@@ -41,7 +42,7 @@ def test_truncation_and_padding_are_switched_off(family: str) -> None:
     assert batched.encode(TEXT).tolist() == plain.encode(TEXT).tolist()
     assert plain.switched_off == ()
     assert batched.switched_off == ("truncation", "padding")
-    allowed = batched.encode(TEXT, allow_special_tokens=True)
+    allowed = batched.encode(TEXT, reading=Reading(allow_special_tokens=True))
     assert allowed.tolist() == plain.encode(TEXT).tolist()
 
 
