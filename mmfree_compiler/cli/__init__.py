@@ -8,9 +8,16 @@ that ended it: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 from mmfree_compiler import debug, interrupts
+
+
+# How torch's threads wait for each other. OpenMP's own way is to spin for milliseconds, which takes
+# the CPUs from the threads that are waited for: beside busy processes, training is 60 times slower.
+# These spin about as long as it takes to wake a thread, and then sleep.
+WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
 
 
 def main() -> None:
@@ -25,6 +32,8 @@ def main() -> None:
 
 
 def _main() -> None:
+    for name, value in WAITING.items():  # read when torch is imported
+        os.environ.setdefault(name, value)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Models may write any character; one that stdout cannot encode is escaped, as on stderr.
         sys.stdout.reconfigure(errors="backslashreplace")

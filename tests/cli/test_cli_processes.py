@@ -78,3 +78,26 @@ def test_a_signal_while_generating(number: int, tiny_artifact: Path) -> None:
             process.kill()  # if it ignores the signal, the tests must not wait for it
     assert stderr == b""
     assert process.returncode == 128 + number
+
+
+# A command that imports torch and prints how long its threads spin; libgomp says it on stderr.
+SPINNING = """
+from mmfree_compiler import cli
+import mmfree_compiler.cli.app as commands
+commands.app = lambda prog_name: __import__("torch")
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("given", "spins"), [(None, "1000"), ("77", "77")])
+def test_threads_that_wait_sleep(given: str | None, spins: str) -> None:
+    """Unless the user wants something else."""
+    environment = os.environ | {"OMP_DISPLAY_ENV": "verbose"}
+    if given:
+        environment["GOMP_SPINCOUNT"] = given
+    command = [sys.executable, "-c", SPINNING]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("torch has another OpenMP than GNU's")
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
