@@ -13,7 +13,6 @@ import sys
 
 from mmfree_compiler import debug, interrupts
 
-
 # How torch's threads wait for each other. OpenMP's own way is to spin for milliseconds, which takes
 # the CPUs from the threads that are waited for: beside busy processes, training is 60 times slower.
 # These spin about as long as it takes to wake a thread, and then sleep.

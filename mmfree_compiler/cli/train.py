@@ -15,7 +15,8 @@ from mmfree_compiler.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
     from mmfree_compiler.models.corpus import Corpus
-    from mmfree_compiler.models.training import Step, TrainConfig
+    from mmfree_compiler.models.train_config import TrainConfig
+    from mmfree_compiler.models.training import Step
 
 PYTHON = "python"
 
@@ -55,10 +56,11 @@ def train(
     import torch
 
     from mmfree_compiler.models import training
+    from mmfree_compiler.models.train_config import TrainConfig
     from mmfree_compiler.threads import resolve_threads
 
     torch.set_num_threads(resolve_threads(threads))
-    config = training.TrainConfig(
+    config = TrainConfig(
         hidden_size=hidden_size,
         layers=layers,
         steps=steps,

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mmfree_compiler.errors import CheckpointError
 from mmfree_compiler.models.lm import MatMulFreeLM
+from mmfree_compiler.wording import few
 
 HINT = "Train into another folder, or delete this file"
 
@@ -38,18 +41,38 @@ class Run:
 
     def load(self, path: Path, settings: str) -> None:
         """Continue the run at `path`. Raises CheckpointError if it is damaged or another run."""
+        metadata, tensors = _read(path)
+        if metadata.get("settings") != settings:
+            cause = "holds a run of other settings (steps, batch, ...) or another corpus"
+            raise CheckpointError(str(path), cause, HINT)
         try:
-            with safe_open(path, framework="pt") as opened:
-                metadata = opened.metadata() or {}
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            if metadata.get("settings") != settings:
-                cause = "holds a run of other settings (steps, batch, ...) or another corpus"
-                raise CheckpointError(str(path), cause, HINT)
-            self._restore(tensors)
-            progress = json.loads(metadata["progress"])
-            self.step, self.history = progress["step"], progress["history"]
-        except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-            raise CheckpointError(str(path), f"cannot be read: {error}", HINT) from None
+            progress = _Progress.model_validate_json(metadata.get("progress", ""), strict=True)
+        except ValidationError:
+            raise _damaged(path, "it does not say how far the run was") from None
+        self._check(path, tensors, progress.step)
+        self._restore(tensors)
+        self.step, self.history = progress.step, [list(entry) for entry in progress.history]
+
+    def _check(self, path: Path, tensors: dict[str, Tensor], step: int) -> None:
+        expected = self._expected(step)
+        if odd := sorted(expected.keys() ^ tensors.keys()):
+            raise _damaged(path, f"missing or unexpected {few(odd)}")
+        for name, like in expected.items():
+            tensor = tensors[name]
+            if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
+                raise _damaged(path, f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}")
+            if not tensor.isfinite().all():
+                raise _damaged(path, f"NaN or infinite values in {name}")
+
+    def _expected(self, step: int) -> dict[str, Tensor]:
+        """For each tensor of this run's file after `step` steps, one of its shape and dtype."""
+        found = {"generator": self.generator.get_state()}
+        for name, p in self.model.named_parameters():
+            found[f"model/{name}"] = p
+            if step:
+                moments = {"exp_avg": p, "exp_avg_sq": p, "step": torch.zeros(())}
+                found |= {f"adam/{name}/{key}": like for key, like in moments.items()}
+        return found
 
     @torch.no_grad()
     def _restore(self, tensors: dict[str, Tensor]) -> None:
@@ -62,3 +85,26 @@ class Run:
                 if key.startswith(prefix)
             }
         self.generator.set_state(tensors["generator"].clone())
+
+
+class _Progress(BaseModel):
+    """How far a run is, as JSON."""
+
+    step: Annotated[int, Field(ge=0)]
+    history: list[tuple[int, FiniteFloat, FiniteFloat]]
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The texts and the tensors of a safetensors file."""
+    if not path.is_file():  # opening a pipe would wait forever
+        raise CheckpointError(str(path), "is not a regular file", HINT)
+    try:
+        with safe_open(path, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            return opened.metadata() or {}, tensors
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise _damaged(path, str(error)) from None
+
+
+def _damaged(path: Path, how: str) -> CheckpointError:
+    return CheckpointError(str(path), f"is damaged: {how}", HINT)

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,61 +15,19 @@ from torch import Tensor
 from mmfree_compiler.errors import CheckpointError, CorpusError, InputError
 from mmfree_compiler.interrupts import uninterrupted
 from mmfree_compiler.models.checkpoint import TOKENIZER, write_checkpoint
-from mmfree_compiler.models.config import ModelConfig
 from mmfree_compiler.models.corpus import Corpus
 from mmfree_compiler.models.files import staged
 from mmfree_compiler.models.initial import initialize
 from mmfree_compiler.models.lm import MatMulFreeLM, State
 from mmfree_compiler.models.resume import Run
-from mmfree_compiler.models.tokenizer import END_OF_TEXT_ID, VOCAB_SIZE, save_byte_tokenizer
+from mmfree_compiler.models.tokenizer import END_OF_TEXT_ID, save_byte_tokenizer
+from mmfree_compiler.models.train_config import TrainConfig, check_memory
 from mmfree_compiler.models.weight_files import WEIGHTS
 from mmfree_compiler.wording import counted
 
 RESUME_FILE = "training.safetensors"
 DECAYING = "proj.weight"  # the end of the names of the parameters that decay
-# The fields of a TrainConfig that must be at least 1; the other numbers must be at least 0.
-POSITIVE = {
-    "hidden_size",
-    "layers",
-    "steps",
-    "batch",
-    "length",
-    "evaluate_every",
-    "evaluate_tokens",
-    "save_every",
-}
 EVAL_ROWS = 16  # held-out text is read as a batch of this many rows, each from a zero state
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that a run depends on besides its corpus and the number of threads.
-
-    The learning rate is large because ternary weights change only when the stored weights cross a
-    threshold (arXiv 2406.02528, 4 and appendix). `precision` is that of the matrix products while
-    training.
-    """
-
-    hidden_size: int = 256
-    layers: int = 4
-    steps: int = 5000
-    batch: int = 8
-    length: int = 256
-    learning_rate: float = 3e-3
-    warmup: int = 100
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    seed: int = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
-    evaluate_every: int = 250
-    evaluate_tokens: int = 32768  # of the held-out text
-    save_every: int = 250
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            least = 1 if name in POSITIVE else 0
-            if isinstance(value, int | float) and value < least:
-                raise InputError(name, f"is {value}", f"Give at least {least}")
 
 
 @dataclass(frozen=True)
@@ -105,12 +62,14 @@ def train(
     `output` becomes a checkpoint folder (bf16) with its tokenizer, `history.json` and the state to
     resume from, written every `save_every` steps, at the end, and on KeyboardInterrupt; `on_save`
     is then called with the number of steps done. Raises CorpusError on a corpus shorter than a
-    sequence, CheckpointError when `output` cannot be written, or holds another checkpoint or a run
-    with other settings or another corpus.
+    sequence, InputError on a model too large for this machine's memory, CheckpointError when
+    `output` cannot be written, or holds another checkpoint, a damaged run, or one with other
+    settings or another corpus.
     """
     if min(len(corpus.train), len(corpus.held_out)) <= config.length:
         cause = f"shorter than {counted(config.length, 'token')}"
         raise CorpusError("corpus", cause, "Give more text")
+    check_memory(config)
     run = _begin(config)
     settings = json.dumps(asdict(config) | {"corpus": corpus.digest}, sort_keys=True)
     if (output / RESUME_FILE).exists():
@@ -141,8 +100,7 @@ def train(
 
 def _begin(config: TrainConfig) -> Run:
     """A new run; norms, embeddings and the head do not decay."""
-    shape = config.hidden_size, config.layers, VOCAB_SIZE
-    model = MatMulFreeLM(ModelConfig.of(*shape, eos_token_id=END_OF_TEXT_ID))
+    model = MatMulFreeLM(config.model)
     initialize(model, config.seed)
     named = list(model.named_parameters())
     groups = [

@@ -22,7 +22,7 @@ from mmfree_compiler.cli.run import run
 from mmfree_compiler.cli.train import train
 from mmfree_compiler.interrupts import Interrupted
 from mmfree_compiler.models import training
-from mmfree_compiler.models.training import TrainConfig
+from mmfree_compiler.models.train_config import TrainConfig
 from mmfree_compiler.runtime import Sampling, load
 
 

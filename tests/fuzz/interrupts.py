@@ -29,7 +29,8 @@ from mmfree_compiler.errors import MmfreeError
 from mmfree_compiler.models import ModelConfig, load_checkpoint, random_checkpoint
 from mmfree_compiler.models.corpus import Corpus
 from mmfree_compiler.models.tokenizer import VOCAB_SIZE, save_byte_tokenizer
-from mmfree_compiler.models.training import TrainConfig, train
+from mmfree_compiler.models.train_config import TrainConfig
+from mmfree_compiler.models.training import train
 
 SIGNALS = (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
 MARK = "MMFREE_TEST_MARK"  # in the environment of a command and of all that it starts
@@ -40,8 +41,8 @@ SAVE = """
 import sys
 from mmfree_compiler import interrupts
 interrupts.raise_interrupted()
-from mmfree_compiler.artifact import read_artifact
 try:
+    from mmfree_compiler.artifact import read_artifact
     artifact = read_artifact(sys.argv[1])
     for _ in range(300):
         artifact.save(sys.argv[2])
@@ -93,10 +94,11 @@ class Place:
             (self.root / name).mkdir()
 
     def leftovers(self) -> list[Path]:
-        """Temporary files; what Zig keeps in the cache is its own matter."""
+        """Temporary files, but for the caches of Zig and torch."""
         folders = (self.root / "out", self.root / "cache" / "mmfree-compiler" / "objects")
         hidden = [path for folder in folders for path in folder.glob(".mmfree-*")]
-        return [*(self.root / "temporary").iterdir(), *hidden]
+        made = (self.root / "temporary").iterdir()
+        return [*(path for path in made if not path.name.startswith("torchinductor")), *hidden]
 
     def children(self) -> list[int]:
         """Processes that a command has started and left."""

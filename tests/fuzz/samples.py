@@ -23,7 +23,8 @@ import mmfree_compiler as mmf
 from mmfree_compiler.models import BitLinear, ModelConfig, random_checkpoint
 from mmfree_compiler.models.corpus import Corpus
 from mmfree_compiler.models.tokenizer import VOCAB_SIZE, save_byte_tokenizer
-from mmfree_compiler.models.training import TrainConfig, train
+from mmfree_compiler.models.train_config import TrainConfig
+from mmfree_compiler.models.training import train
 from mmfree_compiler.runtime import Session, State
 
 TARGET = "cpu:x86-64-v3,portable"

@@ -10,16 +10,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from mmfree_compiler.errors import CheckpointError, CorpusError, InputError
 from mmfree_compiler.interrupts import uninterrupted
 from mmfree_compiler.models import MatMulFreeLM, load_checkpoint, training
 from mmfree_compiler.models.corpus import Corpus
 from mmfree_compiler.models.tokenizer import END_OF_TEXT_ID, save_byte_tokenizer
+from mmfree_compiler.models.train_config import LIMITS, TrainConfig
 from mmfree_compiler.models.training import (
     RESUME_FILE,
     Step,
-    TrainConfig,
     bits_per_byte,
     learning_rate,
     train,
@@ -153,6 +156,55 @@ def test_a_damaged_run_is_refused(tmp_path: Path, corpus: Corpus, content: bytes
         train(TINY, corpus, tmp_path)
 
 
+def test_a_run_that_is_no_file_is_refused(tmp_path: Path, corpus: Corpus) -> None:
+    os.mkfifo(tmp_path / RESUME_FILE)
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        train(TINY, corpus, tmp_path)
+
+
+NORM = "model.layers.0.attn_norm.weight"
+
+
+# What is changed in the file of a run: a tensor (None removes it), or a text.
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        (f"model/{NORM}", None, "missing or unexpected model/"),
+        (f"model/{NORM}", torch.ones(1), r"of shape \(1,\)"),  # would be broadcast
+        (f"model/{NORM}", torch.ones(16).double(), "float64"),
+        (f"model/{NORM}", torch.full((16,), torch.nan), "NaN or infinite values in model/"),
+        (f"adam/{NORM}/exp_avg", None, "missing or unexpected adam/"),
+        (f"adam/{NORM}/exp_avg_sq", torch.full((16,), torch.inf), "NaN or infinite"),
+        (f"adam/{NORM}/other", torch.ones(1), "missing or unexpected"),
+        ("generator", torch.zeros(3, dtype=torch.uint8), "generator is"),
+        ("progress", "", "how far"),
+        ("progress", "[1]", "how far"),
+        ("progress", '{"step": "3", "history": []}', "how far"),
+        ("progress", '{"step": -1, "history": []}', "how far"),
+        ("progress", '{"step": 3, "history": [[1, 2]]}', "how far"),
+        ("progress", '{"step": 3, "history": [[1, NaN, 2.0]]}', "how far"),
+        ("settings", "{}", "other settings"),
+    ],
+)
+def test_a_changed_run_is_refused(
+    tmp_path: Path, corpus: Corpus, name: str, value: Tensor | str | None, words: str
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, corpus, tmp_path, Recorder(stop=3))
+    with safe_open(tmp_path / RESUME_FILE, framework="pt") as opened:
+        texts = opened.metadata()
+        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    if isinstance(value, str):
+        texts[name] = value
+    elif value is None:
+        del tensors[name]
+    else:
+        tensors[name] = value
+    save_file(tensors, tmp_path / RESUME_FILE, metadata=texts)
+    with pytest.raises(CheckpointError, match=words):
+        train(TINY, corpus, tmp_path)
+
+
 def test_divergence_is_an_error(tmp_path: Path, corpus: Corpus) -> None:
     with pytest.raises(InputError, match="Lower it"):
         train(replace(TINY, steps=50, learning_rate=1e30), corpus, tmp_path)
@@ -164,12 +216,25 @@ def test_a_corpus_shorter_than_a_sequence(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("wrong", [-1, math.nan, math.inf, -math.inf, 10**60, "1", None])
+def test_wrong_settings(name: str, wrong: object) -> None:
+    with pytest.raises(InputError, match=f"{name}: .* Choose at least"):
+        replace(TINY, **{name: wrong})  # type: ignore[arg-type]
+
+
+def test_an_unknown_precision() -> None:
+    with pytest.raises(InputError, match="precision: 'int4' is unknown"):
+        replace(TINY, precision="int4")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"batch": -1}, {"length": 0}, {"learning_rate": -1.0}]
+    "large", [{"hidden_size": 1_000_000}, {"batch": 1 << 20, "length": 1 << 20}]
 )
-def test_wrong_settings(wrong: dict[str, int]) -> None:
-    with pytest.raises(InputError, match=next(iter(wrong))):
-        replace(TINY, **wrong)  # type: ignore[arg-type]
+def test_more_than_the_memory_is_refused(large: dict[str, int], tmp_path: Path) -> None:
+    long = torch.zeros(1 << 21, dtype=torch.int16)
+    with pytest.raises(InputError, match=r"needs at least \S* GB, this machine has"):
+        train(TrainConfig(**large), Corpus(long, long, "digest"), tmp_path)  # type: ignore[arg-type]
 
 
 def test_ctrl_c_waits_for_the_end_of_a_step() -> None:
