@@ -41,7 +41,7 @@ class LanguageModel:
         """See Session.advance."""
         ids = self.ids(tokens, "tokens", 2)
         _check_type(state)
-        state.check(self._manifest.fingerprint, len(ids))
+        state.check(self._manifest.fingerprint, self._manifest.states, len(ids))
         if not isinstance(state.states, self._states_type):
             state.states = state.on(self.launcher).states
         return self._logits(tokens, ids, state, mask)
@@ -90,7 +90,7 @@ class LanguageModel:
             states = self.launcher.states(batch)
             return State(states, manifest.fingerprint, (0,) * batch, manifest.states)
         _check_type(state)
-        state.check(manifest.fingerprint, batch)
+        state.check(manifest.fingerprint, manifest.states, batch)
         return state.on(self.launcher)
 
     def ids(self, tokens: Any, thing: str, dimensions: int) -> Ids:

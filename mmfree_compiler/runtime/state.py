@@ -65,7 +65,7 @@ class State:
     @staticmethod
     def stack(states: Sequence[State]) -> State:
         """One state of all their sequences, in order. Raises StateError on different models."""
-        if not states or len({state.model for state in states}) > 1:
+        if not states or len({(state.model, state.slots) for state in states}) > 1:
             cause = "are empty, or of different models"
             raise StateError("states", cause, "Stack states of one model")
         length = tuple(n for state in states for n in state.length)
@@ -100,9 +100,12 @@ class State:
         states.put(slice(None), self.states)
         return State(states, self.model, self.length, self.slots)
 
-    def check(self, model: str, batch: int) -> None:
-        """Raise StateError unless this is a state of `model` and of `batch` sequences."""
-        if self.model != model:
+    def check(self, model: str, slots: tuple[StateEntry, ...], batch: int) -> None:
+        """Raise StateError unless this is a state of `model`, with `slots`, of `batch` sequences.
+
+        A file may claim to be of the model while its arrays are of other shapes.
+        """
+        if self.model != model or self.slots != slots:
             hint = "Pass a state that this model made"
             raise StateError("state", "belongs to another model", hint)
         if len(self) != batch:

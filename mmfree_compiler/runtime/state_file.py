@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mmfree_compiler.artifact import StateEntry, read_archive, write_archive
 from mmfree_compiler.errors import ArtifactError, StateError
@@ -22,7 +22,7 @@ class _Header(BaseModel):
     model_config = ConfigDict(extra="forbid")
     schema_version: Literal[2] = 2
     model: str
-    length: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
+    length: Annotated[tuple[Annotated[int, Field(ge=0, lt=1 << 62)], ...], Field(min_length=1)]
     slots: tuple[StateEntry, ...]
 
 

@@ -149,6 +149,8 @@ def test_damage(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -
         {"length": []},
         {"length": [1, 2]},
         {"length": [-1, 1, 1]},
+        {"length": [1 << 62, 1, 1]},
+        {"length": [10**40, 1, 1]},
         {"schema_version": 1},
         {"schema_version": 3},
         {"model": 1},
@@ -160,13 +162,35 @@ def test_damage(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -
     ids=str,
 )
 def test_wrong_headers(tmp_path: Path, changes: dict[str, Any]) -> None:
-    path, _ = saved(tmp_path)
+    path = rewritten(tmp_path, changes)
+    with pytest.raises(StateError):
+        State.load(path)
+
+
+@pytest.mark.parametrize(
+    "slot",
+    [{"name": "x", "shape": [WIDTH], "count": 2}, {"name": "h", "shape": [2 * WIDTH]}],
+    ids=str,
+)
+def test_a_file_whose_arrays_are_not_the_models(tmp_path: Path, slot: dict[str, Any]) -> None:
+    """It claims to be of the model, and is consistent in itself."""
+    state = State.load(rewritten(tmp_path, {"slots": [slot]}))
+    with pytest.raises(StateError, match="belongs to another model"):
+        lm_session()(TOKENS, state)
+    with pytest.raises(StateError, match="belongs to another model"):
+        lm_session().advance(TOKENS, state)
+    with pytest.raises(StateError, match="different models"):
+        State.stack([state, some_state()])
+
+
+def rewritten(folder: Path, changes: dict[str, Any]) -> Path:
+    """A state file whose header has `changes`."""
+    path, _ = saved(folder)
     members = {name: data.copy() for name, data in read_archive(path).members.items()}
     header = json.loads(members["state.json"].tobytes()) | changes
     members["state.json"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
     write_archive(path, members)
-    with pytest.raises(StateError):
-        State.load(path)
+    return path
 
 
 def test_files_that_are_no_state(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mmfree_compiler.artifact import StateEntry, aligned_empty
 from mmfree_compiler.backends.cpu.strides import StatePlace, state_places, state_width
 from mmfree_compiler.backends.interface import Indices, States
+from mmfree_compiler.errors import InputError
 
 Floats = NDArray[np.float32]
 
@@ -27,7 +28,11 @@ class CpuStates:
 
     @classmethod
     def zero(cls, slots: Sequence[StateEntry], count: int) -> CpuStates:
-        array = aligned_empty((count, state_width(slots)), np.float32)
+        try:
+            array = aligned_empty((count, state_width(slots)), np.float32)
+        except (MemoryError, ValueError) as error:  # ValueError: beyond the address space
+            cause, hint = f"need too much memory: {error}", "Run fewer sequences at once"
+            raise InputError(f"the states of {count:,} sequences", cause, hint) from error
         array[:] = 0
         return cls(array, tuple(slots))
 
