@@ -12,17 +12,19 @@ MmfreeError
     └── StateError      a state of another model or batch, or an interrupted generation
 """
 
+from mmfree_compiler.wording import printable
+
 
 class MmfreeError(Exception):
     """Base of every error that this package raises on purpose.
 
     `thing` is what is wrong (a path, a node, an argument), `cause` what is wrong with it, `hint`
-    what the reader can do about it.
+    what the reader can do about it. Its text never has characters that act on a terminal.
     """
 
     def __init__(self, thing: str, cause: str, hint: str = "") -> None:
         self.thing, self.cause, self.hint = thing, cause, hint
-        super().__init__(f"{thing}: {cause}" + (f". {hint}" if hint else ""))
+        super().__init__(printable(f"{thing}: {cause}" + (f". {hint}" if hint else "")))
 
 
 class CheckpointError(MmfreeError):

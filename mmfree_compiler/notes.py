@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
+from mmfree_compiler.wording import printable
+
 
 @dataclass(frozen=True)
 class Note:
@@ -24,4 +26,4 @@ def text(notes: Iterable[Note]) -> str:
         width = max(len(note.node) for note in members)
         lines.append(f"{name} ({len(members)})")
         lines += [f"  {note.node:<{width}}  {note.text}" for note in members]
-    return "\n".join(lines)
+    return printable("\n".join(lines))

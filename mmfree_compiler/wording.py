@@ -1,4 +1,4 @@
-"""Numbers in sentences: messages and tables say "1 thread" and "at least 0"."""
+"""Numbers and names in sentences: "1 thread", "at least 0", and no control characters."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ def few(names: Sequence[str], most: int = 3) -> str:
 def _shown(name: str) -> str:
     """A name that somebody else wrote, on one line and not too long."""
     return name if name.isprintable() and len(name) <= 100 else ascii(name[:100])
+
+
+def printable(text: str) -> str:
+    """`text` as it may be sent to a terminal: escaped where a character would act on it.
+
+    Files that somebody else made have names and notes in them. Lines stay lines.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def bounds(low: float, high: float) -> str:

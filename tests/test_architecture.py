@@ -23,9 +23,9 @@ MAX_LINES = 300
 # or the folder of one backend; it may import itself. Units that are not listed (compiler, cli, ...)
 # may import all but the folder of a backend.
 RULES: dict[str, tuple[set[str], set[str]]] = {
-    "errors": (set(), set()),
     "wording": (set(), set()),
-    "notes": (set(), set()),
+    "errors": ({"wording"}, set()),
+    "notes": ({"wording"}, set()),
     "structure": (set(), set()),
     "debug": (set(), set()),
     "interrupts": (set(), set()),

@@ -1,4 +1,4 @@
-"""Numbers in sentences."""
+"""Numbers and names in sentences."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ import math
 
 import pytest
 
-from mmfree_compiler.wording import bounds, counted
+from mmfree_compiler.errors import MmfreeError
+from mmfree_compiler.wording import bounds, counted, printable
+
+
+def test_printable() -> None:
+    assert (
+        printable("gr\u00f6\u00dfer\n\t\u2192 \U0001f600")
+        == "gr\u00f6\u00dfer\n\t\u2192 \U0001f600"
+    )
+    assert printable("\x1b[2J\x9b1m\r\x00\u202e'\\") == "\\x1b[2J\\x9b1m\\r\\x00\\u202e'\\"
+    assert str(MmfreeError("a\x1bb", "c\x07", "d\u2066")) == "a\\x1bb: c\\x07. d\\u2066"
 
 
 def test_counted() -> None:

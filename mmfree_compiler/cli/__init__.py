@@ -12,6 +12,7 @@ import os
 import sys
 
 from mmfree_compiler import debug, interrupts
+from mmfree_compiler.wording import printable
 
 # How torch's threads wait for each other. OpenMP's own way is to spin for milliseconds, which takes
 # the CPUs from the threads that are waited for: beside busy processes, training is 60 times slower.
@@ -53,4 +54,4 @@ def _main() -> None:
         if debug.tracebacks():
             raise
         cause = f"unexpected {type(error).__name__}: {error}"
-        sys.exit(f"mmfree: {cause}. This is a bug; MMFREE_DEBUG=1 shows where")
+        sys.exit(f"mmfree: {printable(cause)}. This is a bug; MMFREE_DEBUG=1 shows where")

@@ -14,6 +14,8 @@ from rich.progress import Progress, ProgressColumn
 from rich.table import Table
 from rich.text import Text
 
+from mmfree_compiler.wording import printable
+
 
 def emit(as_json: bool, document: Mapping[str, Any], *shown: RenderableType) -> None:
     """Print `document` as JSON, or else `shown`, the same facts for people."""
@@ -29,7 +31,7 @@ def facts(rows: Iterable[tuple[str, str]], title: str | None = None) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, Text(value))
+        table.add_row(*map(_cell, (name, value)))
     return table
 
 
@@ -39,8 +41,13 @@ def grid(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> Ta
     for index, name in enumerate(header):
         table.add_column(name, justify="right" if index else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(_cell, row))
     return table
+
+
+def _cell(value: str) -> Text:
+    """Text that is not markup and does nothing to the terminal: names come from files."""
+    return Text(printable(value))
 
 
 def size(nbytes: float) -> str:
@@ -64,6 +71,6 @@ def say(sentence: str) -> None:
 
 def print_error(message: str) -> None:
     """Print one line on stderr, in red if that is a terminal."""
-    line = " ".join(message.split())
+    line = " ".join(printable(message).split())
     Console(stderr=True, highlight=False, soft_wrap=True).print(Text(f"mmfree: {line}", "red"))
     sys.stderr.flush()
