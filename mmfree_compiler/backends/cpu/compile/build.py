@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import resource
 import shutil
 import sys
 import tempfile
@@ -130,7 +131,8 @@ def _compile(job: Job, names: Sequence[str]) -> dict[str, bytes]:
 
 @contextmanager
 def _working() -> Iterator[Path]:
-    """A temporary folder with enough free space: LLVM ends the process when it cannot write."""
+    """A temporary folder with enough room for files: LLVM ends the process when it cannot write."""
+    _check_limit()
     try:
         with temporary_folder() as folder:
             if shutil.disk_usage(folder).free < ROOM:
@@ -140,6 +142,14 @@ def _working() -> Iterator[Path]:
         cause = f"cannot be used: {error.strerror or error}"
         hint = "Free some space, or set TMPDIR to another folder"
         raise ToolchainError(tempfile.gettempdir(), cause, hint) from error
+
+
+def _check_limit() -> None:
+    """Raise ToolchainError where files may not grow to the size that compiling needs."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if 0 <= limit < ROOM:  # below 0: none
+        cause = f"allows {limit:,} bytes per file, compiling needs {ROOM:,}"
+        raise ToolchainError("the limit of this process", cause, "Run `ulimit -f unlimited` first")
 
 
 def _work(folder: Path, job: Job, names: Sequence[str]) -> None:
