@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from mmfree_compiler.program import DENSE, Role
 from mmfree_compiler.structure import Structure, check, plain
@@ -25,6 +26,14 @@ Count = Annotated[int, Field(ge=0, le=1 << 48)]
 Size = Annotated[int, Field(gt=0, le=1 << 31)]
 Shape = Annotated[tuple[Size, ...], Field(max_length=8)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def _finite(value: JsonValue) -> JsonValue:
+    json.dumps(value, allow_nan=False)  # raises ValueError; JSON has no NaN, but parsers accept it
+    return value
+
+
+Json = Annotated[JsonValue, AfterValidator(_finite)]
 
 
 class _Record(BaseModel):
@@ -48,7 +57,7 @@ class Build(_Record):
     name: str
     abi: Size
     members: dict[str, str] = {}
-    facts: dict[str, JsonValue] = {}
+    facts: dict[str, Json] = {}
 
 
 class Port(_Record):
@@ -139,7 +148,7 @@ class Manifest(_Record):
     kind: Literal["lm", "module"]
     fingerprint: Digest
     builds: tuple[Build, ...] = ()
-    model: dict[str, JsonValue] = {}
+    model: dict[str, Json] = {}
     quantization: dict[str, str] = {}
     inputs: Annotated[tuple[Port, ...], Field(min_length=1)]
     outputs: Annotated[tuple[Port, ...], Field(min_length=1)]

@@ -6,11 +6,13 @@ the kind of target. See docs/extending.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
-from mmfree_compiler.backends.interface import Backend, Compiler, Spec
+from mmfree_compiler.backends.interface import Backend, Compiler, Launcher, Spec
 from mmfree_compiler.errors import TargetError, ToolchainError
 from mmfree_compiler.target import Target
 
@@ -53,13 +55,26 @@ def of(target: str | Target) -> tuple[Backend, Spec]:
 
 def compiler(backend: Backend) -> Compiler:
     """The half that compiles. Raises ToolchainError when its packages do not load."""
-    try:
+    with _installed_for(backend, "compiling", backend.extra):
         return backend.compiler()
+
+
+def launcher(backend: Backend) -> type[Launcher]:
+    """The half that runs. Raises ToolchainError when its packages do not load."""
+    with _installed_for(backend, "running", backend.extra.partition("[")[0]):
+        return backend.launcher()
+
+
+@contextmanager
+def _installed_for(backend: Backend, what: str, distribution: str) -> Iterator[None]:
+    """Raise ToolchainError when the block imports something that is not installed or broken."""
+    try:
+        yield
     except ImportError as error:
-        cause = f"its compiler does not load: {error}"
+        cause = f"{what} for it fails: {error}"
         if isinstance(error, ModuleNotFoundError):
-            cause = f"compiling needs {error.name}, which is not installed"
-        hint = f"pip install '{backend.extra}'"
+            cause = f"{what} needs {error.name}, which is not installed"
+        hint = f"pip install '{distribution}'"
         raise ToolchainError(f"target {backend.kind}", cause, hint) from error
 
 

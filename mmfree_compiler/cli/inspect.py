@@ -12,6 +12,7 @@ from rich.table import Table
 from mmfree_compiler.artifact import TOKENIZER as TOKENIZER_MEMBER
 from mmfree_compiler.cli.options import ArtifactPath, Json
 from mmfree_compiler.cli.output import emit, facts, grid, size
+from mmfree_compiler.errors import TargetError, ToolchainError
 
 if TYPE_CHECKING:
     from mmfree_compiler.artifact import Artifact, Manifest, TensorEntry
@@ -43,11 +44,8 @@ def inspect(
 
 def describe(artifact: Artifact, file_size: int) -> dict[str, Any]:
     """The facts of an artifact whose file has `file_size` bytes, ready for JSON."""
-    from mmfree_compiler import backends
-    from mmfree_compiler.target import Target
-
     manifest = artifact.manifest
-    backend = backends.get(Target.parse(manifest.target).kind)
+    about = _about(artifact)
     ternary, others = _elements(_ternary(manifest)), _elements(_others(manifest))
     parameters = ternary + others - _tied(manifest)
     return {
@@ -57,7 +55,7 @@ def describe(artifact: Artifact, file_size: int) -> dict[str, Any]:
         "fingerprint": manifest.fingerprint,
         "arithmetic": manifest.arithmetic,
         "builds": [build.model_dump() for build in manifest.builds],
-        "about": dict(backend.describe(artifact)),
+        "about": about,
         "layers": manifest.model.get("num_hidden_layers")
         or max((tensor.count for tensor in manifest.tensors.values()), default=0),
         "parameters": parameters,
@@ -72,6 +70,20 @@ def describe(artifact: Artifact, file_size: int) -> dict[str, Any]:
         "model": manifest.model,
         "quantization": manifest.quantization,
     }
+
+
+def _about(artifact: Artifact) -> dict[str, str]:
+    """What the target says; the rest is known without a backend for it."""
+    from mmfree_compiler import backends
+    from mmfree_compiler.target import Target
+
+    target = artifact.manifest.target
+    try:
+        backend = backends.get(Target.parse(target).kind)
+    except (TargetError, ToolchainError) as error:
+        names = ", ".join(build.name for build in artifact.manifest.builds)
+        return {"builds": names, "runs here with": f"none of them: {error}"}
+    return dict(backend.describe(artifact))
 
 
 def _ternary(manifest: Manifest) -> list[TensorEntry]:
@@ -99,9 +111,10 @@ def _read_bytes(manifest: Manifest) -> int:
 
 def _tied(manifest: Manifest) -> int:
     """Elements that are stored twice: a tied head is stored as the embedding and packed."""
-    if not manifest.model.get("tie_word_embeddings"):
-        return 0
-    return math.prod(int(str(manifest.model[key])) for key in ("vocab_size", "hidden_size"))
+    shape = [manifest.model.get(key) for key in ("vocab_size", "hidden_size")]
+    sizes = [size for size in shape if isinstance(size, int)]
+    tied = manifest.model.get("tie_word_embeddings") and len(sizes) == len(shape)
+    return math.prod(sizes) if tied else 0
 
 
 # role of a tensor -> the kind of its bytes

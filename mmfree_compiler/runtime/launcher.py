@@ -23,4 +23,4 @@ def open_launcher(artifact: Artifact, **options: Any) -> Launcher:
         known = ", ".join(backend.options) or "none"
         cause = f"is not an option of target {backend.kind}"
         raise InputError(f"option {name!r}", cause, f"Known: {known}")
-    return backend.launcher().open(artifact, **given)
+    return backends.launcher(backend).open(artifact, **given)

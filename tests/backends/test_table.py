@@ -172,6 +172,9 @@ class Halved(ReferenceBackend):
     def compiler(self) -> None:  # type: ignore[override]
         exec(self.code)
 
+    def launcher(self) -> None:  # type: ignore[override]
+        exec(self.code)
+
 
 def test_a_compiler_whose_packages_are_missing() -> None:
     with pytest.raises(ToolchainError) as caught:
@@ -182,9 +185,16 @@ def test_a_compiler_whose_packages_are_missing() -> None:
     assert error.hint == "pip install 'halved[compile]'"
 
 
+def test_a_launcher_whose_packages_are_missing() -> None:
+    with pytest.raises(ToolchainError) as caught:
+        backends.launcher(Halved("import no_such_package"))  # type: ignore[arg-type]
+    assert caught.value.cause == "running needs no_such_package, which is not installed"
+    assert caught.value.hint == "pip install 'halved'"
+
+
 def test_a_compiler_whose_packages_are_too_old() -> None:
     with pytest.raises(
-        ToolchainError, match="compiler does not load: cannot import name 'no_such'"
+        ToolchainError, match="compiling for it fails: cannot import name 'no_such'"
     ):
         backends.compiler(Halved("from torch import no_such"))  # type: ignore[arg-type]
 

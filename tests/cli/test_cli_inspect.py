@@ -77,6 +77,41 @@ def test_inspect_where_no_variant_runs(
     assert "none of them" in invoke("inspect", tiny_artifact)
 
 
+@pytest.mark.parametrize("target", ["unheard", "unheard:of"])
+def test_inspect_without_the_backend(tiny_artifact: Path, tmp_path: Path, target: str) -> None:
+    """All that does not depend on it is shown, and what is missing is said."""
+    read_artifact(tiny_artifact).rebuilt({}, target=target).save(tmp_path / "other")
+    found, usual = invoke_json("inspect", tmp_path / "other"), invoke_json("inspect", tiny_artifact)
+    assert found["about"]["builds"] == "portable"
+    assert "target 'unheard': is unknown" in found["about"]["runs here with"]
+    for name in ("parameters", "bytes", "layers", "state_bytes_per_sequence"):
+        if name != "bytes":
+            assert found[name] == usual[name]
+    assert "unheard" in invoke("inspect", tmp_path / "other")
+
+
+@pytest.mark.parametrize("sizes", [{}, {"vocab_size": None, "hidden_size": "x"}], ids=str)
+def test_inspect_of_a_model_without_sizes(
+    tiny_artifact: Path, tmp_path: Path, sizes: dict[str, object]
+) -> None:
+    model = {"tie_word_embeddings": True, **sizes}
+    read_artifact(tiny_artifact).rebuilt({}, model=model).save(tmp_path / "other")
+    assert invoke_json("inspect", tmp_path / "other")["parameters"] > 0
+
+
+def test_inspect_sends_no_control_characters(tiny_artifact: Path, tmp_path: Path) -> None:
+    evil = "a\x1b[2J\x1b]0;title\x07\u202e\x9b31m"
+    model = {"num_hidden_layers": evil}
+    changed = read_artifact(tiny_artifact).rebuilt(
+        {}, notes=((evil, evil, evil),), passes=(evil,), model=model, target=evil
+    )
+    changed.save(tmp_path / "evil")
+    text = invoke("inspect", tmp_path / "evil", "--notes")
+    assert "\\x1b[2J" in text
+    assert text.replace("\n", "").isprintable()
+    assert invoke("inspect", tmp_path / "evil", "--json").replace("\n", "").isprintable()
+
+
 def test_inspect_of_another_calling_convention(
     tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
