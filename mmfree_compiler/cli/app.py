@@ -12,6 +12,7 @@ from mmfree_compiler import __version__, debug
 from mmfree_compiler.cli.bench import bench
 from mmfree_compiler.cli.compile import compile_checkpoint
 from mmfree_compiler.cli.doctor import doctor
+from mmfree_compiler.cli.import_bin import import_bin
 from mmfree_compiler.cli.inspect import inspect
 from mmfree_compiler.cli.output import print_error
 from mmfree_compiler.cli.run import run
@@ -23,6 +24,7 @@ from mmfree_compiler.interrupts import exit_code
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "compile": compile_checkpoint,
+    "import-bin": import_bin,
     "run": run,
     "inspect": inspect,
     "verify": verify,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,10 +22,19 @@ FLOATS: dict[torch.dtype, str] = {
     torch.float16: "float16",
     torch.bfloat16: "bfloat16",
 }
-Found = dict[str, StoredTensor]
+T = TypeVar("T")
 
 
-def without_prefix(stored: Found) -> tuple[Found, tuple[Note, ...]]:
+class Described(Protocol):
+    """What is known of a tensor before its values are read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+
+def without_prefix(stored: dict[str, T]) -> tuple[dict[str, T], tuple[Note, ...]]:
     """The tensors by their own names: wrappers such as DataParallel put `module.` before all."""
     ends = [name for name in stored if name.endswith(HEAD_NORM)]
     prefix = ends[0].removesuffix(HEAD_NORM) if ends else ""
@@ -35,7 +45,7 @@ def without_prefix(stored: Found) -> tuple[Found, tuple[Note, ...]]:
 
 
 def check_tensors(
-    folder: Path, expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, StoredTensor]
+    folder: Path, expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, Described]
 ) -> None:
     """Raise CheckpointError unless `stored` are the tensors that the model expects."""
     problems = list(_problems(expected, stored))
@@ -47,7 +57,7 @@ def check_tensors(
 
 
 def _problems(
-    expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, StoredTensor]
+    expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, Described]
 ) -> Iterator[str]:
     if missing := [name for name in expected if name not in stored]:
         yield f"missing {few(missing)}"
@@ -55,7 +65,7 @@ def _problems(
         yield f"unexpected {few(unexpected)}"
     common = {name: stored[name] for name in expected if name in stored}
     shapes = [
-        f"{name} is {tensor.shape}, not {expected[name]}"
+        f"{name} is {tuple(tensor.shape)}, not {expected[name]}"
         for name, tensor in common.items()
         if tensor.shape != expected[name]
     ]

@@ -15,7 +15,7 @@ from mmfree_compiler.wording import few
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 OTHER_FORM = {WEIGHTS: INDEX, INDEX: WEIGHTS}  # of the two, a folder has one
-PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 
 Found = dict[str, StoredTensor]
 
@@ -30,7 +30,7 @@ def find_tensors(folder: Path) -> tuple[Found, tuple[Note, ...]]:
 
 
 def _check_not_pickled(folder: Path) -> None:
-    pickled = [name for name in PICKLED if (folder / name).exists()]
+    pickled = [name for name in (PICKLED, PICKLED_INDEX) if (folder / name).exists()]
     if pickled:
         cause = f"has {pickled[0]}, which is a pickle, and no {WEIGHTS}"
         hint = f"`mmfree import-bin {folder}` converts it without running code from it"
@@ -40,7 +40,10 @@ def _check_not_pickled(folder: Path) -> None:
 def _indexed(folder: Path) -> tuple[Found, tuple[Note, ...]]:
     """The tensors from the shards that the index names for them."""
     index = folder / INDEX
-    where = _weight_map(index)
+    where = weight_map(index)
+    if WEIGHTS not in where.values() and (folder / WEIGHTS).exists():
+        cause = f"has both {WEIGHTS} and {INDEX}, which names other files"
+        raise CheckpointError(str(folder), cause, "Delete the one that is out of date")
     shards = {name: stored_tensors(folder / name) for name in sorted(set(where.values()))}
     absent = [name for name, shard in where.items() if name not in shards[shard]]
     if absent:
@@ -50,8 +53,8 @@ def _indexed(folder: Path) -> tuple[Found, tuple[Note, ...]]:
     return found, tuple(_left_out(where, shards))
 
 
-def _weight_map(index: Path) -> dict[str, str]:
-    """Tensor -> shard, each a file of the folder. A weight file beside them would be ignored."""
+def weight_map(index: Path) -> dict[str, str]:
+    """Tensor -> the shard that holds it, a file of the folder. Raises CheckpointError."""
     where = read_json(index).get("weight_map")
     if not isinstance(where, dict) or not where:
         raise CheckpointError(str(index), "has no weight_map", HINT)
@@ -59,9 +62,6 @@ def _weight_map(index: Path) -> dict[str, str]:
     if outside:
         cause = f"names files outside its folder: {few(outside)}"
         raise CheckpointError(str(index), cause, "Do not trust this checkpoint")
-    if WEIGHTS not in where.values() and (index.parent / WEIGHTS).exists():
-        cause = f"has both {WEIGHTS} and {index.name}, which names other files"
-        raise CheckpointError(str(index.parent), cause, "Delete the one that is out of date")
     return where
 
 
