@@ -30,6 +30,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "debug": (set(), set()),
     "interrupts": (set(), set()),
     "cpus": (set(), set()),
+    "elementary": (set(), set()),
     "temporary": ({"interrupts"}, set()),
     "threads": ({"cpus", "errors"}, set()),
     "parallel": ({"cpus"}, {"torch"}),
@@ -46,7 +47,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"artifact", "backends", "errors", "target", "wording"},
         {"numpy", "pydantic", "tokenizers"},
     ),
-    "ops": ({"errors", "program"}, {"torch"}),
+    "ops": ({"elementary", "errors", "program"}, {"torch"}),
     "models": (
         {"errors", "interrupts", "notes", "ops", "parallel", "temporary", "wording"},
         {"numpy", "pydantic", "safetensors", "tokenizers", "torch"},
@@ -68,8 +69,8 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"numpy", "torch"},
     ),
     "backends.cpu": (
-        {"artifact", "backends", "debug", "errors", "interrupts", "ops", "parallel", "program"}
-        | {"temporary", "threads", "wording"},
+        {"artifact", "backends", "debug", "elementary", "errors", "interrupts", "ops", "parallel"}
+        | {"program", "temporary", "threads", "wording"},
         {"networkx", "numpy", "pydantic"},
     ),
     "backends.reference": (

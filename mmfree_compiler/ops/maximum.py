@@ -30,5 +30,6 @@ def _hardtanh(build: Builder, x: Node, low: float = -1.0, high: float = 1.0) -> 
     },
 )
 def maximum(x: Tensor, y: Tensor) -> Tensor:
-    """`max(x, y)`."""
-    return torch.maximum(x.float(), y.float())
+    """`max(x, y)`: NaN if either is NaN, +0 of two zeros that differ in sign."""
+    x, y = x.float(), y.float()
+    return torch.where((x == 0) & (y == 0), x + y, torch.maximum(x, y))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmfree_compiler.ops.register import like_first, op
+from mmfree_compiler.ops.sigmoid import sigmoid
+from mmfree_compiler.ops.silu import silu
 
 
 def _fake(i: Tensor, f: Tensor, lower_bound: Tensor | None) -> list[Tensor]:
@@ -16,7 +16,7 @@ def _fake(i: Tensor, f: Tensor, lower_bound: Tensor | None) -> list[Tensor]:
 @op("pointwise", _fake)
 def mlgru_gates(i: Tensor, f: Tensor, lower_bound: Tensor | None) -> list[Tensor]:
     """[c, forget]: `forget = LB + (1-LB) * sigmoid(f)`, `c = silu(i) * (1-forget)` (numerics 7)."""
-    forget = torch.sigmoid(f)
+    forget = sigmoid(f)
     if lower_bound is not None:
         forget = lower_bound + (1 - lower_bound) * forget
-    return [F.silu(i) * (1 - forget), forget]
+    return [silu(i) * (1 - forget), forget]

@@ -19,7 +19,9 @@ def quantize(x: Tensor, quant_eps: float) -> list[Tensor]:
     """Per-token absmax int8: [codes (..., K) int8, scale (..., 1) fp32], `x ~ codes * scale`.
 
     With `a = 127 / max(max|x|, quant_eps)`: codes are `clamp(round_half_even(x * a), -128, 127)`,
-    the scale is `1 / a`.
+    the scale is `1 / a`. Codes of a row that holds NaN or infinity are 0, and its scale is NaN.
     """
     absmax = x.abs().amax(-1, keepdim=True).clamp(min=quant_eps)
-    return [(x * (127 / absmax)).round().clamp(-128, 127).to(torch.int8), absmax / 127]
+    absmax = absmax.where(absmax.isfinite(), torch.nan)
+    codes = (x * (127 / absmax)).round().clamp(-128, 127).nan_to_num()
+    return [codes.to(torch.int8), absmax / 127]

@@ -11,5 +11,5 @@ from mmfree_compiler.ops.spelling import aten, direct
 
 @op("pointwise", aten={aten.relu.default: direct})
 def relu(x: Tensor) -> Tensor:
-    """`max(x, 0)`."""
+    """`0 if x < 0 else x`: NaN and -0 stay, as in torch."""
     return torch.relu(x.float())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from mmfree_compiler.ops.exp import exp
 from mmfree_compiler.ops.register import op
 from mmfree_compiler.ops.spelling import aten, direct
 
@@ -12,4 +12,4 @@ from mmfree_compiler.ops.spelling import aten, direct
 @op("pointwise", aten={aten.sigmoid.default: direct})
 def sigmoid(x: Tensor) -> Tensor:
     """`1 / (1 + e^-x)`."""
-    return torch.sigmoid(x.float())
+    return 1 / (1 + exp(-x.float()))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmfree_compiler.ops.register import op
+from mmfree_compiler.ops.silu import silu
 
 
 @op("pointwise")
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """`silu(gate) * up`."""
-    return F.silu(gate) * up
+    return silu(gate) * up

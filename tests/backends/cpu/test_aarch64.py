@@ -10,6 +10,7 @@ import pytest
 import torch
 from aarch64_emulation import CPUS, Library, emulate, missing
 from op_modules import TinyLM, mm, state_rows, ternary
+from special_values import Pointwise, Rows, assert_same_bits, pairs
 from torch import Tensor, nn
 
 import mmfree_compiler as mmf
@@ -83,6 +84,40 @@ def test_integer_sums_are_exact(
         inputs = [x[:count] for x in rows]
         for found, exact in zip(session(*inputs), Products().exact(*inputs), strict=True):
             assert torch.equal(found.long(), exact)
+
+
+@pytest.fixture(scope="module")
+def pointwise() -> Artifact:
+    return mmf.compile(Pointwise(), TARGET, example_inputs=(torch.ones(3, 37),) * 2).artifact
+
+
+@pytest.fixture(scope="module")
+def rows() -> Artifact:
+    return mmf.compile(Rows(37), TARGET, example_inputs=(torch.ones(3, 37),) * 2).artifact
+
+
+@on_each_cpu
+def test_special_values(pointwise: Artifact, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The references' bits; the x86 variants are tested in test_cpu_special_values.py."""
+    emulate(monkeypatch, variant)
+    session, (x, y) = Session(pointwise, threads=2), pairs(37)
+    for name, a, b in zip(Pointwise.names, session(x, y), Pointwise()(x, y), strict=True):
+        assert_same_bits(a, b, name, x, y)
+
+
+@on_each_cpu
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_rows_that_are_not_finite(
+    rows: Artifact, variant: str, bad: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulate(monkeypatch, variant)
+    session, x = Session(rows, threads=2), torch.rand(5, 37) + 0.5
+    before = session(x, x)
+    broken = x.clone()
+    broken[1, 7], broken[3, 36] = bad, bad
+    for found, fine in zip(session(broken, x), before, strict=True):
+        assert found[[1, 3]].isnan().all()
+        assert torch.equal(found[[0, 2, 4]], fine[[0, 2, 4]])
 
 
 @on_each_cpu

@@ -1,17 +1,20 @@
 """Ops that need a token's whole row: norms and quantizers. One emitter per op, in the table ROWS.
 
 Codes do not depend on the norm's 1/rms (numerics 5): one pass over the row gives its sum of squares
-and its absmax, a second writes the codes. 1/rms enters the scale only.
+and its absmax, a second writes the codes. 1/rms enters the scale only. A row that holds NaN or
+infinity has an absmax that is not finite, and everything made of that is NaN.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from tvm.script import tirx as T
 from tvm.tirx.script.builder import ir as I
 
+from mmfree_compiler.backends.cpu.compile import functions
 from mmfree_compiler.backends.cpu.compile import vector as v
 from mmfree_compiler.backends.cpu.compile.memory import SUM, Memory, Place
 from mmfree_compiler.backends.cpu.compile.vector import LANES, Buffer, Expr
@@ -48,24 +51,32 @@ def _weight(memory: Memory, name: str | None, place: Place) -> Row:
     return lambda column: memory.floats(name, place.layer, column)
 
 
-def _accumulate(cell: Buffer, combine: Callable[[Expr, Expr], Expr], vector: Expr) -> None:
-    v.store(cell, 0, combine(v.load(cell, 0), vector))
+def _accumulate(
+    cell: Buffer, combine: Callable[[Expr, Expr], Expr], vector: Expr, dtype: str = v.FLOATS
+) -> None:
+    v.store(cell, 0, combine(v.load(cell, 0, dtype), vector))
+
+
+@dataclass(frozen=True)
+class _Absmax:
+    """The largest magnitude of a row, as bits: a larger float has larger bits, NaN the largest."""
+
+    cell: Buffer = field(default_factory=lambda: v.zeros("int32"))
+
+    def include(self, vector: Expr) -> None:
+        _accumulate(self.cell, T.max, v.magnitude_bits(vector), v.INTS)
+
+    def value(self) -> Expr:
+        return I.bind(T.reinterpret("float32", v.fold(self.cell, T.max, "int32")))
+
+
+def _if_finite(absmax: Expr, value: Expr) -> Expr:
+    return I.bind(T.Select(absmax <= T.float32(FLOAT_MAX), value, T.float32(math.nan)))
 
 
 def _inverse_rms(total: Expr, width: int, eps: float) -> Expr:
     mean = total / T.float32(width)
     return I.bind(T.float32(1) / v.square_root(mean + T.float32(eps), "float32"))
-
-
-def _sum_of_squares(row: Row, width: int) -> Expr:
-    cell = v.accumulator(0.0)
-
-    def body(column: Expr, lanes: int) -> None:
-        x = I.bind(_valid(row(column), lanes))
-        _accumulate(cell, _add, x * x)
-
-    _columns(width, body)
-    return v.fold(cell, _add)
 
 
 def _add(x: Expr, y: Expr) -> Expr:
@@ -89,32 +100,32 @@ def _write_norm(
     """`rms_norm(row) * weight`, times `silu(gate)` when there is a gate."""
     out = node.outputs[0]
     width = memory.width(out)
-    inverse = _inverse_rms(_sum_of_squares(row, width), width, _float(node, "eps"))
+    squares, absmax = v.zeros(), _Absmax()
 
-    def body(column: Expr, lanes: int) -> None:
+    def measure(column: Expr, lanes: int) -> None:
+        x = I.bind(_valid(row(column), lanes))
+        _accumulate(squares, _add, x * x)
+        absmax.include(x)
+
+    _columns(width, measure)
+    inverse = _inverse_rms(v.fold(squares, _add), width, _float(node, "eps"))
+    inverse = _if_finite(absmax.value(), inverse)
+
+    def write(column: Expr, lanes: int) -> None:
         y = row(column) * v.splat(inverse) * weight(column)
         if gate is not None:
-            y = y * v.silu(I.bind(gate(column)))
+            y = y * functions.silu(I.bind(gate(column)))
         memory.store(out, place, column, _valid(y, lanes))
 
-    _columns(width, body)
+    _columns(width, write)
 
 
 def _quantize(memory: Memory, place: Place, node: Node) -> None:
     row = _input(memory, node.inputs[0], place)
     codes, scale = node.outputs
-    peak, total = v.accumulator(0.0), v.accumulator(0.0)
-
-    def body(column: Expr, lanes: int) -> None:
-        size = I.bind(v.absolute(_valid(row(column), lanes)))
-        _accumulate(peak, v.maximum, size)
-        _accumulate(total, _add, size)
-
-    _columns(memory.width(codes), body)
-    # A maximum ignores NaN; a sum does not.
-    finite = v.fold(total, _add) <= T.float32(FLOAT_MAX)
-    absmax = I.bind(T.Select(finite, v.fold(peak, v.maximum), T.float32(math.nan)))
-    _write_codes(memory, place, (codes, scale), row, absmax, T.float32(1), node)
+    absmax = _Absmax()
+    _columns(memory.width(codes), lambda column, lanes: absmax.include(_valid(row(column), lanes)))
+    _write_codes(memory, place, (codes, scale), row, absmax.value(), T.float32(1), node)
 
 
 def _norm_quant(memory: Memory, place: Place, node: Node) -> None:
@@ -124,27 +135,28 @@ def _norm_quant(memory: Memory, place: Place, node: Node) -> None:
     source = _input(memory, x, place)
     weights = [_weight(memory, inner, place) for inner in inners]
     gain = None if outer is None else _weight(memory, outer, place)
-    before, after = v.accumulator(0.0), v.accumulator(0.0)
-    peaks = [v.accumulator(0.0) for _ in inners]
+    before, after = v.zeros(), v.zeros()
+    peak, peaks = _Absmax(), [_Absmax() for _ in inners]
 
     def row(column: Expr) -> Expr:
         return source(column) if gain is None else source(column) * gain(column)
 
     def body(column: Expr, lanes: int) -> None:
         raw = I.bind(_valid(source(column), lanes))
+        peak.include(raw)
         if gain is not None:
             _accumulate(before, _add, raw * raw)
         x = raw if gain is None else I.bind(raw * gain(column))
         _accumulate(after, _add, x * x)
-        for peak, weight in zip(peaks, weights, strict=True):
-            _accumulate(peak, v.maximum, v.absolute(x * weight(column)))
+        for inner, weight in zip(peaks, weights, strict=True):
+            inner.include(x * weight(column))
 
     _columns(width, body)
-    inverse = _combined_inverse(node, before, after, width)
-    for i, (peak, weight) in enumerate(zip(peaks, weights, strict=True)):
+    inverse = _if_finite(peak.value(), _combined_inverse(node, before, after, width))
+    for i, (inner, weight) in enumerate(zip(peaks, weights, strict=True)):
         outputs = (node.outputs[2 * i], node.outputs[2 * i + 1])
         scaled = _times(row, weight)
-        _write_codes(memory, place, outputs, scaled, v.fold(peak, v.maximum), inverse, node)
+        _write_codes(memory, place, outputs, scaled, inner.value(), inverse, node)
 
 
 def _times(row: Row, weight: Row) -> Row:
@@ -153,13 +165,14 @@ def _times(row: Row, weight: Row) -> Row:
 
 def _combined_inverse(node: Node, before: Buffer, after: Buffer, width: int) -> Expr:
     """1/rms of the inner norm, times that of the outer one: with u = x * w * r,
-    mean(u^2) = r^2 * mean((x w)^2)."""
+    mean(u^2) = r^2 * mean((x w)^2). NaN if only the latter overflows."""
     total = v.fold(after, _add)
     if node.inputs[1] is None:
         return _inverse_rms(total, width, _float(node, "inner_eps"))
     outer = _inverse_rms(v.fold(before, _add), width, _float(node, "outer_eps"))
-    inner = _inverse_rms(total * outer * outer, width, _float(node, "inner_eps"))
-    return I.bind(outer * inner)
+    normed = I.bind(total * outer * outer)
+    inner = _inverse_rms(_if_finite(normed, normed), width, _float(node, "inner_eps"))
+    return I.bind(T.Select(outer == T.float32(0), outer, outer * inner))
 
 
 def _write_codes(
@@ -173,20 +186,19 @@ def _write_codes(
 ) -> None:
     """codes = round(row * inverse * 127 / absmax), absmax = max(peak * inverse, quant_eps)."""
     codes, scale = outputs
-    # Unlike max, this comparison keeps NaN; the scale then carries it to the outputs.
-    smallest, found = T.float32(_float(node, "quant_eps")), I.bind(peak * inverse)
-    absmax = I.bind(T.Select(found < smallest, smallest, found))
+    smallest = T.float32(_float(node, "quant_eps"))
+    # NaN is not less than anything; the scale carries it to the outputs.
+    found = I.bind(peak * inverse)
+    absmax = I.bind(T.Select(found < smallest, smallest, _if_finite(found, found)))
     factor = v.splat(I.bind(T.float32(CODE_MAX) / absmax * inverse))
-    total = v.register("int32")
-    v.store(total, 0, v.splat_int(0))
+    total = v.zeros("int32")
 
     def write(column: Expr, code: Expr) -> None:
         v.store(*memory.codes(codes, place, column), T.Cast(f"int8x{LANES}", code))
 
     def body(column: Expr, lanes: int) -> None:
         # |row * factor| <= 127 (1 + 2^-22): rounding cannot leave int8, so there is no clamp.
-        rounded = v.round_half_even(_valid(row(column), lanes) * factor)
-        code = I.bind(T.Cast(v.INTS, rounded))
+        _, code = v.nearest(v.rounded(_valid(row(column), lanes) * factor))
         write(column, code)
         v.store(total, 0, v.load(total, 0, v.INTS) + code)
 
@@ -194,7 +206,10 @@ def _write_codes(
     for column in range(round_up(memory.width(codes), LANES), memory.stride(codes), LANES):
         write(column, v.splat_int(0))  # see strides.CODES_SLACK
     floats, start = memory.row(scale, place)
-    I.buffer_store(floats, absmax / T.float32(CODE_MAX), [start])
+    # Where the sum of squares overflowed, every norm is 0, even of a value that overflows with its
+    # weight and has no code.
+    step = T.Select(inverse == T.float32(0), inverse, absmax / T.float32(CODE_MAX))
+    I.buffer_store(floats, step, [start])
     summed = T.reinterpret("float32", v.fold(total, _add, "int32"))
     I.buffer_store(floats, summed, [start + SUM])
 

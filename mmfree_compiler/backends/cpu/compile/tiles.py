@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tvm.script import tirx as T
 from tvm.tirx.script.builder import ir as I
 
+from mmfree_compiler.backends.cpu.compile import functions
 from mmfree_compiler.backends.cpu.compile import vector as v
 from mmfree_compiler.backends.cpu.compile.memory import SUM, Memory, Place, output_buffer
 from mmfree_compiler.backends.cpu.compile.vector import LANES, Buffer, Expr
@@ -74,8 +75,8 @@ def _ternary_linear(tile: _Tile, node: Node) -> tuple[Expr, ...]:
     code_sum = T.reinterpret("int32", memory.scalar(scale, place, SUM))
     total = T.Cast(v.FLOATS, tile.sums[node.outputs[0]] - v.splat_int(code_sum))
     step = memory.scalar(scale, place, 0) * memory.scalar_constant(weight_scale, place.layer)
-    out = total * v.splat(step)
-    return (out if bias is None else out + tile[bias],)
+    out = v.multiply(total, v.splat(step))
+    return (out if bias is None else v.add(out, tile[bias]),)
 
 
 def _embedding(tile: _Tile, node: Node) -> tuple[Expr, ...]:
@@ -108,23 +109,23 @@ _WIDEN = {"float32": _float32_at, "float16": _float16_at, "bfloat16": _bfloat16_
 
 def _swiglu(tile: _Tile, node: Node) -> tuple[Expr, ...]:
     gate, up = node.inputs
-    return (v.silu(tile[gate]) * tile[up],)
+    return (v.multiply(functions.silu(tile[gate]), tile[up]),)
 
 
 def _mlgru_gates(tile: _Tile, node: Node) -> tuple[Expr, ...]:
     i, f, bound = node.inputs
-    forget = v.sigmoid(tile[f])
+    forget, one = functions.sigmoid(tile[f]), v.splat(1.0)
     if bound is not None:
         low = I.bind(tile[bound])
-        forget = I.bind(low + (v.splat(1.0) - low) * forget)
-    return (v.silu(tile[i]) * (v.splat(1.0) - forget), forget)
+        forget = v.add(low, v.multiply(v.subtract(one, low), forget))
+    return (v.multiply(functions.silu(tile[i]), v.subtract(one, forget)), forget)
 
 
 def _mlgru_scan(tile: _Tile, node: Node) -> tuple[Expr, ...]:
     c, forget = node.inputs[:2]
     assert node.state is not None
     buffer, at = tile.memory.state(node.state, tile.place)
-    h = I.bind(tile[forget] * v.load(buffer, at) + tile[c])
+    h = v.add(v.multiply(tile[forget], v.load(buffer, at)), tile[c])
     v.store(buffer, at, h)
     return (h,)
 
@@ -146,7 +147,8 @@ def _short_conv(tile: _Tile, node: Node) -> tuple[Expr, ...]:
         buffer, at = memory.state(node.state, place, tap)
         v.store(buffer, at, vector)
         row = memory.tap_stride(weight) * tap
-        out = out + memory.elements(weight, place.layer, place.column + row) * vector
+        coefficient = memory.elements(weight, place.layer, place.column + row)
+        out = v.add(out, v.multiply(coefficient, vector))
     return (out,)
 
 
@@ -165,20 +167,20 @@ TILES: dict[str, Emitter] = {
     "swiglu": _swiglu,
     "ternary_linear": _ternary_linear,
     "abs": _pointwise(v.absolute),
-    "add": _pointwise(lambda x, y: x + y),
-    "div": _pointwise(lambda x, y: x / y),
-    "exp": _pointwise(v.exp),
+    "add": _pointwise(v.add),
+    "div": _pointwise(v.divide),
+    "exp": _pointwise(functions.exp),
     "identity": _pointwise(lambda x: x),
     "maximum": _pointwise(v.maximum),
     "minimum": _pointwise(v.minimum),
-    "mul": _pointwise(lambda x, y: x * y),
-    "neg": _pointwise(lambda x: v.splat(0.0) - x),
-    "reciprocal": _pointwise(lambda x: v.splat(1.0) / x),
-    "relu": _pointwise(lambda x: v.maximum(x, v.splat(0.0))),
-    "sigmoid": _pointwise(v.sigmoid),
-    "silu": _pointwise(v.silu),
+    "mul": _pointwise(v.multiply),
+    "neg": _pointwise(v.negative),
+    "reciprocal": _pointwise(lambda x: v.divide(v.splat(1.0), x)),
+    "relu": _pointwise(lambda x: v.at_least(0.0, x)),
+    "sigmoid": _pointwise(functions.sigmoid),
+    "silu": _pointwise(functions.silu),
     "sqrt": _pointwise(v.square_root),
-    "square": _pointwise(lambda x: x * x),
-    "sub": _pointwise(lambda x, y: x - y),
-    "tanh": _pointwise(v.tanh),
+    "square": _pointwise(lambda x: v.multiply(x, x)),
+    "sub": _pointwise(v.subtract),
+    "tanh": _pointwise(functions.tanh),
 }

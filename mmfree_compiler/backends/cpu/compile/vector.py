@@ -62,10 +62,10 @@ def cut(vector: Expr) -> Expr:
     return load(cell, 0)
 
 
-def accumulator(initial: float) -> Buffer:
-    """A register that holds a running reduction."""
-    cell = register()
-    store(cell, 0, splat(initial))
+def zeros(dtype: str = "float32") -> Buffer:
+    """A register of zeros, for a running reduction."""
+    cell = register(dtype)
+    store(cell, 0, T.broadcast(T.float32(0) if dtype == "float32" else T.int32(0), LANES))
     return cell
 
 
@@ -86,12 +86,47 @@ def fold(cell: Buffer, combine: Callable[[Expr, Expr], Expr], dtype: str = "floa
     return I.bind(cell[0])
 
 
+def rounded(x: Expr) -> Expr:
+    """x as a fp32 result of its own.
+
+    TVM's simplifier cancels terms as if floats were exact, `x - x` (NaN of infinity) and
+    `(x + c) - c`; LLVM fuses a product and a sum into one rounding. Neither looks through this.
+    """
+    return I.bind(T.call_llvm_pure_intrin(FLOATS, "llvm.arithmetic.fence", x))
+
+
+def add(x: Expr, y: Expr) -> Expr:
+    return rounded(x + y)
+
+
+def subtract(x: Expr, y: Expr) -> Expr:
+    return rounded(x - rounded(y))
+
+
+def multiply(x: Expr, y: Expr) -> Expr:
+    return rounded(x * y)
+
+
+def divide(x: Expr, y: Expr) -> Expr:
+    return rounded(x / rounded(y))
+
+
+def negative(x: Expr) -> Expr:
+    return splat(-0.0) - x  # 0 - x would make +0 of +0
+
+
 def absolute(x: Expr) -> Expr:
     return T.call_llvm_pure_intrin(FLOATS, "llvm.fabs", x)
 
 
-def round_half_even(x: Expr) -> Expr:
-    return T.call_llvm_pure_intrin(FLOATS, "llvm.rint", x)
+def magnitude_bits(x: Expr) -> Expr:
+    """The bits of |x| as int32, in the order of the magnitudes; those of NaN are the largest."""
+    return I.bind(T.bitwise_and(T.reinterpret(INTS, x), splat_int(0x7FFFFFFF)))
+
+
+def with_sign(x: Expr, y: Expr) -> Expr:
+    """|x| with the sign of y."""
+    return T.call_llvm_pure_intrin(FLOATS, "llvm.copysign", x, y)
 
 
 def square_root(x: Expr, dtype: str = FLOATS) -> Expr:
@@ -99,43 +134,34 @@ def square_root(x: Expr, dtype: str = FLOATS) -> Expr:
 
 
 def maximum(x: Expr, y: Expr) -> Expr:
-    return T.max(x, y)
+    """The larger one; NaN if either is NaN, and +0 is larger than -0."""
+    return T.call_llvm_pure_intrin(FLOATS, "llvm.maximum", x, y)
 
 
 def minimum(x: Expr, y: Expr) -> Expr:
-    return T.min(x, y)
+    """The smaller one; NaN if either is NaN, and -0 is smaller than +0."""
+    return T.call_llvm_pure_intrin(FLOATS, "llvm.minimum", x, y)
 
 
-# Coefficients of Cephes' expf (S. Moshier): e^r on |r| <= ln(2)/2, relative error below 2e-7.
-_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
-_LOG2_E, _LN2_HIGH, _LN2_LOW = 1.44269504088896341, 0.693359375, -2.12194440e-4
-_EXP_MIN, _EXP_MAX = -87.33654, 88.37626  # results stay normal fp32 numbers
+def at_least(low: float, x: Expr) -> Expr:
+    """x, but `low` where it is less; NaN stays. One instruction, unlike `maximum`."""
+    return I.bind(T.Select(x < splat(low), splat(low), x))
 
 
-def exp(x: Expr) -> Expr:
-    """e^x, clamped to the normal range: 2^n * e^r with n = round(x / ln 2)."""
-    x = I.bind(minimum(maximum(x, splat(_EXP_MIN)), splat(_EXP_MAX)))
-    n = I.bind(round_half_even(x * splat(_LOG2_E)))
-    r = I.bind(x - n * splat(_LN2_HIGH) - n * splat(_LN2_LOW))
-    tail = splat(_EXP[0])
-    for coefficient in _EXP[1:]:
-        tail = tail * r + splat(coefficient)
-    mantissa = tail * r * r + r + splat(1.0)
-    exponent = T.shift_left(T.Cast(INTS, n) + splat_int(127), splat_int(23))
-    return I.bind(mantissa * T.reinterpret(FLOATS, exponent))
+def at_most(high: float, x: Expr) -> Expr:
+    """x, but `high` where it is more; NaN stays."""
+    return I.bind(T.Select(x > splat(high), splat(high), x))
 
 
-def sigmoid(x: Expr) -> Expr:
-    return I.bind(splat(1.0) / (splat(1.0) + exp(splat(0.0) - x)))
+# fp32 numbers near 1.5 * 2^23 are 1 apart, and as bits they count up from here.
+_INTEGERS, _INTEGER_BITS = 1.5 * 2.0**23, 0x4B400000
 
 
-def silu(x: Expr) -> Expr:
-    return I.bind(x * sigmoid(x))
+def nearest(x: Expr) -> tuple[Expr, Expr]:
+    """The nearest integer, half to even, as fp32 and as int32: |x| <= 2^22.
 
-
-def tanh(x: Expr) -> Expr:
-    """`2 * sigmoid(2x) - 1`; near zero, where that cancels, the odd Taylor terms to x^7."""
-    wide = splat(2.0) * sigmoid(x + x) - splat(1.0)
-    s = I.bind(x * x)
-    near = x * (splat(1.0) + s * (splat(-1 / 3) + s * (splat(2 / 15) + s * splat(-17 / 315))))
-    return I.bind(T.Select(absolute(x) < splat(0.1), near, wide))
+    Of NaN, the fp32 is NaN, and the int32 some number.
+    """
+    shifted = add(x, splat(_INTEGERS))
+    whole = T.reinterpret(INTS, shifted) - splat_int(_INTEGER_BITS)
+    return subtract(shifted, splat(_INTEGERS)), I.bind(whole)

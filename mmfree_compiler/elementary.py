@@ -1,0 +1,22 @@
+"""The constants of exp and tanh, which the references in ops/ and every backend read.
+
+docs/numerics.md, "Elementary functions", says what they are used in, step by step. Each is a fp32
+number in its shortest form. The polynomials are minimax fits of the relative error;
+tests/ops/every_float.py measures the functions on every fp32 number.
+"""
+
+from __future__ import annotations
+
+LOG2_E = 1.442695
+LN2_HIGH = 0.69311523  # 12 significant bits: its product with an integer up to 4095 is exact
+LN2_LOW = 3.1946183e-05  # ln 2 - LN2_HIGH
+
+# e^x is 0 from the first on down, and infinity from the second on up; between them, 2^n is a
+# product of two powers of two that fp32 has.
+EXP_LEAST, EXP_MOST = -104.0, 89.0
+# (e^r - 1 - r) / r^2 for |r| <= ln(2) / 2, highest power first.
+EXP = (0.0013863615, 0.008367674, 0.041667245, 0.16666533, 0.5)
+
+# (tanh(x) / x - 1) / z for z = x^2, |x| < TANH_NEAR, highest power first.
+TANH = (-0.005704982, 0.020639082, -0.05373971, 0.13331442, -0.3333328)
+TANH_NEAR = 0.625
