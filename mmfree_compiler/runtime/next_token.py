@@ -16,6 +16,10 @@ Ids = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 _LOWEST_TEMPERATURE = 1e-30  # below it, fp32 quotients of equal logits would be 0 / 0
+# A penalty of up to 1000 could make infinity of a logit above the first. Scaled by the second it
+# cannot, and nothing else changes: differing logits of this size differ by far more than the 104
+# times the highest temperature that fp32 probabilities can tell apart.
+_HUGE, _HEADROOM = np.float32(1e30), np.float32(2.0**-10)
 _BLOCK = 256  # weights; a draw finds the right block before the right weight in it
 
 
@@ -48,32 +52,44 @@ def _weights(logits: Floats, seen: Flags, sampling: Sampling) -> tuple[Ids, Floa
     Uses fp32 and few copies: a float64 array over the vocabulary is so large that its memory goes
     back to the system and comes again page by page, for every token.
     """
-    if not np.isfinite(logits.max()):
-        raise InputError("logits", "contain NaN or infinity", "The weights may be damaged")
+    _check(logits)
     scores = _penalized(logits, seen, sampling.repetition_penalty)
     top = _largest(scores, sampling.top_k if sampling.temperature else 1)
     if top is not None:
         scores = scores[top]
-    weights = scores - scores.max()
-    with np.errstate(over="ignore"):  # a tiny temperature turns all but the largest into -inf
+    with np.errstate(over="ignore"):  # to -inf: huge logits, or a tiny temperature
+        weights = scores - scores.max()
         weights /= max(sampling.temperature, _LOWEST_TEMPERATURE)
     np.exp(weights, out=weights)
     kept = np.flatnonzero(weights) if sampling.top_p == 1 else _nucleus(weights, sampling.top_p)
     return kept if top is None else top[kept], weights[kept]
 
 
+def _check(logits: Floats) -> None:
+    """Raise InputError unless some token can be chosen."""
+    peak = logits.max()
+    if np.isfinite(peak):
+        return
+    hold = "are all -inf" if peak < 0 else "contain NaN or infinity"
+    raise InputError("logits", hold, "Start from another state, or check the weights")
+
+
 def _penalized(logits: Floats, seen: Flags, penalty: float) -> Floats:
+    """Logits after the penalty; huge ones times `_HEADROOM`, which changes no choice."""
     if penalty == 1:
         return logits
-    scores = logits.copy()
-    scores[seen] *= np.where(scores[seen] > 0, 1 / penalty, penalty).astype(np.float32)
+    huge = max(logits.max(), -logits.max()) > _HUGE
+    scores = logits * _HEADROOM if huge else logits.copy()
+    with np.errstate(over="ignore"):  # to -inf, of logits far below the largest
+        scores[seen] *= np.where(scores[seen] > 0, 1 / penalty, penalty).astype(np.float32)
     return scores
 
 
 def log_probability(logits: Floats, token: int) -> float:
     """Natural logarithm of a token's probability under softmax, to 1e-6."""
     peak = logits.max()
-    total = np.exp(logits - peak).sum(dtype=np.float64)
+    with np.errstate(over="ignore"):  # to -inf
+        total = np.exp(logits - peak).sum(dtype=np.float64)
     return float(logits[token]) - float(peak) - math.log(total)
 
 

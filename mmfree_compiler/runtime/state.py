@@ -100,6 +100,13 @@ class State:
         states.put(slice(None), self.states)
         return State(states, self.model, self.length, self.slots)
 
+    def check_numbers(self) -> None:
+        """Raise StateError if it holds NaN, of which no text can follow."""
+        for name, array in self.export().items():
+            if np.isnan(array).any():
+                hint = "Pass a state from before the tokens that made it"
+                raise StateError("state", f"holds NaN in {name!r}", hint)
+
     def check(self, model: str, slots: tuple[StateEntry, ...], batch: int) -> None:
         """Raise StateError unless this is a state of `model`, with `slots`, of `batch` sequences.
 

@@ -67,6 +67,8 @@ class TextGenerator:
         ids = self.encode(prompt, state is None, reading)
         stream = self._stream(ids)
         before, random = self._model.fork(state, 1), _random(seed)
+        if state is not None:
+            state.check_numbers()
         return Generation(self._model, ids, before, sampling, stop_tokens, random, stream)
 
     def generate_batch(

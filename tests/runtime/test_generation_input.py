@@ -88,3 +88,14 @@ def test_damaged_weights() -> None:
     weights.view(np.float32)[: VOCAB * 10] = np.nan
     with pytest.raises(InputError, match="logits"):
         next(session_of(artifact).generate(PROMPT))
+
+
+def test_a_state_that_holds_nan() -> None:
+    """It is named, before anything runs: the weights are not to blame."""
+    session = lm_session()
+    state = session.prefill([1, 2])
+    state.states.arrays["h"][0, 1, 3] = np.nan  # type: ignore[attr-defined]
+    with pytest.raises(StateError, match="state: holds NaN in 'h'"):
+        session.generate([3], state=state)
+    with pytest.raises(StateError, match="state: holds NaN in 'h'"):
+        session.generate_batch([[3], [4]], state=state)

@@ -161,8 +161,43 @@ def test_a_tiny_temperature_is_greedy() -> None:
 def test_damaged_logits(bad: float, temperature: float) -> None:
     logits = np.array([0.0, bad] if bad != -np.inf else [bad, bad], np.float32)
     sampling = Sampling(temperature=temperature)
-    with pytest.raises(InputError, match="logits"):
+    cause = "are all -inf" if bad == -np.inf else "contain NaN or infinity"
+    with pytest.raises(InputError, match=f"logits: {cause}"):
         sample(logits, unseen(logits), sampling, np.random.default_rng(0))
+
+
+LARGEST = float(np.finfo(np.float32).max)
+HUGE = [
+    [LARGEST, 0.5 * LARGEST, -LARGEST],
+    [-LARGEST, -0.5 * LARGEST, -0.7 * LARGEST],
+    [LARGEST, LARGEST, 1.0],
+    [2e30, 1e27, 3e27],
+    [3.0, -LARGEST, NEVER],
+    [-1.0, -LARGEST, -0.5 * LARGEST],
+]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("logits", HUGE, ids=str)
+@pytest.mark.parametrize("penalty", [1e-3, 1.3, 1e3])
+@pytest.mark.parametrize("temperature", [0.0, 5e-324, 1.0, 1e6])
+@pytest.mark.parametrize("seen", [0b001, 0b010, 0b111])
+def test_huge_logits(logits: list[float], penalty: float, temperature: float, seen: int) -> None:
+    """The definition, in float64, where nothing overflows."""
+    array, flags = np.array(logits, np.float32), (seen >> np.arange(3)) % 2 == 1
+    sampling = Sampling(repetition_penalty=penalty, temperature=temperature)
+    ids, found = distribution(array, flags, sampling)
+    scores = array.astype(np.float64)
+    scores[flags] *= np.where(scores[flags] > 0, 1 / penalty, penalty)
+    weights = np.exp((scores - scores.max()) / max(temperature, 1e-30))
+    if not temperature:
+        weights[np.arange(3) != scores.argmax()] = 0
+    expected = np.flatnonzero(weights > 1e-44)  # fp32 has smaller weights only as 0
+    assert ids.tolist() == expected.tolist()
+    assert np.allclose(found, weights[expected] / weights.sum(), rtol=1e-3)
+    chosen, logprob = sample(array, flags, sampling, np.random.default_rng(0))
+    assert chosen in ids
+    assert logprob == log_softmax(array)[chosen]
 
 
 @pytest.mark.parametrize(
