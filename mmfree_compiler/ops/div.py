@@ -11,8 +11,8 @@ from mmfree_compiler.ops.spelling import Builder, Operand, aten
 
 
 def _div(build: Builder, x: Operand, y: Operand) -> Node | None:
-    """A constant over a row becomes `1/y * x`: ops take a constant as second operand only."""
-    return build("mul", build("reciprocal", y), x) if build.is_constant(x) else build("div", x, y)
+    """Ops take a constant as second operand only."""
+    return build("rdiv", y, x) if build.is_constant(x) else build("div", x, y)
 
 
 @op("pointwise", aten={aten.div.Tensor: _div})

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from special_values import SPECIAL
 from torch import Tensor, nn
 
 from mmfree_compiler.ops import OPS
@@ -43,7 +44,9 @@ def check(module: Call) -> None:
     called = {node.target for node in graph.graph.nodes if node.op == "call_function"}
     assert called
     assert called <= TABLE
-    torch.testing.assert_close(graph(*rows), module(*rows), rtol=1e-5, atol=1e-6, equal_nan=True)
+    special = SPECIAL.repeat(WIDTH).view(1, -1, WIDTH)  # each number in every column
+    for x in (rows, (special, *(special.flip(1) for _ in rows[1:]))):
+        torch.testing.assert_close(graph(*x), module(*x), rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS, ids=str)
@@ -77,3 +80,20 @@ def test_rsub_with_a_factor() -> None:
 
     graph = LowerPointwise()(trace(Rsub(), (x,)))
     torch.testing.assert_close(graph(x), 2 - 3 * x)
+
+
+def test_a_constant_over_tiny_numbers() -> None:
+    """The quotient is finite where 1 / x is not."""
+
+    class Quotient(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.constant = torch.tensor([1e-10, 0.0, 1e-3, 1e-20, -0.0])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.div(self.constant, x)
+
+    x = torch.tensor([[[1e-40, 1e-40, -1e-40, 1e-45, 1e-39]]])
+    graph = LowerPointwise()(trace(Quotient(), (x,)))
+    assert torch.equal(graph(x), Quotient()(x))
+    assert graph(x).isfinite().all()

@@ -84,11 +84,12 @@ def test_rows_of_huge_and_tiny_finite_values(variant: str) -> None:
 
 def test_an_overflow_after_the_outer_norms_weight_is_not_hidden() -> None:
     """Its squares overflow, those of the row do not."""
-    weight, eye, one = torch.full((WIDTH,), 1e25), torch.eye(WIDTH, dtype=torch.int8), torch.ones(1)
+    outer, inner = torch.full((WIDTH,), 1e25), ones(WIDTH)
+    eye, one = torch.eye(WIDTH, dtype=torch.int8), torch.ones(1)
 
     class Norms(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            codes, scale = mm.norm_quant(x, weight, 1e-6, [ones(WIDTH)], 1e-6, 1e-5)
+            codes, scale = mm.norm_quant(x, outer, 1e-6, [inner], 1e-6, 1e-5)
             made: Tensor = mm.ternary_linear(codes, scale, eye, one, None)
             return made
 

@@ -175,6 +175,7 @@ TILES: dict[str, Emitter] = {
     "minimum": _pointwise(v.minimum),
     "mul": _pointwise(v.multiply),
     "neg": _pointwise(v.negative),
+    "rdiv": _pointwise(lambda x, y: v.divide(y, x)),
     "reciprocal": _pointwise(lambda x: v.divide(v.splat(1.0), x)),
     "relu": _pointwise(lambda x: v.at_least(0.0, x)),
     "sigmoid": _pointwise(functions.sigmoid),
