@@ -190,12 +190,11 @@ class _Flow:
     def graph(self, source: Source) -> tuple[fx.GraphModule, Checker]:
         """Trace and rewrite to mmfree ops.
 
-        The module itself runs after tracing, which refuses modules that a call changes.
+        The module itself runs later, in the checker: tracing refuses modules that a call changes.
         """
         self.tell("trace", source.module)
         graph = trace(source.module, source.traced)
-        self.tell("check", source.module)
-        checker = Checker.of(source.module, source.compared, self.options.check)
+        checker = Checker(source.module, source.compared, self.options.check)
         watching = (*checker.observers, *self.options.observers)
         return passes.run(passes.GRAPH, graph, watching), checker
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mmfree_compiler.checking import Case, cases_like, cases_of_ids
 from mmfree_compiler.errors import ArtifactError, CheckpointError, InputError
 from mmfree_compiler.models import MLGRU, MatMulFreeLM, load_checkpoint
 from mmfree_compiler.notes import Note
@@ -28,13 +29,13 @@ QUANTIZATION = {
 class Source:
     """A module to compile, as a function of rows alone; lowering adds the states of its scans.
 
-    `traced` are the inputs to trace it with, `compared` the inputs to compare outputs on. `model`,
+    `traced` are the inputs to trace it with, `compared` the calls to compare outputs on. `model`,
     `quantization`, `tokenizer` (a tokenizer.json) and `notes` go into the artifact.
     """
 
     module: nn.Module = field(repr=False)
     traced: tuple[Tensor, ...] = field(repr=False)
-    compared: tuple[Tensor, ...] = field(repr=False)
+    compared: tuple[Case, ...] = field(repr=False)
     model: dict[str, object] = field(default_factory=dict)
     quantization: dict[str, str] = field(default_factory=dict)
     tokenizer: bytes | None = field(default=None, repr=False)
@@ -55,7 +56,8 @@ class Source:
                 "Pass example_inputs=(x,)",
             )
         inputs = tuple(example_inputs)
-        return cls(_Stateless(module) if isinstance(module, MLGRU) else module, inputs, inputs)
+        rows = _Stateless(module) if isinstance(module, MLGRU) else module
+        return cls(rows, inputs, tuple(cases_like(rows, inputs)))
 
 
 def _are_tensors(inputs: object) -> bool:
@@ -72,14 +74,13 @@ def _folder(model: object) -> Path:
 
 
 def _language_model(module: MatMulFreeLM) -> Source:
-    random = torch.Generator().manual_seed(0)
     vocab_size = module.config.vocab_size
     path = module.tokenizer_path
     tokenizer, notes = _tokenizer(path, vocab_size) if path else (None, ())
     return Source(
         _Stateless(module),
         traced=(torch.zeros(2, 3, dtype=torch.int64),),
-        compared=(torch.randint(vocab_size, (2, 5), generator=random),),
+        compared=cases_of_ids(vocab_size),
         model=module.config.model_dump(),
         quantization=QUANTIZATION,
         tokenizer=tokenizer,

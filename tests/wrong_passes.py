@@ -29,6 +29,20 @@ class DoublesScales:
 
 
 @dataclass(frozen=True)
+class DoublesLastScale:
+    """A pass over Programs: the weight of the last product becomes twice as large."""
+
+    name: ClassVar[str] = "doubles_last_scale"
+
+    def __call__(self, program: Program) -> Program:
+        scale = [node.inputs[3] for node in program.nodes() if node.op == "ternary_linear"][-1]
+        old = program.constants[str(scale)]
+        *others, last = old.parts
+        new = replace(old, parts=(*others, 2 * last))
+        return replace(program, constants={**program.constants, old.name: new})
+
+
+@dataclass(frozen=True)
 class Swaps:
     """A pass over Programs: the op `after` takes the place of `before`."""
 

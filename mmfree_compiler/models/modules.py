@@ -6,6 +6,7 @@ stored in any float dtype and are widened where they are used.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -43,7 +44,15 @@ def quantize_activations(x: Tensor) -> Tensor:
 def quantize_weight(weight: Tensor) -> Tensor:
     """Ternary by mean |w|, dequantized: weight (N, K) fp32, one scale per tensor (numerics 4)."""
     scale = 1 / weight.abs().mean().clamp(min=QUANT_EPS)
-    return (weight * scale).round().clamp(-1, 1) / scale
+    # In place: memory for each step's result would take longer than the step.
+    return (weight * scale).round_().clamp_(-1, 1).div_(scale)
+
+
+def straight_through(x: Tensor, quantize: Callable[[Tensor], Tensor]) -> Tensor:
+    """`quantize(x)`, in training with the gradient of x."""
+    with torch.no_grad():
+        quantized = quantize(x)
+    return x + (quantized - x).detach() if torch.is_grad_enabled() else quantized
 
 
 def is_ternary(weight: Tensor) -> bool:
@@ -58,7 +67,7 @@ def is_ternary(weight: Tensor) -> bool:
 class BitLinear(nn.Module):
     """Linear layer on normalized int8 activations and ternary weights: (..., K) -> (..., N).
 
-    Both quantizers pass gradients straight through: `x + (q(x) - x).detach()`.
+    Both quantizers pass gradients straight through.
 
     A weight that is loaded and is ternary already is `taken_as_is`: quantizing it again would
     shrink its scale (numerics 4). Training it quantizes it again.
@@ -82,11 +91,10 @@ class BitLinear(nn.Module):
         return super().train(mode)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(x)
+        y = straight_through(self.norm(x), quantize_activations)
         w = self.weight.float()
-        y = y + (quantize_activations(y) - y).detach()
         if not self.taken_as_is:
-            w = w + (quantize_weight(w) - w).detach()
+            w = straight_through(w, quantize_weight)
         return F.linear(y, w, None if self.bias is None else self.bias.float())
 
 

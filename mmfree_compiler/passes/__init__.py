@@ -16,16 +16,7 @@ from mmfree_compiler.passes.fuse_norm_quant import FuseNormQuant
 from mmfree_compiler.passes.group_stages import GroupStages
 from mmfree_compiler.passes.lower import lower
 from mmfree_compiler.passes.lower_pointwise import LowerPointwise
-from mmfree_compiler.passes.pipeline import (
-    NumericCheck,
-    Observer,
-    Pass,
-    Tolerance,
-    compare,
-    relative_error,
-    run,
-    tell,
-)
+from mmfree_compiler.passes.pipeline import Observer, Pass, run, tell
 from mmfree_compiler.passes.roll_layers import RollLayers
 from mmfree_compiler.passes.split_linear import SplitLinear
 from mmfree_compiler.passes.ternarize import Ternarize
@@ -54,15 +45,11 @@ __all__ = [
     "GRAPH",
     "PROGRAM",
     "LeftOver",
-    "NumericCheck",
     "Observer",
     "Pass",
-    "Tolerance",
     "check_supported",
-    "compare",
     "left_over",
     "lower",
-    "relative_error",
     "run",
     "tell",
 ]

@@ -12,12 +12,14 @@ from torch.fx import GraphModule, Node
 from mmfree_compiler.passes.constants import constant_nodes, evaluate_all
 from mmfree_compiler.passes.rewrite import constant, finish, note, replace
 
+NARROW = (torch.bfloat16, torch.float16)
+
 
 @dataclass(frozen=True)
 class FoldConstants:
     """Evaluate what no input reaches, up to `max_elements` per tensor; larger ones stay as stored.
 
-    Vectors (norm weights, biases) that are stored in a narrow type are widened to fp32.
+    Vectors (norm weights, biases) of a narrow type are widened to fp32 where fp32 ops read them.
     """
 
     name: ClassVar[str] = "fold_constants"
@@ -28,7 +30,7 @@ class FoldConstants:
         wanted = [node for node in gm.graph.nodes if self._is_wanted(node, constants)]
         # All at once: the lower bounds of all layers share most of one expression.
         for node, value in zip(wanted, evaluate_all(gm, wanted), strict=True):
-            tensor = value.contiguous().clone()
+            tensor = _widened(value, node).contiguous().clone()
             stem = str(node.target) if node.op == "get_attr" else node.name
             folded = constant(gm, stem, tensor)
             replace(node, folded)
@@ -44,5 +46,12 @@ class FoldConstants:
         if constants.issuperset(node.users):
             return False  # evaluated as a part of a larger constant
         if node.op == "get_attr":
-            return value.dim() == 1 and value.dtype in (torch.bfloat16, torch.float16)
+            return value.dim() == 1 and value.dtype in NARROW
         return True
+
+
+def _widened(value: Tensor, node: Node) -> Tensor:
+    """The constant in fp32, which is exact, unless an op computes in its narrow type."""
+    results = [user.meta.get("val") for user in node.users]
+    narrow = any(isinstance(x, Tensor) and x.dtype in NARROW for x in results)
+    return value if narrow or value.dtype not in NARROW else value.float()

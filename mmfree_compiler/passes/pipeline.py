@@ -1,20 +1,15 @@
-"""Running passes one after another, with observers that print, time and check."""
+"""Running passes one after another, with observers that print and time."""
 
 from __future__ import annotations
 
-import math
 import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar
 
-import torch
-from torch import Tensor
 from torch.fx import GraphModule
 
 from mmfree_compiler import debug
-from mmfree_compiler.errors import MmfreeError
 from mmfree_compiler.explain import listing
 from mmfree_compiler.program import Program
 from mmfree_compiler.program_rules import verify
@@ -35,8 +30,8 @@ class Pass(Protocol[S]):
 class Observer(Protocol):
     """Called with the subject before the first pass ("input"), and after each with its seconds.
 
-    The compiler also calls it when another stage begins: "check" and "trace" with the module,
-    "check" and "emit" with the final Program.
+    The compiler also calls it when another stage begins: "trace" with the module, "check" and
+    "emit" with the final Program.
     """
 
     def __call__(self, name: str, subject: Any, seconds: float) -> None: ...
@@ -83,71 +78,3 @@ def print_subject(name: str, subject: Any, seconds: float) -> None:
 def _verify(name: str, subject: Any, seconds: float) -> None:  # noqa: ARG001 - an Observer
     if isinstance(subject, Program):
         verify(subject, name)
-
-
-def no_noise() -> float:
-    """Rounding moves no output."""
-    return 0.0
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How far outputs may differ, in parts of their norm.
-
-    A pass may move a value by fp32 rounding; where that crosses a .5 edge one activation code of
-    127 flips, and the next layers' codes with it. The noise of int8 codes bounds what comes of it:
-    `bound` is enough for models that damp it. Deep models of random weights amplify it. `noise`
-    says how far rounding alone moves the outputs of this model; it is called only when outputs
-    differ by more than `bound`. A wrong weight, eps or gate moves them by tens of percent.
-    """
-
-    bound: float = 2e-2
-    noise: Callable[[], float] = no_noise
-
-    def accepts(self, error: float) -> bool:
-        return error <= self.bound or error <= min(_MOST_NOISE, _NOISE_MARGIN * self.noise())
-
-
-_NOISE_MARGIN = 3  # one sample of the noise, and another of the difference
-_MOST_NOISE = 0.5  # beyond it any two models would be alike
-
-
-@dataclass
-class NumericCheck:
-    """An observer that runs each graph or Program and compares its outputs with the previous ones.
-
-    `run` is how: a subject in, its outputs out. `expected` are the outputs to begin with, if any.
-    Raises MmfreeError that names the pass when outputs differ by more than `tolerance`.
-    """
-
-    run: Callable[[Any], list[Tensor]] = field(repr=False)
-    expected: list[Tensor] | None = field(default=None, repr=False)
-    tolerance: Tolerance = Tolerance()
-
-    def __call__(self, name: str, subject: Any, seconds: float) -> None:  # noqa: ARG002
-        with torch.no_grad():
-            outputs = self.run(subject)
-        hint = "This is a bug in the pass; MMFREE_DEBUG=2 prints its result"
-        compare(outputs, self.expected or outputs, self.tolerance, f"pass {name}", hint)
-        self.expected = outputs
-
-
-def compare(
-    found: list[Tensor], expected: list[Tensor], tolerance: Tolerance, thing: str, hint: str
-) -> None:
-    """Raise MmfreeError, about `thing`, when an output differs by more than `tolerance`."""
-    for k, (new, old) in enumerate(zip(found, expected, strict=True)):
-        error = relative_error(new, old)
-        if not tolerance.accepts(error):
-            cause = f"output {k} differs from what it was by {error:.2e} of its norm"
-            raise MmfreeError(thing, cause, hint)
-
-
-def relative_error(new: Tensor, old: Tensor) -> float:
-    """The norm of the difference over that of `old`; infinite where only one is finite."""
-    new, old = new.double().flatten(), old.double().flatten()
-    finite = old.isfinite()
-    if new.numel() != old.numel() or not torch.equal(new.isfinite(), finite):
-        return math.inf
-    new, old = new[finite], old[finite]
-    return float((new - old).norm() / old.norm().clamp(1e-30))

@@ -8,9 +8,10 @@ from golden_cases import GoldenCase, golden_cases
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from mmfree_compiler.checking import Checker
 from mmfree_compiler.models import MatMulFreeLM, ModelConfig
 from mmfree_compiler.ops import OPS
-from mmfree_compiler.passes import GRAPH, NumericCheck, left_over, run
+from mmfree_compiler.passes import GRAPH, left_over, run
 from mmfree_compiler.trace import trace
 
 OPS_OF_A_LAYER, OPS_AROUND_LAYERS = 17, 3  # embedding, the last norm_quant and the head
@@ -36,9 +37,8 @@ def case(request: pytest.FixtureRequest) -> GoldenCase:
 def graph(case: GoldenCase) -> GraphModule:
     tokens = case.golden["input_ids_b2"][:, :5]
     example = torch.zeros(2, 3, dtype=torch.int64)
-    return run(
-        GRAPH, trace(_Logits(case.model()), (example,)), [NumericCheck(lambda made: [made(tokens)])]
-    )
+    module = _Logits(case.model())
+    return run(GRAPH, trace(module, (example,)), Checker.of(module, (tokens,), "passes").observers)
 
 
 def test_only_mmfree_ops_are_left(case: GoldenCase, graph: GraphModule) -> None:

@@ -11,10 +11,12 @@ from torch.fx import GraphModule
 from zoo import Proj
 from zoo_parts import Gated, Mixer, Tiny
 
+from mmfree_compiler.checking import Checker
+from mmfree_compiler.errors import MmfreeError
 from mmfree_compiler.explain import listing, notes
 from mmfree_compiler.notes import Note, text
 from mmfree_compiler.ops import OPS
-from mmfree_compiler.passes import GRAPH, NumericCheck, Tolerance, left_over, run
+from mmfree_compiler.passes import GRAPH, left_over, run
 from mmfree_compiler.trace import trace
 
 
@@ -69,11 +71,7 @@ def test_graph_equals_module(name: str) -> None:
     torch.manual_seed(0)
     module, x = MODULES[name]()
     module.eval()
-    gm = run(
-        GRAPH,
-        trace(module, (x,)),
-        [NumericCheck(lambda graph: [graph(x)], tolerance=Tolerance(1e-4))],
-    )
+    gm = run(GRAPH, trace(module, (x,)), Checker.of(module, (x,), "passes").observers)
     assert left_over(gm, set(OPS)) == []
     # Sizes that the trace did not see, batch and length of 1 among them.
     for other in (x[:1, :1] if name != "rows" else x[:1], torch.cat([x, x], dim=0)):
@@ -95,8 +93,8 @@ def test_a_pass_that_changes_values_is_named() -> None:
 
     x = torch.randn(2, 5, 32)
     module = nn.Sequential(Proj(32, 16), nn.SiLU(), Proj(16, 8))
-    with pytest.raises(Exception, match="pass doubles: output 0 differs"):
-        run((*GRAPH, Doubles()), trace(module, (x,)), [NumericCheck(lambda graph: [graph(x)])])
+    with pytest.raises(MmfreeError, match="pass doubles: output 0 differs"):
+        run((*GRAPH, Doubles()), trace(module, (x,)), Checker.of(module, (x,), "passes").observers)
 
 
 def test_debug_prints_times_and_graphs(

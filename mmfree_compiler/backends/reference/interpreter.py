@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +19,18 @@ StateArrays = dict[str, NDArray[np.float32]]
 
 
 def interpret(
-    program: Program, batch: Batch, states: StateArrays
+    program: Program,
+    batch: Batch,
+    states: StateArrays,
+    before: Callable[[Node], None] = lambda _: None,
 ) -> tuple[NDArray[np.float32], ...]:
     """Outputs (W, width) of the batch's wanted tokens.
 
     `states` has (sequences, count, *shape) of each StateSlot by name, and is updated in place.
+    `before` is called with each node that runs, in order.
     Constants are unpacked when they are read, so it can run a Program after any backend's passes.
     """
-    call = _Call(program, {}, batch.slots, states)
+    call = _Call(program, {}, batch.slots, states, before)
     for name, rows in zip(program.inputs, batch.inputs, strict=True):
         call.values[name] = torch.from_numpy(np.array(rows))[None]
     with torch.no_grad():
@@ -47,6 +51,7 @@ class _Call:
     values: dict[str, Tensor]
     slots: NDArray[np.int32]
     states: StateArrays
+    before: Callable[[Node], None]
 
     def loop(self, loop: Loop) -> None:
         for initial, inside in loop.carried:
@@ -62,6 +67,7 @@ class _Call:
 
     def stage(self, stage: Stage, layer: int) -> None:
         for node in stage.nodes:
+            self.before(node)
             made = self._scan(node, layer) if node.state else self._apply(node, layer)
             outputs = made if isinstance(made, list) else [made]
             self.values.update(zip(node.outputs, outputs, strict=True))
