@@ -1,4 +1,4 @@
-# make demo    compile the bundled model and let it write
+# make demo    compile the demo model and let it write
 # make test    what CI runs: lint, types, tests, the packaging check
 # make lint    style and types alone
 # make bench   published shapes beside this CPU's limits and other engines; BENCH="--shapes 370M"
@@ -24,9 +24,9 @@ lint: .venv/.installed
 bench: .venv/.installed
 	$(BIN)/python -m benchmarks.cpu $(BENCH)
 
-$(DEMO): .venv/.installed $(wildcard mmfree_compiler/models/demo/*)
+$(DEMO): .venv/.installed $(wildcard demo/*)
 	mkdir -p $(@D)
-	$(BIN)/mmfree compile mmfree_compiler/models/demo --target cpu -o $@
+	$(BIN)/mmfree compile demo --target cpu -o $@
 
 # The stamp is newer than what decides what is installed; an unfinished install leaves none.
 .venv/.installed: pyproject.toml constraints.txt

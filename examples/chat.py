@@ -1,9 +1,9 @@
 """Chat with a compiled model; every turn continues from the state that the last one left.
 
-    make demo                                  # compiles the bundled model
+    make demo                                  # compiles the demo model
     python examples/chat.py build/demo.mmfree
 
-The bundled model has read Python's documentation only: it continues your text and does not answer.
+The demo model has read Python's documentation only: it continues your text and does not answer.
 Ctrl-C stops a reply, Ctrl-D (or Ctrl-C at the prompt) leaves.
 """
 

@@ -20,6 +20,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+DEMO = Path(__file__).resolve().parents[1] / "demo"
+
 # Machines are shared: how long an example takes says nothing.
 settings.register_profile("any_time", deadline=None)
 settings.load_profile("any_time")
@@ -67,9 +69,9 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 
 @pytest.fixture(scope="session")
 def compiled_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """model.mmfree of the bundled model, every CPU variant in it."""
+    """model.mmfree of the demo model, every CPU variant in it."""
     path = tmp_path_factory.mktemp("demo") / "demo.mmfree"
-    mmf.compile(mmf.models.demo_path(), target="cpu").save(path)
+    mmf.compile(DEMO, target="cpu").save(path)
     return path
 
 

@@ -74,7 +74,7 @@ def test_sdist_holds_each_room_once(built: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = [name.partition("/")[2] for name in archive.getnames()]
     tops = {name.partition("/")[0] for name in names}
-    assert {"mmfree_compiler", "tests", "docs", "examples"} <= tops
+    assert {"mmfree_compiler", "tests", "docs", "examples", "demo"} <= tops
     assert {"LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile"} <= tops
     assert not tops & {"passes", "backends", "runtime"}
 
@@ -86,6 +86,12 @@ def test_wheel_holds_the_whole_package(built: Path) -> None:
     here = {path.relative_to(ROOT).as_posix() for path in files if path.suffix != ".pyc"}
     assert packed == here
     assert {"mmfree_compiler/backends/cpu/compile/threads.c", "mmfree_compiler/py.typed"} <= packed
+
+
+def test_wheel_is_small(built: Path) -> None:
+    """A runtime installs all of it."""
+    (wheel,) = built.glob("*.whl")
+    assert wheel.stat().st_size < 1_000_000
 
 
 def test_wheel_holds_the_licence(built: Path) -> None:

@@ -1,6 +1,5 @@
-"""MatMul-free language models: layers, checkpoints, training, and the bundled demo model."""
+"""MatMul-free language models: layers, checkpoints, training."""
 
-from mmfree_compiler.models.bundled import demo_path
 from mmfree_compiler.models.checkpoint import load_checkpoint, save_checkpoint
 from mmfree_compiler.models.config import ModelConfig
 from mmfree_compiler.models.initial import random_checkpoint
@@ -14,7 +13,6 @@ __all__ = [
     "MatMulFreeLM",
     "ModelConfig",
     "RMSNorm",
-    "demo_path",
     "load_checkpoint",
     "random_checkpoint",
     "save_checkpoint",

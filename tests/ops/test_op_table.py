@@ -108,6 +108,6 @@ def test_an_op_is_one_new_file(tmp_path: Path) -> None:
     """In a copy of the package with one more file, ATen's call lowers to the op and runs."""
     source = Path(mmfree_compiler.__file__).parent
     package = tmp_path / source.name
-    shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__", "demo"))
+    shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "ops" / "log1p.py").write_text(NEW_OP)
     subprocess.run([sys.executable, "-c", USE], cwd=tmp_path, check=True)
