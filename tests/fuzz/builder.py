@@ -6,7 +6,9 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from string import Template
+from types import MappingProxyType
 
+RARE = 0.1  # how often a row is a rare one
 HEADER = """\
 import torch
 import torch.nn.functional as F
@@ -41,11 +43,12 @@ class Builder:
     result: str = "x"  # what forward returns
     added: int = 0
 
-    def pick(self, table: Mapping[str, str]) -> str:
-        """The text of a random row, whose name becomes a feature."""
-        name = self.rng.choice(list(table))
+    def pick(self, table: Mapping[str, str], rare: Mapping[str, str] = MappingProxyType({})) -> str:
+        """The text of a random row, seldom a `rare` one; its name becomes a feature."""
+        chosen = rare if rare and self.rng.random() < RARE else table
+        name = self.rng.choice(list(chosen))
         self.features.append(name)
-        return table[name]
+        return chosen[name]
 
     def add(self, lines: Lines) -> None:
         """Write `lines`."""
