@@ -12,6 +12,9 @@ from mmfree_compiler.errors import InputError
 
 Array = NDArray[np.generic]
 
+_ERRORS = (TypeError, ValueError, RuntimeError, BufferError, OverflowError)  # of NumPy and torch
+_HINT = "Pass a NumPy array or a dense torch tensor on the CPU, int64 or float32"
+
 
 def is_torch(value: object) -> bool:
     """Whether `value` is a torch tensor. There is none in a process that never imported torch."""
@@ -20,16 +23,42 @@ def is_torch(value: object) -> bool:
 
 
 def to_numpy(value: Any, thing: str) -> Array:
-    """`value` (an array, a torch CPU tensor, nested lists) as a NumPy array that shares its memory.
+    """`value` (an array, a torch CPU tensor, nested lists) as a NumPy array.
 
-    Raises an InputError that names `thing` if NumPy cannot represent it: another device's memory,
-    bfloat16, ragged lists.
+    It shares the memory of `value` where it can. Floats narrower than float32, such as bfloat16,
+    become float32, which is exact. Raises an InputError that names `thing` if NumPy cannot
+    represent it: another device's memory, sparse tensors, masked arrays, ragged lists.
     """
     try:
-        return np.from_dlpack(value.detach()) if is_torch(value) else np.asarray(value)
-    except (TypeError, ValueError, RuntimeError, BufferError, OverflowError) as error:
-        hint = "Pass a NumPy array or a torch tensor on the CPU, int64 or float32"
-        raise InputError(thing, f"cannot be read as an array: {error}", hint) from error
+        return np.from_dlpack(_plain(value)) if is_torch(value) else _unmasked(value)
+    except _ERRORS as error:
+        raise InputError(thing, f"cannot be read as an array: {error}", _HINT) from error
+
+
+def _plain(tensor: Any) -> Any:
+    """The tensor with its values in memory, in a dtype of NumPy's.
+
+    Raises TypeError on a tensor whose memory does not hold its values: subclasses that only stand
+    for others (fake, masked, distributed ones), and tensors whose storage was freed.
+    """
+    plain = type(tensor).__torch_dispatch__ is sys.modules["torch"].Tensor.__torch_dispatch__
+    tensor = tensor.detach()
+    if not plain:
+        raise TypeError(f"a {type(tensor).__name__} does not hold its values itself")
+    # Views may be conjugated or negated lazily: their memory holds other values.
+    tensor = tensor.resolve_conj().resolve_neg()
+    if tensor.is_floating_point() and tensor.element_size() < 4:
+        tensor = tensor.float()
+    in_memory = tensor.is_cpu and str(tensor.layout) == "torch.strided" and tensor.numel()
+    if in_memory and not tensor.data_ptr():
+        raise TypeError("its memory was freed")
+    return tensor
+
+
+def _unmasked(value: Any) -> Array:
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TypeError("it has masked elements")
+    return np.asarray(value)
 
 
 def like(example: object, array: Array) -> Any:
