@@ -19,7 +19,8 @@ from mmfree_compiler.errors import InputError, TargetError
 from mmfree_compiler.fallback import EagerModel, eager_model
 from mmfree_compiler.fingerprint import fingerprint
 from mmfree_compiler.packaging import package
-from mmfree_compiler.parts import Parted, cut
+from mmfree_compiler.parted import Parted
+from mmfree_compiler.parts import cut
 from mmfree_compiler.program import Program
 from mmfree_compiler.runtime import Generation, Sampling, Session
 from mmfree_compiler.sources import Model, Source
@@ -28,7 +29,7 @@ from mmfree_compiler.threads import resolve_threads
 from mmfree_compiler.trace import trace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CompiledModel:
     """A compiled model, ready to run in this process.
 
@@ -39,10 +40,15 @@ class CompiledModel:
     artifact: Artifact = field(repr=False)
     threads: int | None = None  # of its session
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CompiledModel, (self.artifact, self.threads)  # a session opens anew
+
     @property
     def program(self) -> Program:
-        """The Program after all passes."""
-        assert self.artifact.program is not None  # this process compiled it
+        """The Program after all passes. Raises InputError on a model that was unpickled."""
+        if self.artifact.program is None:
+            cause = "is not part of a pickled model"
+            raise InputError("program", cause, "Look at it in the process that compiled it")
         return self.artifact.program
 
     @cached_property

@@ -15,7 +15,7 @@ from mmfree_compiler import notes
 from mmfree_compiler.errors import TargetError, ToolchainError
 from mmfree_compiler.modes import evaluating
 from mmfree_compiler.notes import Note
-from mmfree_compiler.parts import Parted
+from mmfree_compiler.parted import Parted
 
 _LEVEL = 4  # warnings point at the caller of `compile`
 

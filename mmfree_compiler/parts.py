@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from mmfree_compiler import explain
 from mmfree_compiler.errors import UnsupportedError
 from mmfree_compiler.notes import Note
 from mmfree_compiler.ops import OPS
+from mmfree_compiler.parted import Example, Parted
 from mmfree_compiler.passes.pattern import aten
 from mmfree_compiler.passes.rewrite import calls
 from mmfree_compiler.passes.row_rules import check_leading
@@ -31,49 +31,6 @@ _BY_STRIDES = {
 }
 
 
-@dataclass(frozen=True)
-class Parted:
-    """A graph whose parts are compiled; `eager` names the operations that run in torch."""
-
-    graph: fx.GraphModule
-    eager: tuple[str, ...]
-    notes: tuple[Note, ...]
-
-    def __call__(self, *inputs: Tensor) -> Any:
-        with torch.no_grad():
-            return self.graph(*inputs)
-
-    def takes(self, inputs: tuple[Any, ...]) -> bool:
-        """Whether `inputs` are like the examples that the graph was traced with.
-
-        Only leading dimensions may differ: those that were one size are one size, and none is 0,
-        which tracing does not consider.
-        """
-        examples = [node.meta["val"] for node in self.graph.graph.find_nodes(op="placeholder")]
-        return (
-            len(inputs) == len(examples)
-            and all(map(_alike, inputs, examples))
-            and _same_sizes(inputs, examples)
-        )
-
-
-def _alike(x: Any, example: Tensor) -> bool:
-    kind = (example.dtype, example.device, example.layout, example.dim())
-    plain = type(x) in (Tensor, nn.Parameter)
-    return plain and (x.dtype, x.device, x.layout, x.dim()) == kind and x.numel() > 0
-
-
-def _same_sizes(inputs: Iterable[Tensor], examples: Iterable[Tensor]) -> bool:
-    """Whether each size, a number or a symbol such as s0, stands for one size of the inputs."""
-    sizes: dict[str, int] = {}
-    for x, example in zip(inputs, examples, strict=True):
-        for size, symbol in zip(x.shape, example.shape, strict=True):
-            expected = symbol if type(symbol) is int else sizes.setdefault(str(symbol), size)
-            if size != expected:
-                return False
-    return True
-
-
 def cut(graph: fx.GraphModule, lowered: frozenset[str], compile_part: CompilePart) -> Parted:
     """Cut `graph` into the largest parts of `lowered` ops, and compile each with `compile_part`.
 
@@ -84,6 +41,7 @@ def cut(graph: fx.GraphModule, lowered: frozenset[str], compile_part: CompilePar
         raise UnsupportedError(str(node), f"{node.target} reads memory by strides")
     # Token ids stay in torch: a part takes and returns rows.
     rows = frozenset(OPS[name].overload for name in lowered if OPS[name].kind != "gather")
+    examples = tuple(Example.of(x.meta["val"]) for x in graph.graph.find_nodes(op="placeholder"))
     partitioner = CapabilityBasedPartitioner(
         graph, _Lowered(rows), allows_single_node_partition=True
     )
@@ -91,10 +49,11 @@ def cut(graph: fx.GraphModule, lowered: frozenset[str], compile_part: CompilePar
     _keep_codes(partitions)
     parted = partitioner.fuse_partitions([part for part in partitions if part.nodes])
     found = [*explain.notes(graph), *_compile_parts(parted, compile_part)]
-    _finish(parted)
+    parted = _finished(parted)
     eager = list(_eager_nodes(parted))
     found += [Note("fallback", node.name, f"{node.target}, in torch") for node in eager]
-    return Parted(parted, tuple(sorted({str(node.target) for node in eager})), tuple(found))
+    names = tuple(sorted({str(node.target) for node in eager}))
+    return Parted(parted, examples, names, tuple(found))
 
 
 class _Lowered(OperatorSupportBase):
@@ -225,7 +184,7 @@ class _Part(nn.Module):
         return outputs if len(outputs) > 1 else outputs[0]
 
 
-def _finish(parted: fx.GraphModule) -> None:
+def _finished(parted: fx.GraphModule) -> fx.GraphModule:
     """Make the rest of the graph independent of how parts lay out their results in memory."""
     for view in calls(parted, [aten.view.default]):
         view.target = aten.reshape.default
@@ -236,7 +195,7 @@ def _finish(parted: fx.GraphModule) -> None:
                 copy = parted.graph.call_function(aten.clone.default, (given,))
             output.replace_input_with(given, copy)
     parted.graph.eliminate_dead_code()
-    parted.recompile()
+    return fx.GraphModule(parted, parted.graph)  # that of an export cannot be pickled
 
 
 def _eager_nodes(parted: fx.GraphModule) -> Iterator[fx.Node]:

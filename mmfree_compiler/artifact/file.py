@@ -24,7 +24,7 @@ from mmfree_compiler.artifact.manifest import (
     TensorEntry,
 )
 from mmfree_compiler.artifact.mapped import Bytes, MappedFile
-from mmfree_compiler.artifact.weights import Array, Copy, Table, read_tensor
+from mmfree_compiler.artifact.weights import Array, Copy, Table, aligned_empty, read_tensor
 from mmfree_compiler.errors import ArtifactError
 from mmfree_compiler.program import Program
 
@@ -34,12 +34,13 @@ _COMPUTED = {"schema_version", "producer", "members"}  # fields that Artifact.bu
 _REMAKE = "Get or compile the file again"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Artifact:
     """A compiled model: `members` (1-D uint8 each) are all files but the manifest.
 
     `file` is the mapped file that they are views of, or None if they were built in memory.
     `program` is the Program that they were compiled from, in this process only: it is not saved.
+    An artifact equals itself only. A pickled one holds the bytes of all members.
     """
 
     manifest: Manifest
@@ -80,6 +81,15 @@ class Artifact:
     def check_binding(self, member: str) -> None:
         """Raise ArtifactError unless `member`, native code, was made for this manifest."""
         binding.check(member, self.members[member].tobytes(), self.manifest)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not the path: where this is read, the file may be another one. The Program is left out
+        # where builds run, since it holds all weights again and needs the compiler's packages.
+        program = None if self.manifest.builds else self.program
+        return _unpickled, (self.manifest.model_dump_json(), dict(self.members), program)
+
+    def __deepcopy__(self, _: object) -> Artifact:
+        return self  # nothing of it ever changes
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the artifact to `path`, completely or not at all.
@@ -138,6 +148,14 @@ def read_artifact(path: str | PathLike[str], verify: bool = False) -> Artifact:
     artifact = Artifact(manifest, members, archive.file)
     _check_members(str(path), artifact, verify)
     return artifact
+
+
+def _unpickled(manifest: str, members: Mapping[str, Bytes], program: Program | None) -> Artifact:
+    """The artifact with its members in aligned memory, as kernels expect them."""
+    aligned = {name: aligned_empty(data.shape, np.uint8) for name, data in members.items()}
+    for name, data in members.items():
+        aligned[name][:] = data
+    return Artifact(Manifest.model_validate_json(manifest), aligned, program=program)
 
 
 class _Version(BaseModel):

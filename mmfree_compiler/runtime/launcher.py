@@ -1,8 +1,8 @@
-"""Opening the launcher of an artifact's target."""
+"""Opening the launcher of an artifact's target, and what takes its place when it is closed."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from mmfree_compiler import backends
 from mmfree_compiler.artifact import Artifact
@@ -24,3 +24,15 @@ def open_launcher(artifact: Artifact, **options: Any) -> Launcher:
         cause = f"is not an option of target {backend.kind}"
         raise InputError(f"option {name!r}", cause, f"Known: {known}")
     return backends.launcher(backend).open(artifact, **given)
+
+
+class _Closed:
+    def close(self) -> None:
+        """Nothing is left to release."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise InputError("session", f"is closed, and has no {name}", "Load the model again")
+
+
+# Whatever is asked of a session after `close` raises InputError.
+CLOSED = cast(Launcher, _Closed())

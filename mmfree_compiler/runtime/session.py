@@ -14,7 +14,7 @@ from mmfree_compiler.backends.interface import Launcher
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.runtime.generation import Generation
 from mmfree_compiler.runtime.language_model import Ids, LanguageModel
-from mmfree_compiler.runtime.launcher import open_launcher
+from mmfree_compiler.runtime.launcher import CLOSED, open_launcher
 from mmfree_compiler.runtime.prompts import MAX_PROMPT_BYTES, Reading
 from mmfree_compiler.runtime.row_module import RowModule
 from mmfree_compiler.runtime.sampling import Sampling, SamplingOptions
@@ -45,7 +45,8 @@ class Session:
 
     `threads` and `options` are for the artifact's target. The CPU target takes `threads`, by
     default one per CPU that the process may use. Several threads may use a session at once.
-    Sessions of one artifact share its weights, but not their scratch memory.
+    Sessions of one artifact share its weights, but not their scratch memory. A pickled session
+    holds its artifact, and opens anew.
     """
 
     def __init__(
@@ -62,13 +63,18 @@ class Session:
                 "artifact", f"is a {type(artifact).__name__}", "load(path) reads files"
             )
         self.artifact = artifact
+        self._options = {"threads": threads, **options}
         self.launcher = launcher or open_launcher(artifact, threads=threads, **options)
         make = _CALLS[artifact.manifest.kind]
         self._call: LanguageModel | RowModule = make(artifact.manifest, self.launcher)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened, (self.artifact, self._options)
+
     def close(self) -> None:
-        """Release what the session holds on its target. Do not use it afterwards."""
+        """Release what the session holds on its target; later calls raise InputError."""
         self.launcher.close()
+        self.launcher = self._call.launcher = CLOSED
 
     def __enter__(self) -> Self:
         return self
@@ -212,6 +218,10 @@ class Session:
         """
         reading = Reading(allow_special_tokens, max_prompt_bytes)
         return self._text.generate_batch(prompts, _merged(sampling, options), seed, state, reading)
+
+
+def _opened(artifact: Artifact, options: dict[str, Any]) -> Session:
+    return Session(artifact, **options)
 
 
 def _merged(sampling: Sampling | None, options: SamplingOptions) -> Sampling:

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmfree_compiler.artifact import StateEntry
 from mmfree_compiler.backends.interface import Launcher, States
-from mmfree_compiler.backends.numpy_states import NumpyStates
+from mmfree_compiler.backends.numpy_states import Arrays, NumpyStates
 from mmfree_compiler.errors import StateError
 from mmfree_compiler.runtime.state_file import StateFile
 from mmfree_compiler.wording import counted
@@ -42,6 +43,10 @@ class State:
         if not isinstance(index, slice) and not -len(self) <= index < len(self):
             raise IndexError(f"sequence {index} of {len(self)}")
         return State(self.states.take(rows), self.model, self.length[rows], self.slots)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As in a state file: no memory of the target's choice.
+        return _unpickled, (self.export(), self.model, self.length, self.slots)
 
     def export(self) -> dict[str, Floats]:
         """NumPy copies of each scan's state by name, (B, count, *shape).
@@ -118,3 +123,9 @@ class State:
         if len(self) != batch:
             cause = f"holds {counted(len(self), 'sequence')}, the call has {batch}"
             raise StateError("state", cause, "Select or stack states to match")
+
+
+def _unpickled(
+    arrays: Arrays, model: str, length: tuple[int, ...], slots: tuple[StateEntry, ...]
+) -> State:
+    return State(NumpyStates(arrays, len(length)), model, length, slots)

@@ -137,7 +137,7 @@ def test_lists_and_awkward_arrays() -> None:
         ([[1], [1, 2]], "cannot be read as an array"),
         ([[1 << 70]], "dtype object"),
         (torch.ones(1, 1), "float32"),
-        (torch.ones(1, 1, dtype=torch.bfloat16), "cannot be read as an array"),
+        (torch.ones(1, 1, dtype=torch.bfloat16), "float32"),
         (torch.ones(1, 1, dtype=torch.int64, device="meta"), "cannot be read as an array"),
         (None, "shape"),
     ],
@@ -235,3 +235,25 @@ def test_importing_the_runtime_imports_no_compiler() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_a_closed_session_says_so(tiny_artifact: Path) -> None:
+    session = load(tiny_artifact, 1)
+    state = session.prefill([1, 2])
+    generation = session.generate([1, 2])
+    next(generation)
+    with session:
+        pass
+    session.close()  # again
+    for call in (
+        lambda: session([[1]]),
+        lambda: session([[1]], state),
+        lambda: session.advance([[1]], state),
+        lambda: session.prefill([1]),
+        lambda: session.generate([1]),
+        lambda: session.zero_state(),
+        lambda: session.launcher.build,
+        lambda: next(generation),
+    ):
+        with pytest.raises(InputError, match="session: is closed"):
+            call()
