@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -92,16 +96,29 @@ def _export(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool) -> Exp
 def _check(program: ExportedProgram) -> None:
     """Raise TraceError unless the program computes what its module does at every call."""
     check_operations(program)
-    check_sizes(program)
+    check_sizes(program, writes_through(program))
 
 
 def _export_once(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool) -> ExportedProgram:
     bound = inspect.signature(module.forward).bind(*inputs).arguments
     hints = pytree.tree_map(_free_leading, dict(bound)) if dynamic else None
     export = partial(torch.export.export, module, inputs, dynamic_shapes=hints, strict=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet():
         return without_memory(module, export)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from printing: what it says about a failed export is in the error."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    silent = mock.patch("torch.export._trace.print", create=True)
+    try:
+        with warnings.catch_warnings(action="ignore"), silent:
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _leading(x: Tensor) -> int:

@@ -63,6 +63,11 @@ REFUSED: dict[str, tuple[str, Callable[[Any, Tensor], Tensor]]] = {
     "bernoulli": ("is random", lambda _, x: torch.bernoulli(x.sigmoid())),
     "dropout": ("is random", lambda _, x: F.dropout(x)),
     "dropout in place": ("is random", lambda _, x: F.dropout(x * 2, inplace=True)),
+    "attention with dropout": (
+        "is random",
+        lambda _, x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.5),
+    ),
+    "rrelu": ("is random", lambda _, x: F.rrelu(x, training=True)),
     "alpha dropout": ("is random", lambda _, x: F.alpha_dropout(x, training=True)),
 }
 
@@ -96,6 +101,8 @@ KEPT: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "a constant of the call": lambda _, x: x * torch.tensor([1.0, 2.0]).add_(1)[0],
     "out": lambda _, x: torch.mul(x, 2, out=torch.empty_like(x)),
     "dropout in evaluation": lambda m, x: F.dropout(x, 0.5, m.training),
+    "attention without dropout": lambda _, x: F.scaled_dot_product_attention(x, x, x),
+    "rrelu in evaluation": lambda _, x: F.rrelu(x),
     "statistics in evaluation": lambda m, x: m.norm(x.mT).mT,
 }
 

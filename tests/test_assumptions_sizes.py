@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmfree_compiler.errors import TraceError
 from mmfree_compiler.trace import trace
 
 WIDTH = 8
+EYE = torch.eye(WIDTH) * 2
 
 
 class _Does(nn.Module):
@@ -69,6 +71,7 @@ DECIDES: dict[str, Callable[[Tensor], Tensor]] = {
     "a constant's size": lambda y: y + torch.ones(3, WIDTH),
     "expand": lambda y: y.expand(2, 3, WIDTH) * 2,
     "view": lambda y: y.view(2, -1, WIDTH) * 2,
+    "contiguous": lambda y: y * 2 if y.transpose(0, 1).is_contiguous() else y,
     "squeeze": lambda y: y.squeeze(1) * 2,
     "squeeze in place": lambda y: (y * 2).squeeze_(0),
     "squeeze dims": lambda y: y.squeeze((0, 1)) * 2,
@@ -82,6 +85,23 @@ DECIDES: dict[str, Callable[[Tensor], Tensor]] = {
 def test_a_decision_is_refused_with_its_line(name: str, shape: tuple[int, int]) -> None:
     with pytest.raises(TraceError, match=rf"^\S*{__name__}.py:\d+: \S"):
         trace(_Does(DECIDES[name]), (torch.randn(*shape, WIDTH),))
+
+
+def _written(y: Tensor) -> Tensor:
+    z = y * 1
+    z.transpose(0, 1).reshape(-1, WIDTH).add_(1)  # a copy, but for sizes of 1
+    return z
+
+
+def test_strides_matter_where_something_is_written() -> None:
+    with pytest.raises(TraceError, match=r"traced where inputs\[0\].shape\[0\] != 1"):
+        trace(_Does(_written), (torch.randn(2, 3, WIDTH),))
+
+
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(TraceError, match=r"y\.sum"):
+        trace(_Does(lambda y: y if y.sum() > 0 else -y), (torch.randn(2, 3, WIDTH),))
+    assert capfd.readouterr().err == ""
 
 
 def test_the_message_says_what_was_traced() -> None:
@@ -108,7 +128,7 @@ FOLLOWS: dict[str, Callable[[Tensor], Tensor]] = {
     "rest": lambda y: y[:, 1:] * 2,
     "last": lambda y: y[:, -1:] * 2,
     "last row": lambda y: y[:, -1] * 2,
-    "shift": lambda y: nn.functional.pad(y, (0, 0, 1, 0))[:, :-1],
+    "shift": lambda y: F.pad(y, (0, 0, 1, 0))[:, :-1],
     "double": lambda y: torch.cat([y, y], 1)[:, : y.shape[1]],
     "size as a number": lambda y: y * y.shape[1] / y.shape[0] + y.numel(),
     "smaller": lambda y: y * min(y.shape[1], 2) + max(y.shape[0], 4),
@@ -119,6 +139,10 @@ FOLLOWS: dict[str, Callable[[Tensor], Tensor]] = {
     "positions": lambda y: y + torch.arange(y.shape[1]).view(1, -1, 1),
     "first to all": lambda y: y + y[:, :1].expand(-1, y.shape[1], -1),
     "squeeze of a known 1": lambda y: y.unsqueeze(1).squeeze(1) * 2,
+    "a layer on transposed rows": lambda y: F.linear(y.transpose(0, 1), EYE).transpose(0, 1),
+    "a view of transposed rows": lambda y: y.transpose(0, 1).contiguous().view(-1, WIDTH),
+    "heads moved": lambda y: y.unflatten(-1, (2, 4)).transpose(1, 2).contiguous().transpose(1, 2),  # type: ignore[no-untyped-call]
+    "products of rows": lambda y: y @ y.transpose(1, 2) @ y,
     "transposed": lambda y: y.transpose(0, 1).transpose(0, 1) * 2,
 }
 

@@ -100,12 +100,12 @@ WHOLE: dict[str, Forward] = {
     "a loop over time": lambda m, x: torch.stack([m.a(row) for row in x.unbind(1)], 1),
     "numpy": through_numpy,
     "strides": lambda m, x: m.a(x).transpose(0, 1).contiguous().as_strided((1, WIDTH), (WIDTH, 1)),
-    "autocast": in_bfloat16,
 }
 
 
-# Whether these are cut depends on what tracing can prove about their sizes.
+# Whether these are cut depends on what tracing can prove.
 EITHER: dict[str, Forward] = {
+    "autocast": in_bfloat16,
     "a view of a transposed value": lambda m, x: (
         m.a(x).transpose(0, 1).contiguous().view(-1, WIDTH)
     ),

@@ -16,7 +16,8 @@ from mmfree_compiler.origin import source_line
 
 # Batch normalizations and their argument that says whether they use the batch at hand.
 _NORMS = {"aten::batch_norm": "training", "aten::instance_norm": "use_input_stats"}
-_DROPOUTS = ("aten::dropout", "aten::feature_dropout", "aten::alpha_dropout")
+# Arguments of which one that is off takes all chance out of an operation.
+_CHANCES = ("train", "training", "dropout", "dropout_p")
 
 
 def check_operations(program: ExportedProgram) -> None:
@@ -47,21 +48,22 @@ def _faults(node: Node, schema: Any, held: Mapping[str, str]) -> Iterator[tuple[
         for root in _roots(arguments.get(name)):
             name = held.get(root.name, root.name)
             yield f"writes into {name}, which outlives the call", "Write into a copy: x.clone()"
-    if _is_random(node, arguments, schema.name):
+    if _is_random(node, arguments):
         yield "is random", "Pass the random numbers in, or train=False to dropout"
     if arguments.get(_NORMS.get(schema.name, "")) is True:
         yield "depends on the other rows of the batch", "Call eval() on it"
 
 
 def _arguments(node: Node, schema: Any) -> dict[str, Any]:
-    names = [argument.name for argument in schema.arguments]
-    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    """The arguments of a call by name, with the defaults of those that are left out."""
+    given = dict(zip((argument.name for argument in schema.arguments), node.args, strict=False))
+    defaults = {argument.name: argument.default_value for argument in schema.arguments}
+    return {**defaults, **given, **node.kwargs}
 
 
-def _is_random(node: Node, arguments: dict[str, Any], name: str) -> bool:
-    if name.rstrip("_").startswith(_DROPOUTS):
-        return bool(arguments["train"])
-    return torch.Tag.nondeterministic_seeded in node.target.tags  # type: ignore[union-attr]
+def _is_random(node: Node, arguments: dict[str, Any]) -> bool:
+    tagged = torch.Tag.nondeterministic_seeded in node.target.tags  # type: ignore[union-attr]
+    return tagged and all(arguments[name] for name in _CHANCES if name in arguments)
 
 
 def _roots(value: Any) -> Iterator[Node]:

@@ -65,8 +65,8 @@ def _class(value: type) -> Iterator[tuple[str, Any]]:
 
 
 def _function(value: FunctionType) -> Iterator[tuple[str, Any]]:
-    if not may_be_model(value.__module__):
-        return
+    if not may_be_model(value.__module__) or "site-packages" in value.__code__.co_filename:
+        return  # an installed package has its own caches
     yield "", (value.__defaults__, *(value.__kwdefaults__ or {}).values())
     yield from zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
     names = frozenset(_names(value.__code__))
