@@ -125,7 +125,7 @@ class Tokenizer:
     def join(self, groups: Iterable[Group]) -> str:
         """The text of groups of units. Raises ArtifactError when the decoder fails."""
         strings = [string for group in groups for string in group]
-        if self._decoder is None:
+        if self._decoder is None or not strings:  # some decoders panic at none
             return " ".join(strings)
         with _refused("cannot decode"):
             return str(self._decoder.decode(strings))

@@ -111,6 +111,14 @@ def test_a_tokenizer_that_would_fail_later(changes: dict[str, Any]) -> None:
         check_tokenizer(Tokenizer(source("word level", **changes)), 1000)
 
 
+def test_a_decoder_that_fails_on_no_tokens() -> None:
+    parts = [{"type": "Fuse"}, {"type": "Strip", "content": "a", "start": 0, "stop": 1}]
+    level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    for decoder in (level, {"type": "Sequence", "decoders": [level, *parts]}):
+        tokenizer = Tokenizer(source("byte level", decoder=decoder))
+        assert tokenizer.decode([]) == tokenizer.decode([10_000]) == ""
+
+
 MALFORMED: dict[str, bytes] = {
     "merges of words that are not there": changed("byte level", "model", merges=["xx yy"]),
     "merges shorter than a prefix": changed(
