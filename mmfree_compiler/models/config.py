@@ -17,7 +17,7 @@ NORM_EPS = 1e-6  # of BitLinear's own norm; the reference's fused layer uses no 
 # Bounds keep a hostile config from asking for a model that no machine can hold.
 Width = Annotated[int, Field(gt=0, le=1 << 20)]
 Count = Annotated[int, Field(gt=0, le=1024)]
-Token = Annotated[int, Field(ge=0)]
+Token = Annotated[int, Field(ge=0, lt=1 << 31)]
 EndOfText = Token | list[Token] | None
 
 

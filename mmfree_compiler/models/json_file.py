@@ -42,8 +42,9 @@ def read_json(path: Path) -> dict[str, Any]:
         if path.exists() and not path.is_file():  # opening a pipe would wait forever
             raise CheckpointError(str(path), "is not a regular file", "Write the file again")
         return parse_json(path.read_bytes())
-    except OSError as error:
-        hint = "Name a folder that holds config.json and model.safetensors"
-        raise CheckpointError(str(path), error.strerror or "unreadable", hint) from None
     except JsonError as error:
         raise CheckpointError(str(path), str(error), "Write the file again") from None
+    except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
+        hint = "Name a folder that holds config.json and model.safetensors"
+        cause = getattr(error, "strerror", None) or str(error)
+        raise CheckpointError(str(path), cause, hint) from None

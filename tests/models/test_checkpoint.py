@@ -233,6 +233,11 @@ def test_missing_weights_are_said_in_a_few_words(folder: Path) -> None:
     assert str(caught.value) == f"{folder / WEIGHTS}: {expected}"
 
 
+def test_a_path_with_a_zero_byte() -> None:
+    with pytest.raises(CheckpointError, match="null byte"):
+        load_checkpoint("a\0b")
+
+
 def test_a_path_that_is_not_utf8(folder: Path) -> None:
     renamed = folder.rename(folder.with_name(os.fsdecode(b"caf\xe9")))
     assert isinstance(load_checkpoint(renamed), MatMulFreeLM)

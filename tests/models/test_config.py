@@ -55,6 +55,7 @@ def test_published_names_and_shapes(shape: str) -> None:
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
         ({"use_short_conv": 1}, "use_short_conv"),
         ({"eos_token_id": [1, -2]}, "eos_token_id"),
+        ({"eos_token_id": 10**400}, "eos_token_id"),
     ],
 )
 def test_wrong_keys_are_named(change: dict[str, Any], named: str) -> None:
