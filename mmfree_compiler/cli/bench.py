@@ -13,7 +13,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.table import Table
 
 from mmfree_compiler.cli.measure import Spread, peak_rss
-from mmfree_compiler.cli.options import ArtifactPath, Json
+from mmfree_compiler.cli.options import ArtifactPath, Json, Progressless
 from mmfree_compiler.cli.output import emit, facts, grid, progress, size
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.wording import counted
@@ -37,6 +37,7 @@ def bench(
     repeat: Annotated[
         int, typer.Option(help="Number of runs, after one warm-up run.", min=FEWEST_RUNS)
     ] = 5,
+    quiet: Progressless = False,
     json: Json = False,
 ) -> None:
     """Measure load time, prefill and decode speed: median, lowest and highest of several runs."""
@@ -44,7 +45,7 @@ def bench(
 
     counts = thread_counts(threads) if _takes_threads(model) else [None]
     columns = (TextColumn("{task.description}"), BarColumn())
-    with progress(*columns, quiet=json) as bar:
+    with progress(*columns, quiet=quiet or json) as bar:
         task = bar.add_task("load", total=1 + len(counts) * (1 + repeat))
         loading = _load_seconds(model, repeat)
         bar.advance(task)

@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mmfree_compiler.cli.measure import peak_rss
-from mmfree_compiler.cli.options import CheckpointPath, Json
+from mmfree_compiler.cli.options import CheckpointPath, Json, Quiet
 from mmfree_compiler.cli.output import emit, facts, progress, size
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.target import DEFAULT_TARGET, Target
@@ -42,6 +42,7 @@ def compile_checkpoint(
             "or none."
         ),
     ] = "module",
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Compile a checkpoint folder to one file that runs without torch and without a compiler."""
@@ -50,7 +51,7 @@ def compile_checkpoint(
     goal, checked = Target.parse(target), _check(check)
     check_writable(output)  # fail now, not after a minute of work
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with progress(*columns, TimeElapsedColumn(), quiet=json) as bar:
+    with progress(*columns, TimeElapsedColumn(), quiet=quiet or json) as bar:
         stages = _Stages(bar)
         manifest = _compile(checkpoint, output, goal, checked, stages)
     document = {
@@ -62,7 +63,7 @@ def compile_checkpoint(
         "seconds": stages.seconds,
         "peak_rss_bytes": peak_rss(),
     }
-    emit(json, document, facts(_rows(document)))
+    emit(json, document, *(() if quiet else [facts(_rows(document))]))
 
 
 def _check(text: str) -> Check:

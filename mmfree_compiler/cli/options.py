@@ -15,6 +15,8 @@ CheckpointPath = Annotated[
     typer.Argument(metavar="CHECKPOINT", help="Folder with config.json and *.safetensors."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print no progress and no summary.")]
+Progressless = Annotated[bool, typer.Option("-q", "--quiet", help="Print no progress.")]
 Threads = Annotated[
     int | None, typer.Option(help="Number of threads.", show_default="one per available CPU")
 ]

@@ -18,10 +18,10 @@ from mmfree_compiler.wording import printable
 
 
 def emit(as_json: bool, document: Mapping[str, Any], *shown: RenderableType) -> None:
-    """Print `document` as JSON, or else `shown`, the same facts for people."""
+    """Print `document` as JSON, or else `shown`, the same facts for people, if there is any."""
     if as_json:
         print(json.dumps(document, indent=1, allow_nan=False, default=str))
-    else:
+    elif shown:
         Console(highlight=False).print(*shown, sep="\n")
 
 

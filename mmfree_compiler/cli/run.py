@@ -49,9 +49,12 @@ def run(
     stats: Annotated[
         bool, typer.Option("--stats", help="Print speed and memory use to stderr.")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="Print the generated text without the prompt.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Generate text with a compiled model and print it token by token."""
+    """Continue a text with a compiled model: print it, and then each token as it is generated."""
     from mmfree_compiler.runtime import Sampling, load
 
     sampling = Sampling(
@@ -68,6 +71,8 @@ def run(
         text, allow_special_tokens=allow_special_tokens, max_prompt_bytes=max_prompt_bytes
     )
     generation = session.generate(ids, sampling, seed=seed)
+    if not (quiet or json):
+        print(text, end="", flush=True)
     started = time.perf_counter()
     moments = []  # when each token was generated, in seconds
     for token in generation:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mmfree_compiler.cli.options import Json, Threads
+from mmfree_compiler.cli.options import Json, Quiet, Threads
 from mmfree_compiler.cli.output import emit, facts, progress, say
 from mmfree_compiler.errors import CheckpointError, InputError
 
@@ -50,6 +50,7 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the training run in the output folder.")
     ] = False,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Train a byte-level MatMul-free language model; --resume continues a run after Ctrl-C."""
@@ -73,14 +74,14 @@ def train(
     _check_resume(output / training.RESUME_FILE, resume)
     text = _read(corpus)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with progress(*columns, TimeRemainingColumn(), quiet=json) as bar:
+    with progress(*columns, TimeRemainingColumn(), quiet=quiet or json) as bar:
         monitor = _Monitor(bar, config)
         try:
             training.train(config, text, output, monitor, monitor.saved)
         except KeyboardInterrupt:
             say(monitor.stopped())
             raise
-    emit(json, monitor.summary(output), facts(monitor.rows(output)))
+    emit(json, monitor.summary(output), *(() if quiet else [facts(monitor.rows(output))]))
 
 
 def _check_resume(run: Path, resume: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from mmfree_compiler.cli.options import CheckpointPath, Json, Threads
+from mmfree_compiler.cli.options import CheckpointPath, Json, Progressless, Threads
 from mmfree_compiler.cli.output import emit, facts, grid, progress
 from mmfree_compiler.target import DEFAULT_TARGET
 
@@ -22,13 +22,14 @@ def tune(
         str, typer.Option("--target", help="Kind of target to tune for.")
     ] = DEFAULT_TARGET,
     threads: Threads = None,
+    quiet: Progressless = False,
     json: Json = False,
 ) -> None:
     """Find the fastest kernel settings for a checkpoint on this machine; compile then uses them."""
     from mmfree_compiler.tune import tune as search
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with progress(*columns, quiet=json) as bar:
+    with progress(*columns, quiet=quiet or json) as bar:
         task = bar.add_task("compile", total=None)
         report = search(
             checkpoint, kind, threads, lambda tried: bar.update(task, description=tried)

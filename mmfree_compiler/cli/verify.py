@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, TextColumn
 
-from mmfree_compiler.cli.options import ArtifactPath, Json, Threads
+from mmfree_compiler.cli.options import ArtifactPath, Json, Progressless, Threads
 from mmfree_compiler.cli.output import emit, facts, progress
 from mmfree_compiler.errors import InputError
 
@@ -37,6 +37,7 @@ def verify(
     ] = None,
     tokens: Annotated[int, typer.Option(help="Use at most this many tokens.", min=2)] = 4096,
     threads: Threads = None,
+    quiet: Progressless = False,
     json: Json = False,
 ) -> None:
     """Compare a compiled model with its checkpoint; exit with code 1 if they differ."""
@@ -46,7 +47,7 @@ def verify(
 
     session = load(model, threads, verify=True)
     reference = models.load_checkpoint(against)
-    with progress(TextColumn("{task.description}"), BarColumn(), quiet=json) as bar:
+    with progress(TextColumn("{task.description}"), BarColumn(), quiet=quiet or json) as bar:
         task = bar.add_task("read the text", total=None)
         read = _held_out(tokens) if text is None else _read(text, tokens)
         ids = _tokens(session, read)[:tokens]

@@ -40,6 +40,17 @@ def test_compile(tiny_checkpoint: Path, tiny_artifact: Path, tmp_path: Path) -> 
     assert output.read_bytes() == tiny_artifact.read_bytes()
 
 
+def test_quiet_commands_print_what_they_found(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    output, text = tmp_path / "a.mmfree", tmp_path / "text"
+    text.write_bytes(b"spam and eggs, " * 200)
+    options = ("-o", output, "--target", "cpu:portable", "--check", "none", "-q")
+    assert invoke("compile", tiny_checkpoint, *options) == ""
+    assert invoke("train", text, "-o", tmp_path / "c", *TRAIN, "-q") == ""
+    assert (tmp_path / "c" / "model.safetensors").exists()
+    bench = ("bench", output, "--prompt-tokens", "1", "--new-tokens", "2", "--quiet")
+    assert "decode tokens/s" in invoke(*bench)
+
+
 def test_tune(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "SAMPLE_SECONDS", 0.0)
     monkeypatch.setattr(tune, "ROUNDS", 1)
@@ -60,7 +71,8 @@ RUN = ("--prompt", "def ", "--max-new-tokens", "12", "--seed", "3", "--threads",
 def test_run_prints_what_the_session_generates(tiny_artifact: Path) -> None:
     generation = load(tiny_artifact, 1).generate("def ", max_new_tokens=12, seed=3)
     text = "".join(token.text for token in generation)
-    assert invoke("run", tiny_artifact, *RUN) == text + "\n"
+    assert invoke("run", tiny_artifact, *RUN) == f"def {text}\n"
+    assert invoke("run", tiny_artifact, *RUN, "-q") == f"{text}\n"
     found = invoke_json("run", tiny_artifact, *RUN)
     assert (found["text"], found["tokens"]) == (text, generation.ids)
     assert found["finish_reason"] == "length"
