@@ -54,6 +54,13 @@ finally:
 GRACE = 20.0  # seconds for a killed process's children to end
 
 
+class EndedError(Exception):
+    """A command ended before its signal, after `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
 @dataclass
 class Place:
     """Folders of all commands: what they read, and what they may write to."""
@@ -162,11 +169,17 @@ def _whole(place: Place) -> dict[str, float]:
 
 
 def _moment(place: Place, kind: str, number: int, delay: float) -> str:
-    """Send the signal after `delay` seconds, and check what is left; how the process ended."""
+    """Send the signal after `delay` seconds, and check what is left; how the process ended.
+
+    Raises EndedError with the seconds that it took if it ended before.
+    """
     command, check = KINDS[kind]
     place.renew()
+    started = time.perf_counter()
     with place.start(command(place)) as process:
-        time.sleep(delay)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(delay)
+            raise EndedError(time.perf_counter() - started)
         process.send_signal(number)
         try:
             _, stderr = process.communicate(timeout=120)
@@ -191,6 +204,21 @@ def _place() -> Iterator[Place]:
         yield Place(Path(folder))
 
 
+def _try(place: Place, kind: str, chance: random.Random, seconds: dict[str, float]) -> bool:
+    """Whether nothing was left at a moment of `kind`, which takes `seconds`."""
+    number, delay = chance.choice(SIGNALS), chance.uniform(0, seconds[kind])
+    says = f"{kind}, {signal.Signals(number).name} after {delay:.2f} s"
+    try:
+        print(f"{says}: {_moment(place, kind, number, delay)}", flush=True)
+    except EndedError as late:  # the machine is less busy than it was
+        seconds[kind] = late.seconds
+        return _try(place, kind, chance, seconds)
+    except (AssertionError, MmfreeError) as error:
+        print(f"{says}: FAILED: {error}", flush=True)
+        return False
+    return True
+
+
 def main(moments: int, seed: int) -> int:
     """The number of moments that left anything behind; prints what."""
     torch.set_num_threads(1)  # as the trainings that it resumes
@@ -200,13 +228,7 @@ def main(moments: int, seed: int) -> int:
         print(f"undisturbed: {seconds}", flush=True)
         for index in range(moments):
             kind = list(KINDS)[index % len(KINDS)]
-            number, delay = chance.choice(SIGNALS), chance.uniform(0, seconds[kind])
-            name = signal.Signals(number).name
-            try:
-                ended = _moment(place, kind, number, delay)
-            except (AssertionError, MmfreeError) as error:
-                failures, ended = failures + 1, f"FAILED: {error}"
-            print(f"{index}: {kind}, {name} after {delay:.2f} s: {ended}", flush=True)
+            failures += not _try(place, kind, chance, seconds)
     print(f"{moments} moments, {failures} failures")
     return failures
 
