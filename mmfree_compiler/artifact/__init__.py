@@ -17,6 +17,7 @@ from mmfree_compiler.artifact.manifest import (
     StateEntry,
     TensorEntry,
 )
+from mmfree_compiler.artifact.signature import Key, sign
 from mmfree_compiler.artifact.weights import ALIGNMENT, aligned_empty, pack_constants
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "WEIGHTS",
     "Artifact",
     "Build",
+    "Key",
     "Manifest",
     "Member",
     "Port",
@@ -37,5 +39,6 @@ __all__ = [
     "read_archive",
     "read_artifact",
     "replacing",
+    "sign",
     "write_archive",
 ]

@@ -27,6 +27,10 @@ MAX_MEMBERS = 64
 _MAX_DIRECTORY = 1 << 16  # bytes of central directory that zipfile is allowed to parse
 _NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)  # relative, no ".."
 
+# The only comment at the end of a file: see signature.py. In hex: the public key, the signature.
+_SIGNATURE = re.compile(rb"ed25519 [0-9a-f]{64} [0-9a-f]{128}\Z")
+_SIGNATURE_SIZE = 8 + 64 + 1 + 128
+
 # signature, version, flags, method, time, date, CRC-32, two sizes, lengths of the name and extra
 _LOCAL = struct.Struct("<4s5H3L2H")
 _ZIP64_SIZES = struct.Struct("<HHQQ")
@@ -73,7 +77,7 @@ def write_archive(path: Path, members: Mapping[str, Bytes]) -> None:
 
     Raises ArtifactError when the file cannot be written; `path` is then unchanged.
     """
-    with _writable(path), replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+    with writable(path), replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, data in members.items():
             large = data.nbytes >= _ZIP64_FROM
             entry = _entry(name, data.nbytes, file.tell(), large)
@@ -83,12 +87,12 @@ def write_archive(path: Path, members: Mapping[str, Bytes]) -> None:
 
 def check_writable(path: Path) -> None:
     """Raise ArtifactError now if `write_archive` could not write a file at `path`."""
-    with _writable(path), tempfile.TemporaryFile(dir=path.parent):
+    with writable(path), tempfile.TemporaryFile(dir=path.parent):
         pass
 
 
 @contextmanager
-def _writable(path: Path) -> Iterator[None]:
+def writable(path: Path) -> Iterator[None]:
     """Raise ArtifactError when `path` cannot be written, or when the block raises OSError."""
     try:
         if path.is_dir():
@@ -122,10 +126,15 @@ def _entry(name: str, size: int, offset: int, large: bool) -> zipfile.ZipInfo:
 
 @dataclass(frozen=True)
 class Archive:
-    """A mapped file, and its members by name: read-only 1-D uint8 views, 64-byte aligned."""
+    """A mapped file, and its members by name: read-only 1-D uint8 views, 64-byte aligned.
 
+    `thing` is its name in errors. `comment`, the end of the file, is empty or a signature.
+    """
+
+    thing: str
     file: MappedFile = field(repr=False)
     members: dict[str, Bytes] = field(repr=False)
+    comment: bytes = b""
 
 
 def read_archive(path: Path, crc: Container[str] = ()) -> Archive:
@@ -150,7 +159,8 @@ def _read(thing: str, file: BinaryIO, crc: Container[str]) -> Archive:
         raise ArtifactError(thing, "is too short to be an archive", _REMAKE)
     source = MappedFile(thing, file.fileno())
     mapped = source.bytes
-    if not _directory_is_small(mapped):
+    comment = _comment(mapped)
+    if not _directory_is_small(mapped, len(comment)):
         raise ArtifactError(thing, "does not end in the directory of an archive", _REMAKE)
     try:
         with zipfile.ZipFile(file) as archive:
@@ -173,22 +183,31 @@ def _read(thing: str, file: BinaryIO, crc: Container[str]) -> Archive:
             raise ArtifactError(thing, f"{entry.filename} is damaged (CRC-32)", _REMAKE)
     if position != directory:
         raise ArtifactError(thing, "has bytes that belong to no member", _REMAKE)
-    return Archive(source, members)
+    return Archive(thing, source, members, comment)
 
 
-def _directory_is_small(mapped: Bytes) -> bool:
-    """Whether the file ends in an end record without a comment, of a directory within the limit.
+def _comment(mapped: Bytes) -> bytes:
+    """The signature that ends the file, if one does; no other comment is accepted."""
+    found = _SIGNATURE.search(mapped[-_SIGNATURE_SIZE:].tobytes())
+    return found[0] if found else b""
+
+
+def _directory_is_small(mapped: Bytes, comment: int) -> bool:
+    """Whether the file ends in an end record, and a comment, of a directory within the limit.
 
     zipfile would read a directory of any size into memory, so this checks its records first.
     """
-    tail = mapped[-98:].tobytes()
+    records = mapped[: len(mapped) - comment]
+    tail = records[-98:].tobytes()
     end, locator, end64 = tail[-22:], tail[-42:-22], tail[-98:-42]
+    if len(end) < 22:
+        return False
     size = struct.unpack_from("<L", end, 12)[0]
     if locator.startswith(b"PK\x06\x07"):
-        if len(tail) < 98 or struct.unpack_from("<Q", locator, 8)[0] != len(mapped) - 98:
+        if len(tail) < 98 or struct.unpack_from("<Q", locator, 8)[0] != len(records) - 98:
             return False
         size = struct.unpack_from("<Q", end64, 40)[0]
-    ends_well = end.startswith(b"PK\x05\x06") and end.endswith(b"\0\0")
+    ends_well = end.startswith(b"PK\x05\x06") and end.endswith(struct.pack("<H", comment))
     return ends_well and size <= _MAX_DIRECTORY
 
 

@@ -24,9 +24,10 @@ NOTE = struct.pack("<3L8s", len(_OWNER), SIZE, 1, _OWNER)
 def digest(manifest: Manifest) -> bytes:
     """The SHA-256 of all that a manifest says, but for the hashes of the files of its builds.
 
-    These files hold the result. Two manifests that differ in spelling only have one digest.
+    These files hold the result. Two manifests that differ in spelling only have one digest. Fields
+    at their defaults are left out: a later version may have more fields.
     """
-    said = manifest.model_dump(mode="json")
+    said = manifest.model_dump(mode="json", exclude_defaults=True)
     for build in manifest.builds:
         for member in build.members.values():
             said["members"][member]["sha256"] = None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from mmfree_compiler.artifact import binding
+from mmfree_compiler.artifact import binding, signature
 from mmfree_compiler.artifact.archive import read_archive, write_archive
 from mmfree_compiler.artifact.manifest import (
     MANIFEST,
@@ -23,13 +23,13 @@ from mmfree_compiler.artifact.manifest import (
     Member,
     TensorEntry,
 )
-from mmfree_compiler.artifact.mapped import Bytes, MappedFile
-from mmfree_compiler.artifact.weights import Array, Copy, Table, aligned_empty, read_tensor
+from mmfree_compiler.artifact.mapped import Bytes, MappedFile, sha256
+from mmfree_compiler.artifact.signature import Key
+from mmfree_compiler.artifact.weights import Array, Table, aligned_empty, read_tensor
 from mmfree_compiler.errors import ArtifactError
 from mmfree_compiler.program import Program
 
 _MAX_MANIFEST = 1 << 24  # bytes; the manifest of a 24-layer model takes about ten thousand
-_PIECE = 1 << 20  # bytes that are hashed at once
 _COMPUTED = {"schema_version", "producer", "members"}  # fields that Artifact.build fills
 _REMAKE = "Get or compile the file again"
 
@@ -77,6 +77,11 @@ class Artifact:
         fields = {name: getattr(self.manifest, name) for name in Manifest.model_fields}
         given = {name: value for name, value in fields.items() if name not in _COMPUTED}
         return Artifact.build({**self.members, **members}, self.program, **given | changes)
+
+    def check_unchanged(self) -> None:
+        """Raise ArtifactError if the file that weights are mapped from was written to."""
+        if self.file is not None:
+            self.file.check_unchanged()
 
     def check_binding(self, member: str) -> None:
         """Raise ArtifactError unless `member`, native code, was made for this manifest."""
@@ -131,21 +136,31 @@ class Artifact:
         return entry
 
 
-def read_artifact(path: str | PathLike[str], verify: bool = False) -> Artifact:
-    """Map model.mmfree; members are read-only views of the file, 64-byte aligned.
+def read_artifact(
+    path: str | PathLike[str], verify: bool = False, require_signature: Key | None = None
+) -> Artifact:
+    """Read model.mmfree. Members are read-only and 64-byte aligned; weights.bin is mapped.
 
     Structure, schema, sizes and offsets are always checked, and the SHA-256 of every member except
     weights.bin. `verify` checks weights.bin too, which reads all of it. Otherwise weights are read
-    on use, and damage in them changes numbers but nothing else. Raises ArtifactError if the file is
-    not a complete, valid artifact.
+    on use, and damage in them changes numbers but nothing else. `require_signature`, the public key
+    of an Ed25519 pair in a PEM file or in its bytes, checks every byte of the file first. Raises
+    ArtifactError if the file is not a complete, valid artifact, or not signed by that key.
     """
     path = Path(path)
     archive = read_archive(path, crc={MANIFEST})
+    if require_signature is not None:
+        signature.check(archive, require_signature)
     members = archive.members
     if MANIFEST not in members or members[MANIFEST].size > _MAX_MANIFEST:
         raise ArtifactError(str(path), f"has no {MANIFEST} of sensible size", _REMAKE)
-    manifest = _parse_manifest(str(path), members.pop(MANIFEST).tobytes())
-    artifact = Artifact(manifest, members, archive.file)
+    # What is parsed or executed is copied first: a change of the file does not reach it any more.
+    copied = {
+        name: data if name == WEIGHTS else archive.file.copied(data)
+        for name, data in members.items()
+    }
+    manifest = _parse_manifest(str(path), copied.pop(MANIFEST).tobytes())
+    artifact = Artifact(manifest, copied, archive.file)
     _check_members(str(path), artifact, verify)
     return artifact
 
@@ -196,15 +211,7 @@ def _check_members(thing: str, artifact: Artifact, verify: bool) -> None:
             raise ArtifactError(thing, cause, _REMAKE)
         if name == WEIGHTS and not verify:
             continue
-        if _sha256(members[name], artifact.copy) != member.sha256:
+        data = members[name]
+        digest = sha256(data, artifact.copy) if name == WEIGHTS else hashlib.sha256(data.data)
+        if digest.hexdigest() != member.sha256:
             raise ArtifactError(thing, f"{name} is damaged (SHA-256)", _REMAKE)
-
-
-def _sha256(member: Bytes, copy: Copy) -> str:
-    """The hash in hex. Hashes copies of pieces: mapped pages would all stay resident."""
-    digest, buffer = hashlib.sha256(), np.empty(min(_PIECE, member.size), np.uint8)
-    for start in range(0, member.size, _PIECE):
-        piece = member[start : start + _PIECE]
-        copy(piece, buffer[: piece.size])
-        digest.update(buffer[: piece.size].data)
-    return digest.hexdigest()

@@ -16,6 +16,7 @@ from mmfree_compiler.cli.import_bin import import_bin
 from mmfree_compiler.cli.inspect import inspect
 from mmfree_compiler.cli.output import print_error
 from mmfree_compiler.cli.run import run
+from mmfree_compiler.cli.sign import sign
 from mmfree_compiler.cli.train import train
 from mmfree_compiler.cli.tune import tune
 from mmfree_compiler.cli.verify import verify
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "inspect": inspect,
     "verify": verify,
+    "sign": sign,
     "train": train,
     "bench": bench,
     "tune": tune,

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from mmfree_compiler.artifact import TOKENIZER as TOKENIZER_MEMBER
-from mmfree_compiler.cli.options import ArtifactPath, Json
+from mmfree_compiler.cli.options import ArtifactPath, Json, Signer
 from mmfree_compiler.cli.output import emit, facts, grid, size
 from mmfree_compiler.errors import TargetError, ToolchainError
 
@@ -26,12 +26,13 @@ def inspect(
     notes: Annotated[
         bool, typer.Option("--notes", help="Also show what each pass did, node by node.")
     ] = False,
+    require_signature: Signer = None,
     json: Json = False,
 ) -> None:
     """Show the contents of a compiled model: target, builds, passes, sizes, memory use."""
     from mmfree_compiler.artifact import read_artifact
 
-    artifact = read_artifact(model, verify=True)
+    artifact = read_artifact(model, True, require_signature)
     # read_artifact raises an error if a hash is wrong.
     document = {"verified": True} | describe(artifact, model.stat().st_size)
     listed = artifact.manifest.notes if notes else ()

@@ -14,6 +14,14 @@ CheckpointPath = Annotated[
     Path,
     typer.Argument(metavar="CHECKPOINT", help="Folder with config.json and *.safetensors."),
 ]
+Signer = Annotated[
+    Path | None,
+    typer.Option(
+        "--require-signature",
+        metavar="PEM",
+        help="Refuse the model unless the owner of this public Ed25519 key signed it.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print no progress and no summary.")]
 Progressless = Annotated[bool, typer.Option("-q", "--quiet", help="Print no progress.")]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mmfree_compiler.cli.measure import peak_rss
-from mmfree_compiler.cli.options import ArtifactPath, Json, Threads
+from mmfree_compiler.cli.options import ArtifactPath, Json, Signer, Threads
 from mmfree_compiler.cli.output import emit, facts, size
 from mmfree_compiler.errors import InputError
 
@@ -46,6 +46,7 @@ def run(
         int, typer.Option(help="Refuse longer prompts; a long one takes 190 times its size.")
     ] = 1 << 20,
     threads: Threads = None,
+    require_signature: Signer = None,
     stats: Annotated[
         bool, typer.Option("--stats", help="Print speed and memory use to stderr.")
     ] = False,
@@ -66,7 +67,7 @@ def run(
         stop=stop or (),
     )
     text = _stdin() if prompt == "-" else prompt
-    session = load(model, threads)
+    session = load(model, threads, require_signature=require_signature)
     ids = session.encode(
         text, allow_special_tokens=allow_special_tokens, max_prompt_bytes=max_prompt_bytes
     )

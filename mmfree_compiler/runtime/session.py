@@ -9,7 +9,7 @@ from numbers import Integral
 from os import PathLike
 from typing import Any, Self, Unpack, overload
 
-from mmfree_compiler.artifact import Artifact, read_artifact
+from mmfree_compiler.artifact import Artifact, Key, read_artifact
 from mmfree_compiler.backends.interface import Launcher
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.runtime.generation import Generation
@@ -29,15 +29,21 @@ _CALLS: dict[str, type[LanguageModel] | type[RowModule]] = {
 
 
 def load(
-    path: str | PathLike[str], threads: int | None = None, *, verify: bool = False, **options: Any
+    path: str | PathLike[str],
+    threads: int | None = None,
+    *,
+    verify: bool = False,
+    require_signature: Key | None = None,
+    **options: Any,
 ) -> Session:
-    """Load a model.mmfree. Raises ArtifactError, TargetError, InputError.
+    """Load a model.mmfree. Raises ArtifactError, TargetError, InputError, ToolchainError.
 
     `threads` and `options` are for the artifact's target: see Session. An artifact may hold native
     code: loading one is like running a program. Weights are read on use; `verify=True` reads them
-    all first and checks their SHA-256.
+    all first and checks their SHA-256. `require_signature`, an Ed25519 public key as a PEM file or
+    its bytes, refuses any file but one that `mmfree sign` signed with the private key, unchanged.
     """
-    return Session(read_artifact(path, verify), threads, **options)
+    return Session(read_artifact(path, verify, require_signature), threads, **options)
 
 
 class Session:
