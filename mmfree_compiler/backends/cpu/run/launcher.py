@@ -66,6 +66,7 @@ class CpuLauncher:
         # One for decode, then one per doubling of tokens, since a token costs less among many.
         self._teams = [TeamSize(min(threads, 1 + self.weight_bytes // BYTES_PER_THREAD))]
         self._teams += [TeamSize(threads) for _ in range(self._chunk.bit_length())]
+        self._check_unchanged = artifact.check_unchanged
         artifact.check_binding(self._member)
         self._library = load_library(artifact.members[self._member])
         self._decode, self._prefill = (self._function(name) for name in ("decode", "prefill"))
@@ -101,7 +102,11 @@ class CpuLauncher:
         return CpuStates.zero(self._manifest.states, count)
 
     def run(self, batch: Batch, states: CpuStates) -> tuple[NDArray[np.float32], ...]:
-        """See interface.Launcher. Long inputs are cut into chunks."""
+        """See interface.Launcher. Long inputs are cut into chunks.
+
+        Raises ArtifactError when the file that the weights are mapped from was changed.
+        """
+        self._check_unchanged()
         batch, first, found = wanted_last(batch)
         inputs, slots = [_padded(x) for x in batch.inputs], batch.slots
         total = len(slots)
