@@ -16,6 +16,8 @@ from mmfree_compiler.errors import ArtifactError, InputError, MmfreeError, Toolc
 from mmfree_compiler.runtime.byte_tokens import SPLITS, Characters, Group, Unit
 from mmfree_compiler.runtime.prompts import PLAIN, Reading
 
+_LARGEST_ID = (1 << 32) - 1  # that the package can represent
+
 
 class Tokenizer:
     """A tokenizer of the `tokenizers` package, made from the bytes of a tokenizer.json.
@@ -119,7 +121,9 @@ class Tokenizer:
 
     def units(self, token: int) -> list[Unit]:
         """What the decoder reads of a token: nothing of a special or unknown one."""
-        string = None if token in self._special else self._tokenizer.id_to_token(token)
+        if token in self._special or not 0 <= token <= _LARGEST_ID:
+            return []
+        string = self._tokenizer.id_to_token(token)
         return [] if string is None else self._split(string)
 
     def join(self, groups: Iterable[Group]) -> str:

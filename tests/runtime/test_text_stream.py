@@ -14,6 +14,7 @@ from mmfree_compiler.runtime.tokenizer import Tokenizer
 TOKENIZERS = {family: Tokenizer(source(family)) for family in FAMILIES}
 THEIRS = {family: Tokens.from_str(source(family).decode()) for family in FAMILIES}
 every_family = pytest.mark.parametrize("family", FAMILIES)
+TEXT = st.lists(st.sampled_from([*LETTERS, "<note>", " <note> "]), max_size=40).map("".join)
 IDS = st.lists(st.integers(0, 280), max_size=60)  # some beyond each vocabulary
 
 
@@ -35,7 +36,7 @@ def test_the_pieces_of_any_ids_are_their_text(family: str, ids: list[int]) -> No
 
 @every_family
 @settings(max_examples=100)
-@given(st.text(LETTERS, max_size=40), st.booleans())
+@given(TEXT, st.booleans())
 def test_the_pieces_of_a_text_are_what_the_library_decodes(
     family: str, text: str, special: bool
 ) -> None:
@@ -61,7 +62,7 @@ def test_of_a_run_of_bytes_only_what_is_not_utf8_is_replaced(family: str) -> Non
 
 @every_family
 @settings(max_examples=100)
-@given(st.text(LETTERS, max_size=40), st.integers(0, 80))
+@given(TEXT, st.integers(0, 80))
 def test_a_context_and_the_pieces_are_the_text(family: str, text: str, cut: int) -> None:
     """Also when the context ends inside a character, which then comes whole."""
     ids = TOKENIZERS[family].encode(text, special=False).tolist()
@@ -70,6 +71,12 @@ def test_a_context_and_the_pieces_are_the_text(family: str, text: str, cut: int)
     assert whole.endswith(pieces)
     if REPLACEMENT not in text:
         assert known.rstrip(REPLACEMENT) + pieces == whole
+
+
+@every_family
+def test_ids_that_no_vocabulary_has(family: str) -> None:
+    assert TOKENIZERS[family].decode([-1, 1000, 1 << 32, 1 << 70]) == ""
+    assert streamed(family, [-1, 1000, 1 << 32, 1 << 70]) == ""
 
 
 def test_a_replacement_character_comes_at_once() -> None:
