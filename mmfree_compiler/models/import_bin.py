@@ -74,7 +74,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch warns of is read or refused
-            found = torch.load(file, map_location="cpu", weights_only=True)
+            found = torch.load(file, torch.get_default_device(), weights_only=True)
     except Exception as error:  # a hostile or damaged pickle may raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         cause = f"holds more than tensors, or is damaged: {few([reason])}"
