@@ -38,14 +38,26 @@ _LAZY = {
 
 def __getattr__(name: str) -> Any:
     if name == "models":
-        return import_module(f"{__name__}.models")
+        return _imported("models")
     if name == "__version__":
         from importlib.metadata import version
 
         return version("mmfree-compiler")
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    return getattr(_imported(_LAZY[name]), name)
+
+
+def _imported(module: str) -> Any:
+    """A module of this package. Raises ToolchainError when it needs what is not installed."""
+    from mmfree_compiler.errors import ToolchainError
+
+    try:
+        return import_module(f"{__name__}.{module}")
+    except ModuleNotFoundError as error:
+        cause = f"needs {error.name}, which is not installed"
+        hint = "pip install 'mmfree-compiler[cpu]'"
+        raise ToolchainError(f"{__name__}.{module}", cause, hint) from error
 
 
 def __dir__() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal, TypedDict, Unpack, overload
 
@@ -90,8 +90,21 @@ class Options:
     observers: Iterable[passes.Observer] = ()
     threads: int | None = None
 
+    @classmethod
+    def of(cls, keywords: Keywords) -> Options:
+        """Raises TypeError on an unknown keyword, as a function of this name does."""
+        for name in keywords.keys() - {known.name for known in fields(cls)}:
+            raise TypeError(f"compile() got an unexpected keyword argument {name!r}")
+        return cls(**keywords)
+
     def __post_init__(self) -> None:
+        if not isinstance(self.observers, Iterable):
+            raise InputError("observers", f"are {self.observers!r}", "Pass a list of functions")
         object.__setattr__(self, "observers", tuple(self.observers))  # read more than once
+        for observer in self.observers:
+            if not callable(observer):
+                hint = "Pass functions of (name, subject, seconds)"
+                raise InputError(f"observer {observer!r}", "is not a function", hint)
         resolve_threads(self.threads)
         named = isinstance(self.check, str) and self.check in CHECKS
         if not named and self.check is not False:  # 0 == False, and does not mean it
@@ -146,7 +159,7 @@ def compile(  # noqa: A001
     """
     if fallback not in ("error", "eager"):
         raise InputError(f"fallback {fallback!r}", "is unknown", 'Known: "error", "eager"')
-    flow = _Flow.of(Target.parse(target), Options(**keywords))
+    flow = _Flow.of(Target.parse(target), Options.of(keywords))
     source = Source.of(model, flow.options.example_inputs)
     if fallback == "eager":
         return eager_model(source.module, lambda: flow.parted(source))

@@ -17,7 +17,8 @@ def resolve_threads(threads: int | None) -> int:
     """
     if threads is None:
         return min(available_cpus(), MAX_THREADS)
-    if not isinstance(threads, Integral) or not 1 <= threads <= MAX_THREADS:
+    whole = isinstance(threads, Integral) and not isinstance(threads, bool)
+    if not whole or not 1 <= threads <= MAX_THREADS:
         cause = f"{threads!r} is not a whole number from 1 to {MAX_THREADS}"
         raise InputError("threads", cause, "Leave it out to use all CPUs")
     return int(threads)

@@ -7,7 +7,9 @@ you trust: the checks here find damage and malformed files, but do not make host
 from mmfree_compiler.artifact.archive import check_writable, read_archive, replacing, write_archive
 from mmfree_compiler.artifact.file import Artifact, read_artifact
 from mmfree_compiler.artifact.manifest import (
+    MANIFEST,
     SCHEMA_VERSION,
+    STATE,
     TOKENIZER,
     WEIGHTS,
     Build,
@@ -22,7 +24,9 @@ from mmfree_compiler.artifact.weights import ALIGNMENT, aligned_empty, pack_cons
 
 __all__ = [
     "ALIGNMENT",
+    "MANIFEST",
     "SCHEMA_VERSION",
+    "STATE",
     "TOKENIZER",
     "WEIGHTS",
     "Artifact",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from mmfree_compiler.artifact.archive import read_archive, write_archive
 from mmfree_compiler.artifact.manifest import (
     MANIFEST,
     SCHEMA_VERSION,
+    STATE,
     WEIGHTS,
     Manifest,
     Member,
@@ -148,10 +150,13 @@ def read_artifact(
     ArtifactError if the file is not a complete, valid artifact, or not signed by that key.
     """
     path = Path(path)
+    _check_kind(path)
     archive = read_archive(path, crc={MANIFEST})
     if require_signature is not None:
         signature.check(archive, require_signature)
     members = archive.members
+    if STATE in members:
+        raise ArtifactError(str(path), "is a saved state", "State.load reads it; load the model")
     if MANIFEST not in members or members[MANIFEST].size > _MAX_MANIFEST:
         raise ArtifactError(str(path), f"has no {MANIFEST} of sensible size", _REMAKE)
     # What is parsed or executed is copied first: a change of the file does not reach it any more.
@@ -163,6 +168,16 @@ def read_artifact(
     artifact = Artifact(manifest, copied, archive.file)
     _check_members(str(path), artifact, verify)
     return artifact
+
+
+def _check_kind(path: Path) -> None:
+    """Raise ArtifactError on what a model is compiled from."""
+    if os.path.exists(path / "config.json"):  # raises nothing, unlike Path.exists
+        hint = "Compile it: mmfree compile FOLDER -o model.mmfree"
+        raise ArtifactError(str(path), "is a checkpoint folder, which is not compiled yet", hint)
+    if path.suffix == ".safetensors":
+        hint = "Compile its folder: mmfree compile FOLDER -o model.mmfree"
+        raise ArtifactError(str(path), "holds weights of a checkpoint, not a compiled model", hint)
 
 
 def _unpickled(manifest: str, members: Mapping[str, Bytes], program: Program | None) -> Artifact:

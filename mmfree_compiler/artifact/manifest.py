@@ -16,6 +16,7 @@ from mmfree_compiler.structure import Structure, check, plain
 SCHEMA_VERSION = 2
 ARITHMETIC = 0  # the version of the rounding rules: 0 promises a tolerance, not exact bits
 WEIGHTS, TOKENIZER, MANIFEST = "weights.bin", "tokenizer.json", "manifest.json"
+STATE = "state.json"  # the header of a state file, which no artifact has
 
 # dtype -> the NumPy dtype that stores it. NumPy has no bfloat16: its bits are stored as uint16.
 STORAGE: dict[str, np.dtype[np.generic]] = {

@@ -125,7 +125,7 @@ class Session:
 
         Raises InputError when `batch` is not a positive whole number.
         """
-        if not isinstance(batch, Integral) or batch < 1:
+        if not isinstance(batch, Integral) or isinstance(batch, bool) or batch < 1:
             raise InputError("batch", f"{batch!r} is not a whole number", "Choose at least 1")
         return self.language_model.fork(None, batch)
 

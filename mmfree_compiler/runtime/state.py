@@ -70,6 +70,10 @@ class State:
     @staticmethod
     def stack(states: Sequence[State]) -> State:
         """One state of all their sequences, in order. Raises StateError on different models."""
+        for k, state in enumerate(states or ()):
+            if not isinstance(state, State):
+                cause = f"is a {type(state).__name__}"
+                raise StateError(f"state {k}", cause, "Stack states only; zero_state() makes one")
         if not states or len({(state.model, state.slots) for state in states}) > 1:
             cause = "are empty, or of different models"
             raise StateError("states", cause, "Stack states of one model")

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mmfree_compiler.artifact import StateEntry, read_archive, write_archive
+from mmfree_compiler.artifact import MANIFEST, STATE, StateEntry, read_archive, write_archive
 from mmfree_compiler.errors import ArtifactError, StateError
 
-_HEADER, _DATA = "state.json", "state.bin"
+_HEADER, _DATA = STATE, "state.bin"
 _AGAIN = "Save the state again"
 
 
@@ -54,6 +54,8 @@ class StateFile:
         """Read the file. Raises StateError if it is damaged or does not hold a state."""
         try:
             members = read_archive(path, crc={_HEADER, _DATA}).members
+            if MANIFEST in members:
+                raise ArtifactError(str(path), "is a compiled model", "load(path) reads it")
             if members.keys() != {_HEADER, _DATA}:
                 raise ArtifactError(str(path), "does not hold a state", "Check the path")
             header = _Header.model_validate_json(members[_HEADER].tobytes(), strict=True)

@@ -1,0 +1,85 @@
+"""Calls that are plainly wrong: the error says what was passed and what to pass instead."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import mmfree_compiler as mmf
+from mmfree_compiler.errors import ArtifactError, InputError, StateError
+from mmfree_compiler.runtime import State, load
+
+
+def compiled(**options: Any) -> Any:
+    return mmf.compile(nn.ReLU(), "cpu:portable", example_inputs=(torch.ones(2, 16),), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"thread": 2}, TypeError, r"^compile\(\) got an unexpected keyword argument 'thread'"),
+        ({"threads": True}, InputError, "threads: True is not a whole number"),
+        ({"observers": None}, InputError, "observers: are None"),
+        ({"observers": [3]}, InputError, "observer 3: is not a function"),
+    ],
+)
+def test_options_of_compile(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        compiled(**options)
+
+
+def test_numbers_that_are_flags(tiny_artifact: Path) -> None:
+    with pytest.raises(InputError, match="threads: True is not a whole number"):
+        load(tiny_artifact, threads=True)
+    with pytest.raises(InputError, match="batch: True is not a whole number"):
+        load(tiny_artifact).zero_state(True)
+
+
+@pytest.mark.parametrize("others", [[None], [3], ["state"]])
+def test_stacking_what_are_no_states(tiny_artifact: Path, others: list[Any]) -> None:
+    state = load(tiny_artifact).zero_state()
+    with pytest.raises(StateError, match=r"state 1: is a .*Stack states only"):
+        State.stack([state, *others])
+
+
+def test_one_kind_of_file_for_another(
+    tiny_artifact: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.state"
+    load(tiny_artifact).prefill([1]).save(path)
+    wrong: list[tuple[Callable[[], Any], type[Exception], str]] = [
+        (lambda: load(path), ArtifactError, "is a saved state. State.load reads it"),
+        (lambda: State.load(tiny_artifact), StateError, "is a compiled model. load"),
+        (lambda: load(tiny_checkpoint), ArtifactError, "is a checkpoint folder.*mmfree compile"),
+        (
+            lambda: load(tiny_checkpoint / "model.safetensors"),
+            ArtifactError,
+            "holds weights of a checkpoint",
+        ),
+        (lambda: load(tmp_path), ArtifactError, "is not a regular file"),
+    ]
+    for call, error, message in wrong:
+        with pytest.raises(error, match=message):
+            call()
+
+
+def test_compiling_without_the_packages_for_it() -> None:
+    """As in the base install, where torch is missing."""
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import mmfree_compiler as mmf; assert mmf.load\n"
+        "for name in ('compile', 'CompiledModel', 'models'):\n"
+        "    try: getattr(mmf, name)\n"
+        "    except mmf.MmfreeError as error: print(error)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = found.stdout.splitlines()
+    assert len(lines) == 3
+    assert all("needs torch, which is not installed. pip install" in line for line in lines)
