@@ -41,5 +41,10 @@ def bounds(low: float, high: float) -> str:
     return least if math.isinf(high) else f"{least} and at most {_plain(high)}"
 
 
+def given(value: object) -> str:
+    """A number that somebody passed, with at most ten digits; anything else as repr() has it."""
+    return f"{value:.10g}" if isinstance(value, float) else repr(value)
+
+
 def _plain(number: float) -> str:
     return f"{number:,.10g}"

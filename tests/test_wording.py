@@ -7,7 +7,21 @@ import math
 import pytest
 
 from mmfree_compiler.errors import MmfreeError
-from mmfree_compiler.wording import bounds, counted, printable
+from mmfree_compiler.wording import bounds, counted, given, printable
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.1 + 0.2, "0.3"),
+        (10.0**25 / 9, "1.111111111e+24"),
+        (math.nan, "nan"),
+        (7, "7"),
+        ("7", "'7'"),
+    ],
+)
+def test_what_somebody_passed_has_few_digits(value: object, shown: str) -> None:
+    assert given(value) == shown
 
 
 def test_printable() -> None:

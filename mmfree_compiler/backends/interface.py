@@ -21,8 +21,9 @@ Array = NDArray[np.generic]
 Indices = NDArray[np.intp] | Sequence[int] | slice
 Settings = Mapping[str, int]
 
-# "missing": something optional is not installed; "failed": something that should work does not.
-Status = Literal["ok", "missing", "failed"]
+# "missing": something optional is not installed; "failed": something that should work does not;
+# "elsewhere": what is meant for other machines.
+Status = Literal["ok", "missing", "failed", "elsewhere"]
 
 
 @dataclass(frozen=True)

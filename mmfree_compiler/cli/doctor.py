@@ -12,7 +12,7 @@ from rich.text import Text
 from mmfree_compiler.cli.options import Json
 from mmfree_compiler.cli.output import emit
 
-COLORS = {"ok": "green", "missing": "yellow", "failed": "red"}
+COLORS = {"ok": "green", "missing": "yellow", "failed": "red", "elsewhere": "dim"}
 
 
 def doctor(

@@ -156,5 +156,7 @@ class _Monitor:
 
     def rows(self, output: Path) -> list[tuple[str, str]]:
         return [
-            (name.replace("_", " "), str(value)) for name, value in self.summary(output).items()
+            (name.replace("_", " "), f"{value:,.4g}" if isinstance(value, float) else str(value))
+            for name, value in self.summary(output).items()
+            if value is not None
         ]

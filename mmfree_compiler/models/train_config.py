@@ -12,7 +12,7 @@ from mmfree_compiler.errors import InputError
 from mmfree_compiler.models.checkpoint import expected_shapes
 from mmfree_compiler.models.config import ModelConfig
 from mmfree_compiler.models.tokenizer import END_OF_TEXT_ID, VOCAB_SIZE
-from mmfree_compiler.wording import bounds
+from mmfree_compiler.wording import bounds, given
 
 PRECISIONS = ("float32", "bfloat16")
 _MANY = 10**9  # steps
@@ -82,9 +82,9 @@ def _check(name: str, value: object, kind: type) -> None:
     hint = f"Choose {bounds(low, high)}"
     if not isinstance(value, Real if kind is float else Integral):
         kinds = {int: "a whole number", float: "a number"}
-        raise InputError(name, f"{value!r} is not {kinds[kind]}", hint)
+        raise InputError(name, f"{given(value)} is not {kinds[kind]}", hint)
     if not low <= value <= high:  # type: ignore[operator]
-        raise InputError(name, f"{value!r} is out of range", hint)
+        raise InputError(name, f"{given(value)} is out of range", hint)
 
 
 def check_memory(config: TrainConfig) -> None:

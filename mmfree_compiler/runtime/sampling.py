@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from typing import Any, TypedDict
 
 from mmfree_compiler.errors import InputError
-from mmfree_compiler.wording import bounds
+from mmfree_compiler.wording import bounds, given
 
 # What a setting has to be -> its name, and the plain type that it becomes.
 _KINDS: dict[Any, tuple[str, Any]] = {Real: ("a number", float), Integral: ("an integer", int)}
@@ -58,7 +58,7 @@ class Sampling:
             if not isinstance(value, kind):
                 raise InputError(name, f"{value!r} is not {called}", hint)
             if not low <= value <= high:
-                raise InputError(name, f"{value!r} is out of range", hint)
+                raise InputError(name, f"{given(value)} is out of range", hint)
             object.__setattr__(self, name, plain(value))  # NumPy cannot compute with a Fraction
         listed = isinstance(self.stop, Sequence)
         if not listed or not all(isinstance(s, str) and s for s in self.stop_strings):

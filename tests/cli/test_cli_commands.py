@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,8 @@ def test_train(tmp_path: Path) -> None:
     assert 0 < found["loss"] < 10
     assert 0 < found["held_out_bits_per_byte"] < 20
     assert (output / "model.safetensors").exists()
+    text_output = invoke(*arguments[:2], "-o", tmp_path / "other", *TRAIN, "--threads", "1")
+    assert re.search(r"loss +\d\.\d{1,3}\n", text_output)  # not 16 digits
     refused = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert refused.exit_code == 1
     assert "--resume" in refused.stderr

@@ -31,7 +31,8 @@ def _variants() -> Iterator[Check]:
     """One check per variant, and a failure if none of them runs here."""
     reasons = {name: lacks(variant) for name, variant in VARIANTS.items()}
     for name, reason in reasons.items():
-        yield Check(f"variant {name}", "missing" if reason else "ok", reason or "runs here")
+        status: Status = "elsewhere" if reason else "ok"
+        yield Check(f"variant {name}", status, reason or "runs here")
     if all(reasons.values()):
         yield Check("cpu target", "failed", "no variant runs here", "Use an x86-64 Linux machine")
 

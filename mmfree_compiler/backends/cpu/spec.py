@@ -36,6 +36,9 @@ def parse(options: str) -> Spec:
     Raises a TargetError that lists the known words on an unknown one.
     """
     words = dict.fromkeys(options.split(",")) if options else {}  # each once, in order
+    if "" in words or "density" in words:
+        cause = "has an empty option" if "" in words else "density needs a value"
+        raise TargetError(f"target 'cpu:{options}'", cause, "Write cpu:portable,density=2")
     variants = tuple(word for word in words if "=" not in word)
     assignments = [word.split("=", 1) for word in words if "=" in word]
     _check(options, "variant", variants, VARIANTS)

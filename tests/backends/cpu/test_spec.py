@@ -68,7 +68,6 @@ def test_the_order_of_variants_alone_matters(spec: Spec, random: object) -> None
     [
         ("x86-64-v9", "unknown variant 'x86-64-v9'", VARIANTS),
         ("portable,sse,mmx", "unknown variant 'sse, mmx'", VARIANTS),
-        ("portable,", "unknown variant ''", VARIANTS),
         ("PORTABLE", "unknown variant 'PORTABLE'", VARIANTS),
         ("portable,speed=9", "unknown option 'speed'", ["density"]),
         ("density=3", "unknown density '3'", [AUTO, *DENSITIES]),
@@ -82,6 +81,20 @@ def test_errors_name_what_is_known(options: str, cause: str, known: list[str]) -
     assert caught.value.thing == f"target 'cpu:{options}'"
     assert caught.value.cause == cause
     assert caught.value.hint == f"Known: {', '.join(known)}"
+
+
+@pytest.mark.parametrize(
+    ("options", "cause"),
+    [
+        (",", "has an empty option"),
+        ("portable,", "has an empty option"),
+        ("density", "density needs a value"),
+        ("portable,density", "density needs a value"),
+    ],
+)
+def test_options_that_are_not_finished(options: str, cause: str) -> None:
+    with pytest.raises(TargetError, match=f"{cause}. Write cpu:portable,density=2"):
+        parse(options)
 
 
 def test_one_density() -> None:
