@@ -1,20 +1,36 @@
-"""Training and inference mode of modules."""
+"""Running a module so that it computes as in use, and is afterwards as it was."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from mmfree_compiler.assumptions.state import State
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """`module` and all its parts are in inference mode; afterwards each is as it was."""
-    modes = {part: part.training for part in module.modules()}
+    """`module` and all its parts are in inference mode; afterwards each is as it was.
+
+    That includes its buffers, what its code keeps in Python, and the random numbers. Parameters
+    are not copied: a forward that writes into them is the only one that leaves a trace.
+    """
+    state = State.of(module)
+    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
     try:
-        module.eval()
-        yield
+        with torch.random.fork_rng(devices=()):
+            module.eval()
+            yield
     finally:
-        for part, training in modes.items():
-            part.training = training
+        state.restore()
+        for buffer, before in buffers:
+            _restore(buffer, before)
+
+
+@torch.no_grad()
+def _restore(buffer: Tensor, before: Tensor) -> None:
+    if not torch.equal(buffer, before):
+        buffer.copy_(before)

@@ -1,4 +1,4 @@
-"""Adapters: layers that torch.export cannot trace are replaced by structure, and put back."""
+"""Adapters: layers that torch.export cannot trace are replaced by what computes the same."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmfree_compiler.adapters import PlainBitLinear, adapted
+from mmfree_compiler.errors import TraceError
 from mmfree_compiler.ops import OPS
 from mmfree_compiler.passes import GRAPH, left_over, run
 from mmfree_compiler.trace import trace
@@ -95,6 +96,90 @@ def test_an_adapted_module_runs() -> None:
             # fp32 sums in another order; the seed puts no activation on a .5 edge.
             torch.testing.assert_close(plain(x), expected, rtol=1e-4, atol=1e-5)
     assert list(module) == layers
+
+
+class _Checked(_Fused):
+    """Not a fused BitLinear: a linear layer that looks at values, so it cannot be exported."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.isfinite().all():
+            raise ValueError("x")
+        return F.linear(x, self.weight, self.bias)
+
+
+class _Eps(_Fused):
+    """A fused BitLinear with another eps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.detach() * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5)
+        scale = torch.sqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+        return super().forward(y * scale)
+
+
+class _Clipped(_Fused):
+    """A fused BitLinear but for large inputs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = super().forward(x) if float(x.abs().max()) < 100 else x @ self.weight.T
+        return out
+
+
+class _Summed(_Fused):
+    """Another shape of results."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).sum(-1)
+
+
+class _OnGpu(_Fused):
+    """Does not run on this machine, and nobody knows what it computes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError(f"{x.device}: needs a GPU")
+
+
+@pytest.mark.parametrize("kind", [_Checked, _Eps, _Clipped, _Summed, _OnGpu])
+def test_what_only_looks_like_a_fused_layer_is_refused(kind: type[_Fused]) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(TraceError, match=rf"^\S*{__name__}.py:\d+: \S"):
+        trace(nn.Sequential(kind(16, 8), nn.SiLU()), (torch.randn(2, 3, 16),))
+
+
+class _Published(_OnGpu):
+    """Stands for the published class, which needs a GPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+class _Derived(_Published):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def test_the_published_layers_need_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Published, "__module__", "mmfreelm.ops.fusedbitnet")
+    monkeypatch.setattr(_Published, "__qualname__", "FusedBitLinear")
+    layer, x = _Published(16, 8).eval(), torch.randn(2, 3, 16)
+    with torch.no_grad():
+        assert torch.equal(trace(layer, (x,))(x), PlainBitLinear(layer)(x))
+    with pytest.raises(TraceError, match="needs a GPU"):
+        trace(_Derived(16, 8), (x,))
+
+
+def test_a_comparison_leaves_the_layer_as_it_was() -> None:
+    class Counting(_Fused):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(x)
+
+    layer = Counting(16, 8)
+    with adapted(layer) as plain:
+        assert isinstance(plain, PlainBitLinear)
+    assert layer.calls == 0
+    assert layer.training
 
 
 @pytest.mark.skipif(not FUSED.exists(), reason="needs ../shared")

@@ -34,7 +34,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "temporary": ({"interrupts"}, set()),
     "threads": ({"cpus", "errors"}, set()),
     "parallel": ({"cpus"}, {"torch"}),
-    "modes": (set(), {"torch"}),
+    "modes": ({"assumptions"}, {"torch"}),
     "target": ({"errors"}, set()),
     "program": ({"notes", "structure"}, {"numpy"}),
     "program_rules": ({"errors", "program"}, set()),
@@ -54,7 +54,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "repeats": ({"origin"}, {"torch"}),
     "inplace": ({"repeats"}, {"torch"}),
-    "adapters": ({"ops"}, {"torch"}),
+    "adapters": ({"modes", "ops"}, {"torch"}),
     "origin": (set(), {"torch"}),
     "assumptions": ({"errors", "origin"}, {"numpy", "torch"}),
     "trace": (
