@@ -44,14 +44,8 @@ def package(
 def _port(program: Program, name: str) -> Port:
     value = program.values[name]
     assert value.dtype != "int8"  # codes never leave a program
-    limit = _vocabulary(program, name) if value.dtype == "int64" else None
+    limit = program.vocabulary(name) if value.dtype == "int64" else None
     return Port(name=name, dtype=value.dtype, width=value.width, limit=limit)
-
-
-def _vocabulary(program: Program, ids: str) -> int:
-    """The number of rows of the smallest table that these ids index."""
-    tables = (node.inputs[1] for node in program.nodes() if node.inputs[0] == ids)
-    return min(program.constants[table].shape[0] for table in tables if table)
 
 
 def _state(slot: StateSlot) -> StateEntry:

@@ -164,7 +164,7 @@ class Program:
     `result` says how a call returns the outputs; None: the one output, or a tuple of all.
     """
 
-    kind: str  # "lm": token ids in, logits out; "module": rows in, rows out
+    kind: str  # "lm": token ids in, logits out; "module": everything else
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     values: Mapping[str, Value]
@@ -193,6 +193,11 @@ class Program:
         """Every stage once, including those in loops."""
         for step in self.body:
             yield from step.body if isinstance(step, Loop) else (step,)
+
+    def vocabulary(self, ids: str) -> int:
+        """The number of rows of the smallest table that input `ids` indexes."""
+        tables = (node.inputs[1] for node in self.nodes() if node.inputs[0] == ids)
+        return min(self.constants[table].shape[0] for table in tables if table)
 
     def nodes(self) -> Iterator[Node]:
         """Every node once, including those in loops."""

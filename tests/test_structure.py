@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 import mmfree_compiler as mmf
 from mmfree_compiler.errors import TraceError, UnsupportedError
-from mmfree_compiler.models import MatMulFreeLM, ModelConfig
+from mmfree_compiler.models import BitLinear, MatMulFreeLM, ModelConfig
 from mmfree_compiler.runtime import load
 from mmfree_compiler.structure import Constant, Fields, Items, Output, Structure, check
 
@@ -159,6 +159,15 @@ def test_a_language_model_returns_logits_and_a_state() -> None:
     logits, state = model(ids)
     assert logits.shape == (1, 3, 20)
     assert state.length == (3,)
+
+
+@pytest.mark.parametrize("target", ["reference", "cpu:portable"])
+def test_ids_that_make_more_than_logits(target: str) -> None:
+    """Rows wider than the vocabulary cannot be logits: the module returns them as it does."""
+    module = nn.Sequential(nn.Embedding(20, 16), BitLinear(16, 32)).eval()
+    compiled = mmf.compile(module, target, example_inputs=(torch.tensor([[1, 2]]),))
+    ids = torch.tensor([[3, 19, 0]])
+    torch.testing.assert_close(compiled(ids), module(ids).detach())
 
 
 @pytest.mark.parametrize(

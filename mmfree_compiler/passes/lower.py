@@ -60,9 +60,8 @@ def lower(gm: fx.GraphModule) -> Program:
         builder.add_output(k, output)
     describe = Describer()
     result = describe(container)
-    ids = any(value.dtype == "int64" for value in builder.inputs.values())
     program = Program(
-        kind="lm" if ids else "module",
+        kind="module",
         inputs=tuple(builder.inputs),
         outputs=tuple(builder.outputs),
         values={value.name: value for value in builder.values.values()},
@@ -70,13 +69,22 @@ def lower(gm: fx.GraphModule) -> Program:
         states=tuple(builder.states),
         body=tuple(_alone(node) for node in builder.nodes),
         notes=(*notes(gm), *(_simplified(name) for name in describe.simplified)),
-        # A language model returns logits and a state, whatever the module returns logits in.
-        result=None if ids or result == plain(len(outputs)) else result,
+        result=None if result == plain(len(outputs)) else result,
     )
     check_signature(program)
     for made in builder.nodes:
         check_operands(program, made)
+    if _makes_logits(program):
+        # A language model returns logits and a state, whatever the module returns logits in.
+        return replace(program, kind="lm", result=None)
     return program
+
+
+def _makes_logits(program: Program) -> bool:
+    """Whether the output can be logits: of ids that the model can read."""
+    ids, rows = program.inputs[0], program.outputs[0]
+    is_ids = program.values[ids].dtype == "int64"
+    return is_ids and program.values[rows].width <= program.vocabulary(ids)
 
 
 def _simplified(name: str) -> Note:
