@@ -35,6 +35,7 @@ LARGE = ("9" * 30, "2147483648", "9223372036854775808", "1000000")
 # Of these, a large number is a long run, not a fault.
 LONG = {"steps", "batch", "length", "max_new_tokens", "new_tokens", "repeat", "tokens"}
 LONG |= {"prompt_tokens"}
+SLOW = {"deep"}  # flags that take minutes on a busy machine
 # Arguments of a short run of each command, in a folder with the samples.
 QUICK: dict[str, list[str]] = {
     "compile": ["checkpoint", "-o", "out.mmfree", "--target", "cpu:portable", "--check", "none"],
@@ -65,7 +66,11 @@ QUICK: dict[str, list[str]] = {
 @cache
 def _options(command: str) -> tuple[Any, ...]:
     group: Any = get_command(app)
-    return tuple(option for option in group.commands[command].params if option.opts[0][0] == "-")
+    return tuple(
+        option
+        for option in group.commands[command].params
+        if option.opts[0][0] == "-" and option.name not in SLOW
+    )
 
 
 def _arguments(rng: random.Random) -> list[str]:
