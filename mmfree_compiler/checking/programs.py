@@ -54,7 +54,7 @@ def _batch(program: Program, cases: Sequence[Case]) -> Batch:
 
 
 def _rows(x: Tensor, value: Value) -> Array:
-    array: Array = x.detach().contiguous().numpy()
+    array: Array = x.detach().contiguous().resolve_neg().numpy()
     if value.dtype == "int64":
         return array.reshape(-1).astype(np.int64)
     return array.reshape(-1, value.width)

@@ -239,6 +239,7 @@ def _bound(node: fx.Node, op: Op) -> Iterator[Any]:
 
 
 def _constant(name: str, tensor: torch.Tensor) -> Constant:
+    tensor = tensor.resolve_conj().resolve_neg()  # views that torch negates when it reads them
     if tensor.dtype == torch.float64:
         tensor = tensor.float()  # fp32 everywhere (numerics 1)
     shape = tuple(tensor.shape) or (1,)

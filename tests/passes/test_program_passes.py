@@ -167,3 +167,30 @@ def test_random_models_stay_valid_and_the_same(seed: int) -> None:
             (found,) = run_program(made, (x,))
             # The same ops in another order of stages: not a bit differs.
             assert torch.equal(found, expected), step.name
+
+
+class _Scaled(nn.Module):
+    def __init__(self, gain: Tensor) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gain
+
+
+@pytest.mark.parametrize(
+    "gain",
+    [
+        torch.complex(torch.randn(4), torch.randn(4)).conj().imag,
+        torch._neg_view(torch.randn(4)),
+        torch.randn(8)[::2],
+        torch.randn(1).expand(4),
+        torch.randn(4, dtype=torch.float64).float(),
+        nn.Parameter(torch.randn(4)),
+    ],
+    ids=["conjugate", "negated", "every second", "expanded", "converted", "parameter"],
+)
+def test_a_constant_is_what_torch_reads(gain: Tensor) -> None:
+    x = torch._neg_view(torch.randn(2, 3, 4))
+    (found,) = run_program(lowered(_Scaled(gain), x), (x,))
+    assert torch.equal(found.reshape(2, 3, 4), x * gain)
