@@ -17,12 +17,13 @@ _STATE = StateRule(shape=lambda c, *_: (c[-1],), after=lambda h, *_: h[:, -1])
 def mlgru_scan(c: Tensor, forget: Tensor, h0: Tensor | None = None) -> Tensor:
     """`h_t = forget_t * h_{t-1} + c_t` over time: c, forget (B, T, I); h0 (B, I), zero when None.
 
-    Returns every h_t (B, T, I); the state after it is `h[:, -1]`.
+    Returns every h_t (B, T, I); the state after it is `h[:, -1]`. The product is rounded before the
+    sum; torch.addcmul does so for some widths only.
     """
     h = torch.empty_like(c)
     last = torch.zeros_like(c[:, 0]) if h0 is None else h0
     for t in range(c.shape[1]):
-        last = torch.addcmul(c[:, t], forget[:, t], last, out=h[:, t])
+        last = torch.mul(forget[:, t], last, out=h[:, t]).add_(c[:, t])
     return h
 
 

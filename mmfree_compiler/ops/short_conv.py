@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmfree_compiler.ops.register import like_first, op
@@ -25,13 +25,15 @@ def short_conv(
 ) -> Tensor:
     """Depthwise causal convolution: x (B, T, D), weight (D, k), state (B, k, D) the last k inputs.
 
-    `y_t = sum_j weight_j * x_{t-k+1+j}` (numerics 10, without its silu). The state after it is the
-    last k rows of the state followed by x.
+    `y_t = sum_j weight_j * x_{t-k+1+j}` (numerics 10, without its silu), rounded after each product
+    and each sum, oldest first. The state after it is the last k rows of the state followed by x.
     """
-    taps = weight.shape[1]
+    time, taps = x.shape[1], weight.shape[1]
     before = x.new_zeros(x.shape[0], taps, x.shape[2]) if state is None else state
-    padded = torch.cat([before[:, 1:], x], dim=1).transpose(1, 2)
-    return F.conv1d(padded, weight[:, None], bias, groups=x.shape[2]).transpose(1, 2).contiguous()
+    padded = torch.cat([before[:, 1:], x], dim=1)
+    products = (padded[:, tap : tap + time] * weight[:, tap] for tap in range(taps))
+    out = reduce(torch.add, products)
+    return out if bias is None else out + bias
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

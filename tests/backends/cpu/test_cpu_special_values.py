@@ -106,14 +106,14 @@ def test_nan_stays_in_its_sequence(variant: str) -> None:
     class Scans(nn.Module):
         def forward(self, c: Tensor, forget: Tensor) -> list[Tensor]:
             h = mm.mlgru_scan(c, forget)
-            return [h, mm.short_conv(c, taps, None)]
+            return [h, mm.short_conv(c, taps, None), mm.short_conv(c, taps, bias)]
 
-    taps, shape = ones(WIDTH, 4), (3, 9, WIDTH)
+    taps, bias, shape = ones(WIDTH, 4), ones(WIDTH), (3, 9, WIDTH)
     c, forget = ones(*shape), ones(*shape) / 2
     model = compiled(variant, Scans(), c, forget)
     c[1, 4, 20], c[2, 8, 36] = float("nan"), float("inf")
     for a, b in zip(model(c, forget), Scans()(c, forget), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, equal_nan=True)
+        assert_same_bits(a, b, "scan", c, forget)
         assert a[1, 4:, 20].isnan().any()
 
 

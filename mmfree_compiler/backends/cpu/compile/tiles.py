@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 
 from tvm.script import tirx as T
 from tvm.tirx.script.builder import ir as I
@@ -131,7 +132,7 @@ def _mlgru_scan(tile: _Tile, node: Node) -> tuple[Expr, ...]:
 
 
 def _short_conv(tile: _Tile, node: Node) -> tuple[Expr, ...]:
-    """The state holds the last k inputs, oldest first: shift it, then sum the taps."""
+    """The state holds the last k inputs, oldest first: shift it, and sum the taps in this order."""
     x, weight, bias = node.inputs[:3]
     assert node.state is not None
     assert weight is not None
@@ -142,14 +143,15 @@ def _short_conv(tile: _Tile, node: Node) -> tuple[Expr, ...]:
         buffer, at = memory.state(node.state, place, tap)
         source = memory.state(node.state, place, tap + 1)[1]
         window.append(I.bind(tile[x] if tap == taps - 1 else v.load(buffer, source)))
-    out = v.splat(0.0) if bias is None else tile[bias]
+    products = []
     for tap, vector in enumerate(window):
         buffer, at = memory.state(node.state, place, tap)
         v.store(buffer, at, vector)
         row = memory.tap_stride(weight) * tap
         coefficient = memory.elements(weight, place.layer, place.column + row)
-        out = v.add(out, v.multiply(coefficient, vector))
-    return (out,)
+        products.append(v.multiply(coefficient, vector))
+    out = reduce(v.add, products)
+    return (out if bias is None else v.add(out, tile[bias]),)
 
 
 Emitter = Callable[[_Tile, Node], tuple[Expr, ...]]
