@@ -92,7 +92,7 @@ KIND = re.compile(
 )
 NAMING = ("backends/__init__.py", "target.py")  # the table, and the default
 # What else is called so: torch's device, a controller of Linux's cgroups.
-OTHER_MEANINGS = re.compile("autocast|controllers|sys/fs/cgroup")
+OTHER_MEANINGS = re.compile("autocast|map_location|controllers|sys/fs/cgroup")
 # Folders of one machine: their names are put together here so that this file has none.
 MACHINE_PATH = re.compile("/(?:" + "|".join(["work", "root", "tmp", "farm"]) + r")\b")
 

@@ -141,7 +141,8 @@ def _working() -> Iterator[Path]:
     except OSError as error:
         cause = f"cannot be used: {error.strerror or error}"
         hint = "Free some space, or set TMPDIR to another folder"
-        raise ToolchainError(tempfile.gettempdir(), cause, hint) from error
+        place = tempfile.tempdir or "the temporary folder"  # None where the search for one failed
+        raise ToolchainError(str(place), cause, hint) from error
 
 
 def _check_limit() -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 from mmfree_compiler.backends.cpu.run.ffi import tvm_ffi
 from mmfree_compiler.errors import ArtifactError, TargetError
+from mmfree_compiler.temporary import temporary_folder
 
 # What `tvm_ffi.load_module` calls for names that end in ".so"; files in memory have no such name.
 _LOAD = tvm_ffi.get_global_func("ffi.Module.load_from_file.so")
@@ -70,8 +69,8 @@ def _in_memory(code: NDArray[np.uint8]) -> Iterator[str]:
 @contextmanager
 def _in_temporary_folder(code: NDArray[np.uint8]) -> Iterator[str]:
     """The path of a temporary file. Raises OSError when it cannot be written."""
-    with tempfile.TemporaryDirectory(prefix="mmfree-") as folder:
-        path = Path(folder, "kernels.so")
+    with temporary_folder() as folder:
+        path = folder / "kernels.so"
         path.write_bytes(code.data)
         yield str(path)
 
