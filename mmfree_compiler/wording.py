@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from unicodedata import category
+
+_ACTING = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, formats, surrogates, separators of lines
 
 
 def counted(number: int, noun: str) -> str:
@@ -29,7 +32,12 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+    return "".join(ascii(c)[1:-1] if _acts(c) else c for c in text)
+
+
+def _acts(character: str) -> bool:
+    """Whether it is a control, or changes the order of others. Joiners are part of words."""
+    return category(character) in _ACTING and character not in "\n\t\u200c\u200d"
 
 
 def bounds(low: float, high: float) -> str:

@@ -25,10 +25,8 @@ def test_what_somebody_passed_has_few_digits(value: object, shown: str) -> None:
 
 
 def test_printable() -> None:
-    assert (
-        printable("gr\u00f6\u00dfer\n\t\u2192 \U0001f600")
-        == "gr\u00f6\u00dfer\n\t\u2192 \U0001f600"
-    )
+    plain = "gr\u00f6\u00dfer\n\t\u2192 \U0001f600\u3000\u00a0\u200c\u200d"
+    assert printable(plain) == plain
     assert printable("\x1b[2J\x9b1m\r\x00\u202e'\\") == "\\x1b[2J\\x9b1m\\r\\x00\\u202e'\\"
     assert str(MmfreeError("a\x1bb", "c\x07", "d\u2066")) == "a\\x1bb: c\\x07. d\\u2066"
 

@@ -25,6 +25,11 @@ def emit(as_json: bool, document: Mapping[str, Any], *shown: RenderableType) -> 
         Console(highlight=False).print(*shown, sep="\n")
 
 
+def show(text: str) -> None:
+    """Print text of a model without a new line. On a terminal it cannot act as commands to it."""
+    print(printable(text) if sys.stdout.isatty() else text, end="", flush=True)
+
+
 def facts(rows: Iterable[tuple[str, str]], title: str | None = None) -> Table:
     """A table of names and values."""
     table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)

@@ -10,7 +10,7 @@ import typer
 
 from mmfree_compiler.cli.measure import peak_rss
 from mmfree_compiler.cli.options import ArtifactPath, Json, Signer, Threads
-from mmfree_compiler.cli.output import emit, facts, size
+from mmfree_compiler.cli.output import emit, facts, show, size
 from mmfree_compiler.errors import InputError
 
 
@@ -73,13 +73,13 @@ def run(
     )
     generation = session.generate(ids, sampling, seed=seed)
     if not (quiet or json):
-        print(text, end="", flush=True)
+        show(text)
     started = time.perf_counter()
     moments = []  # when each token was generated, in seconds
     for token in generation:
         moments.append(time.perf_counter() - started)
         if not json:
-            print(token.text, end="", flush=True)
+            show(token.text)
     figures = _figures(ids.size, moments)
     if json:
         made = {"text": generation.text, "tokens": generation.ids}
