@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 
+from mmfree_compiler import interrupts
 from mmfree_compiler.artifact import read_artifact
 from mmfree_compiler.errors import MmfreeError
 from mmfree_compiler.models import ModelConfig, load_checkpoint, random_checkpoint
@@ -222,6 +223,9 @@ def _try(place: Place, kind: str, chance: random.Random, seconds: dict[str, floa
 def main(moments: int, seed: int) -> int:
     """The number of moments that left anything behind; prints what."""
     torch.set_num_threads(1)  # as the trainings that it resumes
+    for number in interrupts.ENDING:
+        if signal.getsignal(number) is signal.SIG_IGN:  # by nohup; commands would inherit it
+            signal.signal(number, signal.SIG_DFL)
     chance, failures = random.Random(seed), 0
     with _place() as place:
         seconds = _whole(place)
