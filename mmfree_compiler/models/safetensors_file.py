@@ -82,9 +82,9 @@ class StoredTensor:
 
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:
     """The tensors of a safetensors file by name. Raises CheckpointError on a malformed file."""
-    if path.exists() and not path.is_file():  # opening a pipe would wait forever
-        raise CheckpointError(str(path), "is not a regular file", HINT)
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait forever
+            raise CheckpointError(str(path), "is not a regular file", HINT)
         with path.open("rb") as file:
             start, found = _header(file)
             size = file.seek(0, 2)

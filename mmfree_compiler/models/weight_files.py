@@ -15,6 +15,7 @@ from mmfree_compiler.wording import few
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 OTHER_FORM = {WEIGHTS: INDEX, INDEX: WEIGHTS}  # of the two, a folder has one
+LONGEST_NAME = 255  # characters: no file system takes longer ones
 PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 
 Found = dict[str, StoredTensor]
@@ -66,7 +67,7 @@ def weight_map(index: Path) -> dict[str, str]:
 
 
 def _is_file_name(shard: Any) -> bool:
-    if not isinstance(shard, str) or not shard.isprintable():
+    if not isinstance(shard, str) or not shard.isprintable() or len(shard) > LONGEST_NAME:
         return False
     return shard not in ("", "..") and Path(shard).name == shard
 
