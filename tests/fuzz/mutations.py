@@ -17,7 +17,7 @@ from fuzz.samples import samples
 from fuzz.workers import Verdict
 from mmfree_compiler.errors import MmfreeError
 
-COUNT, LIMIT_S = 20_000, 120
+COUNT, LIMIT_S = 20_000, 240
 # Name -> how often it is chosen, and the attack.
 ATTACKS = {
     **attacks_on_artifacts.ATTACKS,
