@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal, TypedDict, Unpack, overload
 
+import torch
 from torch import Tensor, fx, nn
 
 from mmfree_compiler import backends, notes, passes
@@ -161,9 +162,10 @@ def compile(  # noqa: A001
         raise InputError(f"fallback {fallback!r}", "is unknown", 'Known: "error", "eager"')
     flow = _Flow.of(Target.parse(target), Options.of(keywords))
     source = Source.of(model, flow.options.example_inputs)
-    if fallback == "eager":
-        return eager_model(source.module, lambda: flow.parted(source))
-    return flow.compiled(source)
+    with torch.autocast("cpu", enabled=False):  # a compiled model computes in float32
+        if fallback == "eager":
+            return eager_model(source.module, lambda: flow.parted(source))
+        return flow.compiled(source)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,19 @@ def _part(_: Any, x: Tensor) -> Tensor:
     return x * 2
 
 
+def _autocast(enabled: bool) -> Callable[[Any, Tensor], Tensor]:
+    def computes(_: Any, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            return x @ x.mT
+
+    return computes
+
+
+def _with_gradients(_: Any, x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        return x * 2
+
+
 REFUSED: dict[str, tuple[str, Callable[[Any, Tensor], Tensor]]] = {
     "buffer": ("writes into n,", lambda m, x: x * m.n.add_(1)),
     "buffer copied into": ("writes into n,", lambda m, x: x * m.n.copy_(x[0, 0])),
@@ -53,6 +66,9 @@ REFUSED: dict[str, tuple[str, Callable[[Any, Tensor], Tensor]]] = {
         "depends on the other",
         lambda _, x: F.batch_norm(x, None, None, training=True),
     ),
+    "autocast": ("runs under autocast", _autocast(True)),
+    "autocast that is off": ("runs under autocast", _autocast(False)),
+    "gradients": ("switches gradients on", _with_gradients),
     "rand": ("is random", lambda _, x: x + torch.rand(8)),
     "rand_like": ("is random", lambda _, x: x + torch.rand_like(x)),
     "a generator": (

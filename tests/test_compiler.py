@@ -277,3 +277,13 @@ def test_the_eager_fallback_embeds_in_torch() -> None:
 
 def test_the_keywords_of_compile_are_its_options() -> None:
     assert Keywords.__annotations__.keys() == {field.name for field in fields(Options)}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_compiling_under_autocast(dtype: torch.dtype) -> None:
+    """A compiled model computes in float32, whatever the program around it chooses."""
+    module, x = BitLinear(24, 40), rows(2, 24)
+    with torch.autocast("cpu", dtype):
+        found = compiled(module, x, target="reference")(x)
+    assert_close(found, module(x))

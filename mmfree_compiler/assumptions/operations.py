@@ -16,6 +16,17 @@ from mmfree_compiler.origin import source_line
 
 # Batch normalizations and their argument that says whether they use the batch at hand.
 _NORMS = {"aten::batch_norm": "training", "aten::instance_norm": "use_input_stats"}
+# What export makes of `with` blocks -> why they are refused, and what to do about it.
+_BLOCKS = {
+    "wrap_with_autocast": (
+        "runs under autocast, which chooses the precision of each operation",
+        "Leave autocast out: a compiled model computes in float32",
+    ),
+    "wrap_with_set_grad_enabled": (
+        "switches gradients on",
+        "Leave it out: a compiled model has no gradients",
+    ),
+}
 # Arguments of which one that is off takes all chance out of an operation.
 _CHANCES = ("train", "training", "dropout", "dropout_p")
 
@@ -29,6 +40,8 @@ def check_operations(program: ExportedProgram) -> None:
         **signature.inputs_to_lifted_tensor_constants,
     }
     for node in graph_nodes(program):
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            raise _holds_a_graph(node)
         schema = getattr(node.target, "_schema", None)
         for cause, hint in _faults(node, schema, held) if schema else ():
             raise TraceError(source_line(node) or str(node.target), cause, hint)
@@ -39,6 +52,19 @@ def graph_nodes(program: ExportedProgram) -> Iterator[Node]:
     for module in program.graph_module.modules():
         if isinstance(module, fx.GraphModule):
             yield from module.graph.nodes
+
+
+def _holds_a_graph(node: Node) -> TraceError:
+    """The error for a `with` block or a control flow op: code that is a graph in the graph."""
+    name = str(node.target)
+    cause, hint = _BLOCKS.get(name, (f"calls {name}", "Write it without control flow ops"))
+    owner = node.graph.owning_module
+    assert owner is not None
+    read = [str(x.target) for x in node.all_input_nodes if x.op == "get_attr"]
+    graphs = [graph for name, graph in owner.named_children() if name in read]
+    inner = [n for graph in graphs if isinstance(graph, fx.GraphModule) for n in graph.graph.nodes]
+    lines = filter(None, map(source_line, (node, *inner)))
+    return TraceError(next(lines, name), cause, hint)
 
 
 def _faults(node: Node, schema: Any, held: Mapping[str, str]) -> Iterator[tuple[str, str]]:
