@@ -13,7 +13,7 @@ from torch import nn
 
 from mmfree_compiler import notes
 from mmfree_compiler.errors import TargetError, ToolchainError
-from mmfree_compiler.modes import evaluating
+from mmfree_compiler.modes import calling
 from mmfree_compiler.notes import Note
 from mmfree_compiler.parted import Parted
 
@@ -37,7 +37,7 @@ class EagerModel:
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         if self.parted is not None and not options and self.parted.takes(inputs):
             return self.parted(*inputs)
-        with torch.no_grad(), evaluating(self.module):
+        with torch.no_grad(), calling(self.module):
             return self.module(*inputs, **options)
 
     def save(self, path: str | os.PathLike[str]) -> None:

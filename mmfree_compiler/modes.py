@@ -30,6 +30,18 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             _restore(buffer, before)
 
 
+@contextmanager
+def calling(module: nn.Module) -> Iterator[None]:
+    """`module` is called as in use: in inference mode, and it keeps what the call changes."""
+    modes = {part: part.training for part in module.modules()}
+    try:
+        module.eval()
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
 @torch.no_grad()
 def _restore(buffer: Tensor, before: Tensor) -> None:
     if not torch.equal(buffer, before):

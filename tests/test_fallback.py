@@ -247,3 +247,20 @@ def test_inputs_that_had_one_size(sizes: tuple[tuple[int, int], tuple[int, int]]
     model = mmf.compile(module, "reference", example_inputs=inputs, fallback="eager")
     others = rows(*sizes[0]), rows(*sizes[1], seed=2)
     assert_same(model(*others), module(*others))
+
+
+def count_calls(m: Layers, x: Tensor) -> Tensor:
+    m.calls += 1
+    out: Tensor = m.a(x) * m.calls * m.counter.add_(1)
+    return out
+
+
+@torch.no_grad()
+def test_compiling_leaves_the_module_as_it_was() -> None:
+    """Its first call afterwards is its first call."""
+    module = Layers(count_calls).eval()
+    untouched = copy.deepcopy(module)
+    with pytest.warns(UserWarning, match="Layers runs in torch as a whole"):
+        model = mmf.compile(module, "reference", example_inputs=(rows(2, 3),), fallback="eager")
+    for _ in range(3):
+        assert torch.equal(model(rows(2, 3)), untouched(rows(2, 3)))
