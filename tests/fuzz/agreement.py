@@ -41,11 +41,14 @@ _EXACT = {
 
 
 class Jitter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Every result is off by a rounding error; `near_edge` tells whether one was rounded."""
+    """Every result is off by a rounding error; `near_edge` tells whether one was rounded.
 
-    def __init__(self) -> None:
+    With `size` 0 results stay as they are, and edges are noticed all the same.
+    """
+
+    def __init__(self, size: float = JITTER) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.near_edge = False
+        self.size, self.near_edge = size, False
         self.random = torch.Generator().manual_seed(0)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -62,7 +65,7 @@ class Jitter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not x.is_floating_point():
             return x
         noise = torch.randn(x.shape, generator=self.random)
-        return x * (1 + JITTER * noise).to(x.dtype)
+        return x * (1 + self.size * noise).to(x.dtype)
 
 
 def _near(x: Tensor, dtype: torch.dtype | None, edge: float) -> bool:
