@@ -19,7 +19,8 @@ from torch.utils import _pytree as pytree
 
 from mmfree_compiler import repeats
 from mmfree_compiler.adapters import adapted
-from mmfree_compiler.assumptions.memory import without_memory
+from mmfree_compiler.assumptions.exporting import Unaware
+from mmfree_compiler.assumptions.memory import watched, without_memory
 from mmfree_compiler.assumptions.operations import check_operations
 from mmfree_compiler.assumptions.sizes import check_sizes, unknown
 from mmfree_compiler.errors import InputError, TraceError
@@ -103,7 +104,7 @@ def _export_once(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool) -
     bound = inspect.signature(module.forward).bind(*inputs).arguments
     hints = pytree.tree_map(_free_leading, dict(bound)) if dynamic else None
     export = partial(torch.export.export, module, inputs, dynamic_shapes=hints, strict=False)
-    with _quiet():
+    with _quiet(), watched(module, Unaware()):
         return without_memory(module, export)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -145,3 +146,27 @@ def test_any_activation_in_place(layer: nn.Module) -> None:
     assert not [n for n in gm.graph.nodes if str(n.target).endswith("_.default")]
     with torch.no_grad():
         assert torch.equal(gm(x), module(x))
+
+
+class _Asks(nn.Module):
+    def __init__(self, asks: Callable[[], bool]) -> None:
+        super().__init__()
+        self.asks = asks
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if self.asks() else x + 1
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        torch.compiler.is_exporting,
+        torch.compiler.is_compiling,
+        torch.compiler.is_dynamo_compiling,
+        lambda: not not torch.compiler.is_exporting(),  # noqa: SIM208 - what is tested
+    ],
+)
+def test_a_module_is_not_told_that_it_is_traced(asks: Callable[[], bool]) -> None:
+    module, x = nn.Sequential(_Asks(asks), _Asks(asks)), torch.randn(2, 3, 4)
+    assert torch.equal(trace(module, (x,))(x), x + 1 + 1)
+    assert torch.compiler.is_compiling() is False

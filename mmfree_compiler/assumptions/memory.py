@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from torch import nn
 
@@ -66,8 +66,16 @@ class Search:
         return self._step
 
 
+class Hooks(Protocol):
+    """What is called before and after a forward."""
+
+    def enter(self, module: nn.Module, *_: Any) -> None: ...
+
+    def leave(self, *_: Any) -> None: ...
+
+
 @contextmanager
-def watched(module: nn.Module, watch: Watch | Search) -> Iterator[None]:
+def watched(module: nn.Module, watch: Hooks) -> Iterator[None]:
     """`watch` sees a call of `module` within."""
     hooks = (
         module.register_forward_pre_hook(watch.enter, prepend=True),
