@@ -35,7 +35,7 @@ def judge(number: int) -> Verdict:
         try:
             outcome, detail = attempt.use(), attempt.change
         except MmfreeError as error:
-            outcome = "refused" if str(error).isprintable() else "wrong"
+            outcome = "refused" if str(error).replace("\n", "").isprintable() else "wrong"
             detail = f"{type(error).__name__}: {error}"
         except BaseException:  # a panic of Rust code is not an Exception
             outcome, detail = "foreign", traceback.format_exc(limit=-4)
