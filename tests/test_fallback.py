@@ -69,7 +69,6 @@ PARTED: dict[str, Forward] = {
     "one number for a row": lambda m, x: m.a(x) * m.b(x).mean(-1, keepdim=True),
     "rows by their position": lambda m, x: m.a(x) * torch.arange(x.shape[1]).float()[:, None],
     "rolled in time": lambda m, x: m.b(torch.roll(m.a(x), 1, 1)),
-    "joined in time": lambda m, x: m.b(torch.cat([m.a(x), x], 1)),
     "selected by values": lambda m, x: m.a(x)[m.a(x) > 0],
     "integers and flags": lambda m, x: (m.a(x).argmax(-1), m.a(x) > 0, x.shape[0], 3, None),
     "a dict": lambda m, x: {"rows": m.a(x), "others": [m.b(x), (m.c(x).sin(),)]},
