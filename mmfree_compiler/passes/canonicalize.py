@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 from mmfree_compiler.passes.constants import attribute, constant_nodes
 from mmfree_compiler.passes.pattern import COMMUTATIVE, aten
-from mmfree_compiler.passes.rewrite import calls, finish, note, replace
+from mmfree_compiler.passes.rewrite import calls, finish, note, replace, same_shape
 from mmfree_compiler.passes.spellings import RULES
 
 # Operation -> its canonical name; the arguments stay the same.
@@ -59,11 +60,20 @@ class Canonicalize:
     def _apply_first_rule(self, gm: GraphModule, node: Node, constants: set[Node]) -> None:
         for rule, text in RULES.items():
             new = rule(node, constants)
-            if new is not None:
+            if new is not None and _alike(new, node):
                 if text:
                     note(gm, self.name, new, text)
                 replace(node, new)
                 return
+
+
+def _alike(new: Node, old: Node) -> bool:
+    """Whether the values have the same type: a rule looks at operations, not at what they do to it.
+
+    What a rule inserted in vain is dropped at the end of the pass.
+    """
+    a, b = new.meta["val"], old.meta["val"]
+    return bool(a.dtype == b.dtype and same_shape(a, b))
 
 
 _TAKES_NUMBERS = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
@@ -78,7 +88,9 @@ def _inline_scalars(gm: GraphModule, node: Node) -> None:
         left, right = right, left
     if isinstance(left, Node) and _is_number(right):
         assert isinstance(right, Node)
-        node.args = (left, attribute(gm, right).item())
+        number = attribute(gm, right).item()
+        if isfinite(number):  # else the parameter is refused by its name
+            node.args = (left, number)
 
 
 def _is_number(value: Any) -> bool:

@@ -6,12 +6,14 @@ import operator
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from mmfree_compiler.errors import UnsupportedError
 from mmfree_compiler.ops import OPS
 from mmfree_compiler.origin import module_of, source_line
+from mmfree_compiler.passes.constants import attribute
 from mmfree_compiler.passes.pattern import aten
 from mmfree_compiler.passes.rewrite import is_fp32
 from mmfree_compiler.wording import counted
@@ -42,12 +44,29 @@ class LeftOver:
 
 
 def left_over(gm: GraphModule, names: Collection[str]) -> list[LeftOver]:
-    """The calls that are neither ops in `names` (of the op table) nor items, sizes or views."""
+    """The calls that are neither ops in `names` (of the op table) nor items, sizes or views.
+
+    So are ops that read a parameter with NaN or infinite values.
+    """
+    bad = _not_finite(gm)
     return [
-        LeftOver(node, _reason(node), module_of(node), source_line(node))
+        LeftOver(node, _reason(node, bad), module_of(node), source_line(node))
         for node in gm.graph.nodes
-        if node.op in ("call_function", "call_module") and not _is_lowered(node, names)
+        if node.op in ("call_function", "call_module")
+        and (not _is_lowered(node, names) or not bad.isdisjoint(node.all_input_nodes))
     ]
+
+
+def _not_finite(gm: GraphModule) -> set[Node]:
+    """The parameters with NaN or infinite values; a number in the user's code may be infinite."""
+    parameters = [n for n in gm.graph.find_nodes(op="get_attr") if not n.meta.get("number")]
+    return {node for node in parameters if not _is_finite(attribute(gm, node))}
+
+
+def _is_finite(x: Tensor) -> bool:
+    if not x.is_floating_point() or not x.numel():
+        return True
+    return all(bool(extreme.isfinite()) for extreme in torch.aminmax(x))  # NaN is both of them
 
 
 def check_supported(gm: GraphModule, names: Collection[str]) -> None:
@@ -79,7 +98,10 @@ def _keeps_rows(node: Node) -> bool:
     return bool(before.dim() and after.dim() and before.shape[-1] == after.shape[-1])
 
 
-def _reason(node: Node) -> str:
+def _reason(node: Node, bad: set[Node]) -> str:
+    for source in node.all_input_nodes:
+        if source in bad:
+            return f"{source.meta.get('parameters') or source.target} holds NaN or infinite values"
     value = node.meta.get("val")
     if isinstance(value, Tensor) and value.is_floating_point() and not is_fp32(node):
         return f"it computes in {value.dtype}, not in fp32: call .float() on the module"

@@ -10,6 +10,7 @@ from torch.fx import GraphModule
 from mmfree_compiler.passes.constants import constant_nodes
 from mmfree_compiler.passes.pattern import Number, OneOf, Var, aten, call, first, mul
 from mmfree_compiler.passes.rewrite import (
+    are_rows,
     calls,
     finish,
     insert,
@@ -42,7 +43,7 @@ class DetectGatedNorm:
         constants = constant_nodes(gm.graph)
         for node in filter(is_fp32, calls(gm, [aten.mul.Tensor])):
             bound = first(GATED_NORM, node, constants)
-            if bound is not None:
+            if bound is not None and are_rows(bound["g"], bound["h"]):
                 arguments = [bound[name] for name in ARGUMENTS]
                 new = insert(node, overload("gated_norm"), *arguments)
                 replace(node, new)

@@ -10,6 +10,7 @@ from torch.fx import GraphModule
 from mmfree_compiler.passes.constants import constant_nodes
 from mmfree_compiler.passes.pattern import Var, aten, call, first, mul
 from mmfree_compiler.passes.rewrite import (
+    are_rows,
     calls,
     finish,
     insert,
@@ -17,7 +18,6 @@ from mmfree_compiler.passes.rewrite import (
     note,
     overload,
     replace,
-    same_shape,
 )
 
 SWIGLU = mul(call(aten.silu.default, Var("gate")), Var("up"))
@@ -38,7 +38,7 @@ class DetectGLU:
             bound = first(SWIGLU, node, constants)
             if bound is None or node in constants or not is_fp32(node):
                 continue
-            if same_shape(bound["gate"].meta["val"], bound["up"].meta["val"]):
+            if are_rows(bound["gate"], bound["up"]):
                 new = insert(node, overload("swiglu"), bound["gate"], bound["up"])
                 replace(node, new)
                 note(gm, self.name, new, "silu(gate) * up")

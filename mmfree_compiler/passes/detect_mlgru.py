@@ -21,6 +21,7 @@ from mmfree_compiler.passes.pattern import (
     one_minus,
 )
 from mmfree_compiler.passes.rewrite import (
+    are_rows,
     calls,
     finish,
     insert,
@@ -59,7 +60,9 @@ class DetectMLGRU:
             if candidate is None:
                 continue
             gate = first(GATE, candidate["forget"], constants)
-            if gate is not None and _is_row(gate.get("lower_bound"), node):
+            if gate is None or not are_rows(candidate["i"], gate["f"]):
+                continue
+            if _is_row(gate.get("lower_bound"), node):
                 self._rewrite(gm, node, candidate, gate)
         return finish(gm)
 

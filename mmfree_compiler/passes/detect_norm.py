@@ -23,6 +23,7 @@ from mmfree_compiler.passes.pattern import (
     mul,
 )
 from mmfree_compiler.passes.rewrite import (
+    are_rows,
     constant,
     finish,
     insert,
@@ -124,9 +125,19 @@ def _written_out(node: Node, constants: set[Node]) -> Bound | None:
         return None
     for spelling in SPELLINGS:
         bound = first(spelling, node, constants)
-        if bound and _width(bound["x"]) == bound.get("width", _width(node)):
+        if bound and _is_norm(node, bound):
             return bound
     return None
+
+
+def _is_norm(node: Node, bound: Bound) -> bool:
+    """Whether what matched computes in fp32, on whole rows, with one eps."""
+    x, eps = bound["x"], bound["eps"]
+    return (
+        are_rows(node, x)
+        and bound.get("width", _width(x)) == _width(x)
+        and (not isinstance(eps, Node) or eps.meta["val"].numel() == 1)
+    )
 
 
 def _one_op(node: Node) -> Bound | None:
@@ -136,7 +147,7 @@ def _one_op(node: Node) -> Bound | None:
     x, shape, weight, eps = [*node.args, None, None][:4]  # weight and eps may be left out
     assert isinstance(x, Node)
     assert isinstance(shape, list)
-    if len(shape) != 1 or not is_fp32(node):
+    if len(shape) != 1 or not is_fp32(node) or not is_fp32(x):
         return None
     eps = torch.finfo(x.meta["val"].dtype).eps if eps is None else eps
     return {"x": x, "weight": weight, "eps": eps}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from mmfree_compiler.passes.constants import constant_nodes, evaluate_all
+from mmfree_compiler.passes.constants import ancestors, constant_nodes, evaluate_all
 from mmfree_compiler.passes.rewrite import constant, finish, note, replace
 
 NARROW = (torch.bfloat16, torch.float16)
@@ -33,6 +33,7 @@ class FoldConstants:
             tensor = _widened(value, node).contiguous().clone()
             stem = str(node.target) if node.op == "get_attr" else node.name
             folded = constant(gm, stem, tensor)
+            folded.meta["parameters"] = _parameters(node)
             replace(node, folded)
             note(gm, self.name, folded, f"constant {tuple(tensor.shape)}")
         return finish(gm)
@@ -48,6 +49,12 @@ class FoldConstants:
         if node.op == "get_attr":
             return value.dim() == 1 and value.dtype in NARROW
         return True
+
+
+def _parameters(node: Node) -> str:
+    """A constant in words, by the parameters that it is computed from."""
+    names = ", ".join(str(n.target) for n in ancestors(node) if n.op == "get_attr")
+    return names if node.op == "get_attr" else f"a constant computed from {names or 'numbers'}"
 
 
 def _widened(value: Tensor, node: Node) -> Tensor:

@@ -63,11 +63,14 @@ class GraphBuilder:
             return None
         if value.dim() == 1 and value.dtype == torch.float32:
             return y
-        return constant(self.gm, str(y.target), attribute(self.gm, y).float().reshape(-1))
+        row = constant(self.gm, str(y.target), attribute(self.gm, y).float().reshape(-1))
+        row.meta["parameters"] = y.meta.get("parameters") or str(y.target)
+        return row
 
     def _number(self, number: float) -> Node:
         if number not in self.numbers:
             node = constant(self.gm, "number", torch.tensor([float(number)]))
+            node.meta["number"] = True
             self.constants.add(node)
             self.numbers[number] = node
         return self.numbers[number]

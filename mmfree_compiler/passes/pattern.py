@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
+from torch import Tensor
 from torch.fx import Node
 
 aten = torch.ops.aten
@@ -24,7 +25,7 @@ Bound = dict[str, Any]
 
 @dataclass(frozen=True)
 class Var:
-    """Any node; with `constant`, only one that depends on parameters only."""
+    """Any node that is a tensor; with `constant`, only one that depends on parameters only."""
 
     name: str
     constant: bool = False
@@ -103,9 +104,14 @@ def first(pattern: Pattern, value: Any, constants: set[Node]) -> Bound | None:
     return next(match(pattern, value, constants), None)
 
 
+def is_tensor(value: Any) -> TypeGuard[Node]:
+    """Whether an argument is a tensor of the graph, not a number or a size."""
+    return isinstance(value, Node) and isinstance(value.meta.get("val"), Tensor)
+
+
 def _accepts(pattern: Var | Number, value: Any, constants: set[Node]) -> bool:
     if isinstance(pattern, Var):
-        return isinstance(value, Node) and (value in constants or not pattern.constant)
+        return is_tensor(value) and (value in constants or not pattern.constant)
     return isinstance(value, int | float)
 
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch.fx import GraphModule, Node
 
 from mmfree_compiler.passes.constants import evaluate
-from mmfree_compiler.passes.pattern import aten
+from mmfree_compiler.passes.pattern import aten, is_tensor
 from mmfree_compiler.passes.quantizer import Factor
 
 
@@ -39,6 +40,10 @@ PRODUCTS: dict[Any, Callable[..., Product]] = {
 }
 
 
+# A product of int8 codes and ternary weights is the same number in these types.
+_EXACT = (torch.float32, torch.float64)
+
+
 def scalings(product: Product, constants: set[Node]) -> Iterator[Product]:
     """The product with none of the factors that follow it, with one, with two..."""
     following: Product | None = product
@@ -53,7 +58,8 @@ def _scaled(product: Product, constants: set[Node]) -> Product | None:
         return None
     (user,) = product.out.users
     if user.target is aten.to.dtype:
-        return dataclasses.replace(product, out=user)
+        keeps = user.meta["val"].dtype in _EXACT
+        return dataclasses.replace(product, out=user) if keeps else None
     if user.target not in (aten.mul.Tensor, aten.div.Tensor):
         return None
     left, right = user.args
@@ -62,7 +68,7 @@ def _scaled(product: Product, constants: set[Node]) -> Product | None:
         left, right = right, left
     if left is not product.out or not isinstance(right, Node | float | int):
         return None
-    if isinstance(right, Node) and not _is_factor(right, constants):
+    if isinstance(right, Node) and not (is_tensor(right) and _is_factor(right, constants)):
         return None
     factors = (*product.factors, Factor(right, divides))
     return dataclasses.replace(product, out=user, factors=factors)
@@ -103,6 +109,6 @@ def with_bias(product: Product, constants: set[Node]) -> Product:
     left, right = user.args
     bias = left if right is product.out else right
     width = product.out.meta["val"].shape[-1]
-    if isinstance(bias, Node) and bias in constants and tuple(bias.meta["val"].shape) == (width,):
+    if is_tensor(bias) and bias in constants and tuple(bias.meta["val"].shape) == (width,):
         return dataclasses.replace(product, out=user, bias=bias)
     return product

@@ -3,12 +3,14 @@
 Models write the quantizer in many ways (amax or max, 127/max or max/127, clamp before or after,
 codes scaled back before or after the product). The region between a row x and a product's input is
 found by walking back over the ops that quantizers consist of. That it *is* numerics 5 is shown by
-running it and the reference on rows of several magnitudes, zero among them.
+running it and the reference on rows: of zeros, of all magnitudes, and around the numbers that the
+region itself holds, since its ops change their course at these only.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -41,14 +43,14 @@ QUANTIZER_OPS = {
     aten.unsqueeze.default,
     operator.getitem,
 }
-# Maxima of the probe rows: zero, around usual activations, and (times eps) around the eps.
-MAGNITUDES = (0.0, 1e-3, 1.0, 50.0)
-EPS_FACTORS = (0.3, 3.0)
+# Maxima of the probe rows: zero, and powers of ten far beyond usual activations.
+MAGNITUDES = (0.0, *(10.0**k for k in range(-24, 25)))
+AROUND = (0.3, 0.9, 1.1, 3.0)  # times each number at which a clamp of the region may set in
 PROBE_WIDTH = 64
 # Stands for an absent eps: 127 / NO_EPS is finite in fp32, and only rows of zeros are below it.
 NO_EPS = 1e-30
 # Where x * a is this close to a .5 edge, codes may differ by 1 (numerics 5).
-EDGE = 1e-3
+EDGE = 1e-4
 TOLERANCE = 1e-3  # elsewhere, in codes
 # A gain this close to 1 is 1: fp32 rounding when codes are scaled back.
 GAIN_ROUNDING = 1e-5
@@ -98,9 +100,10 @@ class Proof:
 def prove(gm: GraphModule, region: Region) -> Proof | None:
     """Run the region on probe rows; None when it is not a per-token int8 quantizer."""
     known = {node: evaluate(gm, node) for node in region.constants}
+    numbers = _numbers(region, known)
     try:
-        for eps in _eps_candidates(region, known):
-            gain = _gain(gm, region, known, eps)
+        for eps in [*(eps for number in numbers for eps in (number, 127 * number)), NO_EPS]:
+            gain = _gain(gm, region, known, eps, _probe(region.source.meta["val"], numbers))
             if gain is not None:
                 return Proof(eps, gain)
     except (RuntimeError, TypeError, KeyError):  # the region needs more than its row
@@ -108,28 +111,28 @@ def prove(gm: GraphModule, region: Region) -> Proof | None:
     return None
 
 
-def _eps_candidates(region: Region, known: dict[Node, Any]) -> list[float]:
-    """Numbers of the region that may bound max|x| from below.
+def _numbers(region: Region, known: dict[Node, Any]) -> list[float]:
+    """The positive numbers that the region holds, the smallest first.
 
-    A clamp of max|x|/127 bounds max|x| by 127 times its number.
+    One of them may bound max|x| from below; where max|x|/127 is bounded, it is 127 times a number.
     """
     numbers: set[float] = set()
     for node in region.nodes:
         arguments = (*node.args, *node.kwargs.values())
-        numbers.update(float(a) for a in arguments if isinstance(a, int | float))
+        numbers.update(abs(float(a)) for a in arguments if isinstance(a, int | float))
     for value in known.values():
         if isinstance(value, Tensor) and value.numel() == 1:
-            numbers.add(float(value))
-    small = sorted(number for number in numbers if 0 < number < 0.1)
-    return [eps for number in small for eps in (number, 127 * number)] + [NO_EPS]
+            numbers.add(abs(float(value)))
+    return sorted(number for number in numbers if 0 < number < math.inf)
 
 
-def _gain(gm: GraphModule, region: Region, known: dict[Node, Any], eps: float) -> float | None:
+def _gain(
+    gm: GraphModule, region: Region, known: dict[Node, Any], eps: float, probe: Tensor
+) -> float | None:
     """The factor between the region and numerics 5 on the probe; None if they differ otherwise.
 
     Where no eps is written, the region may make NaN of a row of zeros.
     """
-    probe = _probe(region.source.meta["val"], eps)
     codes, scale = OPS["quantize"].reference(probe, eps)
     found = region.compute(gm, known, probe)
     if found.shape != probe.shape:
@@ -144,19 +147,23 @@ def _gain(gm: GraphModule, region: Region, known: dict[Node, Any], eps: float) -
     return gain.item() if agrees.all() else None
 
 
-def _probe(like: Tensor, eps: float) -> Tensor:
-    """Rows of several magnitudes, (6, width), or (1, ..., 2, 3, width) where `like` has its rank.
+def _probe(like: Tensor, numbers: list[float]) -> Tensor:
+    """Rows (M, width), or (1, ..., M/3, 3, width) where `like` has its rank; each also negated.
 
-    The width is at most PROBE_WIDTH: quantizers do not depend on it.
+    The width is at most PROBE_WIDTH: quantizers do not depend on it. A clamp of max|x|, of
+    max|x|/127, of 127/max|x| or of x at a number sets in at one of its `edges`.
     """
+    edges = [edge for n in numbers for edge in (n, 127 * n, n / 127, 1 / n, 127 / n)]
+    maxima = [*MAGNITUDES, *(a * edge for edge in edges for a in AROUND if 1e-24 < edge < 1e24)]
+    maxima += [0.0] * (-len(maxima) % 3)
     generator = torch.Generator().manual_seed(0)
-    magnitudes = torch.tensor([*MAGNITUDES, *(factor * eps for factor in EPS_FACTORS)])
     width = min(like.shape[-1], PROBE_WIDTH)
-    rows = torch.randn(len(magnitudes), width, generator=generator)
-    rows = rows / rows.abs().amax(-1, keepdim=True) * magnitudes[:, None]
+    rows = torch.randn(len(maxima), width, generator=generator)
+    rows = rows / rows.abs().amax(-1, keepdim=True) * torch.tensor(maxima)[:, None]
+    rows = torch.cat([rows, -rows])
     if like.dim() < 3:
         return rows
-    return rows.reshape(*[1] * (like.dim() - 3), 2, 3, width)
+    return rows.reshape(*[1] * (like.dim() - 3), -1, 3, width)
 
 
 def regions(result: Node, factors: tuple[Factor, ...], constants: set[Node]) -> Iterator[Region]:

@@ -115,6 +115,12 @@ def is_fp32(node: Node) -> bool:
     return isinstance(value, Tensor) and value.dtype == torch.float32
 
 
+def are_rows(*nodes: Node) -> bool:
+    """Whether nodes compute fp32 rows of one shape: ops do not repeat rows of one for another."""
+    first = nodes[0].meta["val"]
+    return all(is_fp32(node) and same_shape(node.meta["val"], first) for node in nodes)
+
+
 def calls(gm: GraphModule, targets: Iterable[Any]) -> list[Node]:
     """The graph's calls of any of `targets`, in order."""
     wanted = set(targets)

@@ -47,6 +47,8 @@ def check_output(thing: str, value: Value | None) -> None:
     """Raise UnsupportedError unless an output is a row of floats that the graph computes."""
     if value is None or value.dtype != "float32":
         raise UnsupportedError(thing, "is not a row of floats computed from the inputs", _ROWS)
+    if not value.width:
+        raise UnsupportedError(thing, "has no columns", _ROWS)
 
 
 def check_operands(program: Program, node: Node) -> None:

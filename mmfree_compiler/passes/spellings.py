@@ -10,6 +10,7 @@ from torch.fx import Node
 
 from mmfree_compiler.ops import OPS
 from mmfree_compiler.passes.pattern import Literal, OneOf, Var, add, aten, call, first, mul
+from mmfree_compiler.passes.quantizer import is_rounded
 from mmfree_compiler.passes.rewrite import insert, is_fp32, overload, same_shape
 
 # Their result is their first operand if dtype and shape stay the same.
@@ -40,15 +41,8 @@ STRAIGHT_THROUGH = OneOf(
 )
 SILU = mul(X, call(aten.sigmoid.default, X))
 SQUARE = OneOf((call(aten.pow.Tensor_Scalar, X, Literal(2)), mul(X, X)))
-# x * 1, x / 1, x + 0, x - 0
-NEUTRAL = OneOf(
-    (
-        mul(X, Literal(1)),
-        call(aten.div.Tensor, X, Literal(1)),
-        add(X, Literal(0)),
-        call(aten.sub.Tensor, X, Literal(0)),
-    )
-)
+# Not x + 0, which is 0 where x is -0.
+NEUTRAL = OneOf((mul(X, Literal(1)), call(aten.div.Tensor, X, Literal(1))))
 REDUCTIONS = {aten.amax.default, aten.max.dim, aten.mean.dim, aten.sum.dim_IntList}
 ZEROS = {aten.new_zeros.default, aten.zeros.default, aten.zeros_like.default}
 
@@ -75,8 +69,12 @@ def _cast(node: Node, _: set[Node]) -> Node | None:
 
 
 def _straight_through(node: Node, constants: set[Node]) -> Node | None:
+    """q instead of x + (q - x): equal but for rounding where q was made of x by a quantizer.
+
+    For other q, such as clamp(x, -1, 1), a large x leaves nothing of q in the sum.
+    """
     bound = first(STRAIGHT_THROUGH, node, constants)
-    if bound is None or not same_shape(bound["q"].meta["val"], node.meta["val"]):
+    if bound is None or not (is_rounded(bound["q"]) or node in constants):
         return None
     found: Node = bound["q"]
     return found
@@ -89,9 +87,7 @@ def _silu(node: Node, constants: set[Node]) -> Node | None:
 
 def _neutral(node: Node, constants: set[Node]) -> Node | None:
     bound = first(NEUTRAL, node, constants)
-    if bound is None or bound["x"].meta["val"].dtype != node.meta["val"].dtype:
-        return None
-    found: Node = bound["x"]
+    found: Node | None = bound["x"] if bound else None
     return found
 
 
@@ -184,7 +180,7 @@ RULES: dict[Callable[[Node, set[Node]], Node | None], str] = {
     _cast: "",
     _identity: "",
     _straight_through: "straight-through estimator removed",
-    _neutral: "",
+    _neutral: "times or over 1",
     _last_dimension: "",
     _unsqueeze: "",
     _silu: "x * sigmoid(x)",

@@ -132,6 +132,7 @@ def _distinct(gm: GraphModule, weight: Node) -> int:
 
 
 def _stem(weight: Node) -> str:
-    """The name of the largest tensor that a weight is computed from."""
+    """The name of the largest tensor that a weight is computed from, if there is one."""
     sources = [node for node in ancestors(weight) if node.op == "get_attr"]
-    return str(max(sources, key=lambda node: node.meta["val"].numel()).target)
+    largest = max(sources, key=lambda node: int(node.meta["val"].numel()), default=weight)
+    return str(largest.target if largest.op == "get_attr" else largest.name)

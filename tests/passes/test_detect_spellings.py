@@ -10,7 +10,7 @@ import zoo_parts
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from mmfree_compiler.errors import CheckpointError, UnsupportedError
+from mmfree_compiler.errors import CheckpointError, TraceError, UnsupportedError
 from mmfree_compiler.explain import notes
 from mmfree_compiler.ops import OPS
 from mmfree_compiler.passes import GRAPH, check_supported, left_over, run
@@ -222,10 +222,9 @@ class _Drops(nn.Module):
         return F.dropout(x, 0.5, training=True)
 
 
-def test_dropout_that_drops_in_inference_is_left_over(x: Tensor) -> None:
-    assert [str(c.node.target) for c in left_over(lowered(_Drops(), x), NAMES)] == [
-        "aten.dropout.default"
-    ]
+def test_dropout_that_drops_in_inference_is_refused(x: Tensor) -> None:
+    with pytest.raises(TraceError, match="is random"):
+        lowered(_Drops(), x)
 
 
 def test_everything_left_over_is_listed_with_its_line(x: Tensor) -> None:
