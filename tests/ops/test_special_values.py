@@ -17,7 +17,7 @@ from mmfree_compiler.models.modules import BitLinear, RMSNorm
 from mmfree_compiler.ops import OPS
 
 # Where this project's arithmetic is its own: see docs/numerics.md, "Elementary functions".
-ULP = {"exp": 2, "sigmoid": 3, "silu": 4, "tanh": 2}
+ULP = {"exp": 2, "sigmoid": 3, "silu": 5, "tanh": 2}
 OWN: dict[str, Callable[[Tensor], Tensor]] = {
     "exp": torch.exp,
     "sigmoid": torch.sigmoid,

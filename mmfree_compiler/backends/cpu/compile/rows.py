@@ -136,14 +136,13 @@ def _norm_quant(memory: Memory, place: Place, node: Node) -> None:
     weights = [_weight(memory, inner, place) for inner in inners]
     gain = None if outer is None else _weight(memory, outer, place)
     before, after = v.zeros(), v.zeros()
-    peak, peaks = _Absmax(), [_Absmax() for _ in inners]
+    peaks = [_Absmax() for _ in inners]
 
     def row(column: Expr) -> Expr:
         return source(column) if gain is None else source(column) * gain(column)
 
     def body(column: Expr, lanes: int) -> None:
         raw = I.bind(_valid(source(column), lanes))
-        peak.include(raw)
         if gain is not None:
             _accumulate(before, _add, raw * raw)
         x = raw if gain is None else I.bind(raw * gain(column))
@@ -152,7 +151,7 @@ def _norm_quant(memory: Memory, place: Place, node: Node) -> None:
             inner.include(x * weight(column))
 
     _columns(width, body)
-    inverse = _if_finite(peak.value(), _combined_inverse(node, before, after, width))
+    inverse = _combined_inverse(node, before, after, width)
     for i, (inner, weight) in enumerate(zip(peaks, weights, strict=True)):
         outputs = (node.outputs[2 * i], node.outputs[2 * i + 1])
         scaled = _times(row, weight)
@@ -198,7 +197,7 @@ def _write_codes(
 
     def body(column: Expr, lanes: int) -> None:
         # |row * factor| <= 127 (1 + 2^-22): rounding cannot leave int8, so there is no clamp.
-        _, code = v.nearest(v.rounded(_valid(row(column), lanes) * factor))
+        code = I.bind(v.to_int(_valid(row(column), lanes) * factor))
         write(column, code)
         v.store(total, 0, v.load(total, 0, v.INTS) + code)
 
@@ -206,10 +205,7 @@ def _write_codes(
     for column in range(round_up(memory.width(codes), LANES), memory.stride(codes), LANES):
         write(column, v.splat_int(0))  # see strides.CODES_SLACK
     floats, start = memory.row(scale, place)
-    # Where the sum of squares overflowed, every norm is 0, even of a value that overflows with its
-    # weight and has no code.
-    step = T.Select(inverse == T.float32(0), inverse, absmax / T.float32(CODE_MAX))
-    I.buffer_store(floats, step, [start])
+    I.buffer_store(floats, absmax / T.float32(CODE_MAX), [start])
     summed = T.reinterpret("float32", v.fold(total, _add, "int32"))
     I.buffer_store(floats, summed, [start + SUM])
 

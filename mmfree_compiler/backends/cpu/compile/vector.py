@@ -153,15 +153,18 @@ def at_most(high: float, x: Expr) -> Expr:
     return I.bind(T.Select(x > splat(high), splat(high), x))
 
 
-# fp32 numbers near 1.5 * 2^23 are 1 apart, and as bits they count up from here.
-_INTEGERS, _INTEGER_BITS = 1.5 * 2.0**23, 0x4B400000
+def to_int(x: Expr) -> Expr:
+    """The nearest int32, half to even; some number for NaN."""
+    return T.call_llvm_pure_intrin(INTS, "llvm.lrint", x)
 
 
-def nearest(x: Expr) -> tuple[Expr, Expr]:
-    """The nearest integer, half to even, as fp32 and as int32: |x| <= 2^22.
+_INTEGERS = 1.5 * 2.0**23  # fp32 numbers near it are 1 apart, and their bits count up with them
 
-    Of NaN, the fp32 is NaN, and the int32 some number.
+
+def nearest(x: Expr, plus: int = 0) -> tuple[Expr, Expr]:
+    """The nearest integer n, half to even, and an int32 whose low bits are those of n + `plus`.
+
+    |x| and `plus`, which is even, are at most 2^20. NaN stays NaN; its int32 is some number.
     """
-    shifted = add(x, splat(_INTEGERS))
-    whole = T.reinterpret(INTS, shifted) - splat_int(_INTEGER_BITS)
-    return subtract(shifted, splat(_INTEGERS)), I.bind(whole)
+    shifted = add(x, splat(_INTEGERS + plus))
+    return subtract(shifted, splat(_INTEGERS + plus)), I.bind(T.reinterpret(INTS, shifted))
