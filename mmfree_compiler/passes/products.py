@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 from mmfree_compiler.passes.constants import evaluate
 from mmfree_compiler.passes.pattern import aten, is_tensor
 from mmfree_compiler.passes.quantizer import Factor
+from mmfree_compiler.passes.rewrite import is_fp32
 
 
 @dataclass(frozen=True)
@@ -85,18 +86,24 @@ def _is_factor(value: Node, constants: set[Node]) -> bool:
 def with_constant_factors(
     gm: GraphModule, product: Product, constants: set[Node]
 ) -> tuple[Product, float]:
-    """The product with the constant factors that follow it, and the product of these factors."""
+    """The product with the constant factors that follow it, and the product of these factors.
+
+    It ends where it last is fp32: a cast to float64 at the end is an op of its own.
+    """
     scale = 1.0
+    found = product, scale
     for more in scalings(product, constants):
         for factor in more.factors[len(product.factors) :]:
             value = factor.value
             if isinstance(value, Node):
                 if value not in constants:
-                    return product, scale
+                    return found
                 value = evaluate(gm, value).item()
             scale = scale / value if factor.divides else scale * value
         product = more
-    return product, scale
+        if is_fp32(product.out):
+            found = product, scale
+    return found
 
 
 def with_bias(product: Product, constants: set[Node]) -> Product:

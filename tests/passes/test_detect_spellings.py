@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -236,6 +238,38 @@ def test_everything_left_over_is_listed_with_its_line(x: Tensor) -> None:
     assert "aten.linear.default" in message
     assert "mmfree.bit_linear.default (its weight has 128 distinct values)" in message
     assert "zoo.py:" in message
+
+
+CASTS: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
+    "half": (lambda y: y.half(), ["aten.to.dtype"]),
+    "bfloat16": (lambda y: y.bfloat16(), ["aten.to.dtype"]),
+    "double": (lambda y: y.double(), ["aten.to.dtype"]),
+    "scaled in double": (lambda y: (3 * y).double() * 2, ["aten.to.dtype", "aten.mul.Tensor"]),
+    "half of double": (lambda y: y.double().half(), ["aten.to.dtype", "aten.to.dtype"]),
+}
+
+
+class _Casts(nn.Module):
+    def __init__(self, cast: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.cast = zoo.Proj(32, 16), cast
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cast(self.layer(x))
+
+
+@pytest.mark.parametrize("name", CASTS)
+def test_only_a_cast_at_the_end_is_left_over(name: str, x: Tensor) -> None:
+    cast, expected = CASTS[name]
+    gm = lowered(_Casts(cast), x)
+    assert op_names(gm) == WITH_NORM
+    found = left_over(gm, NAMES)
+    assert [str(call.node.target).removesuffix(".default") for call in found] == expected
+    assert all("test_detect_spellings.py" in call.source for call in found)
+
+
+def test_a_product_scaled_in_double_and_back_is_one_layer(x: Tensor) -> None:
+    check(_Casts(lambda y: (y.double() * 2).float()), x, WITH_NORM)
 
 
 def test_only_the_targets_ops_are_supported(x: Tensor) -> None:
