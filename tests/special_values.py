@@ -63,7 +63,8 @@ class Rows(nn.Module):
         alone = mm.norm_quant(x, None, 0.0, [self.inner], 1e-6, 1e-5)
         codes = [single, pair[:2], pair[2:], alone]
         products = [mm.ternary_linear(q, scale, self.eye, self.one, None) for q, scale in codes]
-        return [mm.rms_norm(x, self.w, 1e-6), mm.gated_norm(x, h, self.w, 1e-6), *products]
+        norms = [mm.rms_norm(x, self.w, 1e-6), mm.gated_norm(x, h, self.w, 1e-6)]
+        return [*norms, mm.center(x), *products]
 
 
 def assert_same_bits(got: Tensor, expected: Tensor, name: str, *inputs: Tensor) -> None:

@@ -116,6 +116,21 @@ def _square(node: Node, constants: set[Node]) -> Node | None:
     return insert(node, aten.square.default, bound["x"]) if bound else None
 
 
+def _layer_norm(node: Node, constants: set[Node]) -> Node | None:
+    """Of rows: center, RMS norm, bias. The variance is the mean of the centered row's squares."""
+    if node.target is not aten.layer_norm.default or node in constants:
+        return None
+    x, shape, weight, bias, eps = [*node.args, *_LAYER_NORM_DEFAULTS[len(node.args) - 2 :]][:5]
+    assert isinstance(x, Node)
+    assert isinstance(shape, list)
+    rows = len(shape) == 1 and is_fp32(node) and is_fp32(x)
+    if not rows or not constants.issuperset({weight, bias} - {None}):
+        return None
+    centered = insert(node, overload("center"), x)
+    normed = insert(node, aten.rms_norm.default, centered, shape, weight, eps)
+    return normed if bias is None else insert(node, aten.add.Tensor, normed, bias)
+
+
 def _part(node: Node, _: set[Node]) -> Node | None:
     """An item of chunk or split along the last dimension is a slice."""
     if node.target is not operator.getitem:
@@ -170,6 +185,7 @@ def _zero_state(node: Node, _: set[Node]) -> Node | None:
     return None
 
 
+_LAYER_NORM_DEFAULTS = (None, None, 1e-5)  # weight, bias, eps
 _SPLITS = {aten.chunk.default, aten.split.Tensor, aten.split.sizes, aten.split_with_sizes.default}
 # A scan's state is its last argument.
 _STATE_ARGUMENT = {op.overload: len(op.parameters) - 1 for op in OPS.values() if op.kind == "scan"}
@@ -185,6 +201,7 @@ RULES: dict[Callable[[Node, set[Node]], Node | None], str] = {
     _unsqueeze: "",
     _silu: "x * sigmoid(x)",
     _square: "",
+    _layer_norm: "center and RMS norm",
     _part: "part of a split",
     _slice: "",
     _zero_state: "",

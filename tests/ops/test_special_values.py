@@ -120,6 +120,34 @@ def test_layers_in_torch_do_the_same(bad: float) -> None:
     assert layer(x).isnan().all(-1).tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_layer_norm_in_torch_does_the_same(bad: float) -> None:
+    x = torch.randn(3, 24, generator=torch.Generator().manual_seed(0))
+    x[1, 5] = bad
+    for centered in (reference("center")(x), F.layer_norm(x, (24,))):
+        assert centered.isnan().all(-1).tolist() == [False, True, False]
+
+
+def test_center_is_exact_far_from_zero() -> None:
+    """Integers: the mean and the deviations are exact, and so is what is left of the mean."""
+    deviations = torch.tensor([-3.0, 1.0, -1.0, 3.0])
+    for offset in (0.0, 7.0, 1e4, -1e6, 2.0**23):
+        assert torch.equal(reference("center")(deviations + offset), deviations)
+    huge = torch.tensor([3e38, 3e38, 3e38, 2e38])  # whose sum overflows
+    expected = torch.tensor([0.25e38, 0.25e38, 0.25e38, -0.75e38])
+    torch.testing.assert_close(reference("center")(huge), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 10.0, 1e3, 1e5])
+def test_layer_norm_is_nearer_to_the_true_value_than_torchs(offset: float) -> None:
+    x = torch.randn(50, 37, generator=torch.Generator().manual_seed(0)) + offset
+    true = F.layer_norm(x.double(), (37,))
+    ours = reference("rms_norm")(reference("center")(x), torch.ones(37), 1e-5)
+    assert (ours - true).abs().max() < 1e-6
+    if offset:
+        assert (ours - true).abs().max() < (F.layer_norm(x, (37,)) - true).abs().max()
+
+
 def test_rows_of_huge_finite_values() -> None:
     """They are not taken for infinite ones; where squares overflow, a norm is 0, as in torch."""
     x = torch.outer(FINITE[FINITE.abs() > 1e18], torch.linspace(0.5, 1, 24))

@@ -9,48 +9,19 @@ import torch
 import torch.nn.functional as F
 import zoo
 import zoo_parts
+from lowering import NAMES, WITH_NORM, WITHOUT_NORM, assert_same, check, lowered, op_names
 from torch import Tensor, nn
-from torch.fx import GraphModule
 
 from mmfree_compiler.errors import CheckpointError, TraceError, UnsupportedError
 from mmfree_compiler.explain import notes
 from mmfree_compiler.ops import OPS
-from mmfree_compiler.passes import GRAPH, check_supported, left_over, run
-from mmfree_compiler.trace import trace
-
-NAMES = set(OPS)
-
-
-def lowered(module: nn.Module, x: Tensor) -> GraphModule:
-    return run(GRAPH, trace(module.eval(), (x,)))
-
-
-def op_names(gm: GraphModule) -> list[str]:
-    overloads = {op.overload: op.name for op in OPS.values()}
-    return [overloads[n.target] for n in gm.graph.nodes if n.target in overloads]
-
-
-def assert_same(gm: GraphModule, module: nn.Module, x: Tensor) -> None:
-    with torch.no_grad():
-        # fp32 sums in another order; the seed puts no activation on a .5 edge.
-        torch.testing.assert_close(gm(x), module(x), rtol=1e-4, atol=1e-4)
-
-
-def check(module: nn.Module, x: Tensor, expected: list[str]) -> GraphModule:
-    gm = lowered(module, x)
-    assert op_names(gm) == expected
-    assert left_over(gm, NAMES) == []
-    assert_same(gm, module, x)
-    return gm
+from mmfree_compiler.passes import check_supported, left_over
 
 
 @pytest.fixture
 def x() -> Tensor:
     torch.manual_seed(0)
     return torch.randn(2, 3, 32)
-
-
-WITH_NORM, WITHOUT_NORM = ["norm_quant", "ternary_linear"], ["quantize", "ternary_linear"]
 
 
 @pytest.mark.parametrize("norm", zoo.NORMS)

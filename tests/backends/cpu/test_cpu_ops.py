@@ -89,7 +89,8 @@ def test_rows(variant: str, width: int) -> None:
         alone = mm.norm_quant(x, None, 0.0, [inner], 1e-6, 1e-5)
         codes = [single, pair[:2], pair[2:], alone]
         products = [mm.ternary_linear(q, scale, eye, one, None) for q, scale in codes]
-        return [mm.rms_norm(x, w, 1e-6), mm.gated_norm(x, h, w, 1e-6), *products]
+        norms = [mm.rms_norm(x, w, 1e-6), mm.gated_norm(x, h, w, 1e-6)]
+        return [*norms, mm.center(x), *products]
 
     x, h = rows(2, 4, width), rows(2, 4, width, seed=3)
     x[0, 1], x[0, 2], x[0, 3] = 0, x[0, 3] * 1e-9, x[0, 3] * 1e9

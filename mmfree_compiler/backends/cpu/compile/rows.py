@@ -83,6 +83,28 @@ def _add(x: Expr, y: Expr) -> Expr:
     return x + y
 
 
+def _center(memory: Memory, place: Place, node: Node) -> None:
+    """`x - mean(x)`, then less the mean of that: see ops/center.py."""
+    out = node.outputs[0]
+    width = memory.width(out)
+    row = _centered(_input(memory, node.inputs[0], place), width)
+    row = _centered(row, width)
+    _columns(
+        width, lambda column, lanes: memory.store(out, place, column, _valid(row(column), lanes))
+    )
+
+
+def _centered(row: Row, width: int) -> Row:
+    total = v.zeros()
+
+    def add(column: Expr, lanes: int) -> None:
+        _accumulate(total, _add, _valid(row(column), lanes) * v.splat(1 / width))
+
+    _columns(width, add)
+    mean = v.splat(v.fold(total, _add))
+    return lambda column: v.subtract(row(column), mean)
+
+
 def _rms_norm(memory: Memory, place: Place, node: Node) -> None:
     x, weight = node.inputs[:2]
     _write_norm(memory, place, node, _input(memory, x, place), _weight(memory, weight, place), None)
@@ -217,6 +239,7 @@ def _float(node: Node, name: str) -> float:
 
 
 ROWS: dict[str, Callable[[Memory, Place, Node], None]] = {
+    "center": _center,
     "gated_norm": _gated_norm,
     "norm_quant": _norm_quant,
     "quantize": _quantize,
