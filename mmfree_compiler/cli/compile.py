@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mmfree_compiler.artifact import Manifest
     from mmfree_compiler.checking import Check
 
-STAGES = ("load", "trace", "check", "passes", "codegen", "save")
+STAGES = ("load", "trace", "passes", "check", "codegen", "save")
 # What a passes.Observer is called with -> the stage that begins; all else are passes.
 _BEGIN = {"check": "check", "trace": "trace", "emit": "codegen"}
 

@@ -35,7 +35,7 @@ def test_compile(tiny_checkpoint: Path, tiny_artifact: Path, tmp_path: Path) -> 
     output = tmp_path / "again.mmfree"
     options = ("-o", output, "--target", "cpu:portable", "--check", "passes")
     found = invoke_json("compile", tiny_checkpoint, *options)
-    assert list(found["seconds"]) == ["load", "trace", "check", "passes", "codegen", "save"]
+    assert list(found["seconds"]) == ["load", "trace", "passes", "check", "codegen", "save"]
     assert (found["target"], found["builds"]) == ("cpu:portable", ["portable"])
     assert found["artifact_bytes"] == output.stat().st_size
     assert output.read_bytes() == tiny_artifact.read_bytes()
@@ -173,7 +173,7 @@ def test_train(tmp_path: Path) -> None:
     assert 0 < found["held_out_bits_per_byte"] < 20
     assert (output / "model.safetensors").exists()
     text_output = invoke(*arguments[:2], "-o", tmp_path / "other", *TRAIN, "--threads", "1")
-    assert re.search(r"loss +\d\.\d{1,3}\n", text_output)  # not 16 digits
+    assert re.search(r"loss +\d\.\d{1,3} *\n", text_output)  # not 16 digits
     refused = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert refused.exit_code == 1
     assert "--resume" in refused.stderr
