@@ -9,12 +9,12 @@ from typing import Annotated
 
 import torch
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mmfree_compiler.errors import CheckpointError
 from mmfree_compiler.models.lm import MatMulFreeLM
+from mmfree_compiler.models.safetensors_file import stored_file
 from mmfree_compiler.wording import few
 
 HINT = "Train into another folder, or delete this file"
@@ -95,15 +95,12 @@ class _Progress(BaseModel):
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The texts and the tensors of a safetensors file."""
-    if not path.is_file():  # opening a pipe would wait forever
-        raise CheckpointError(str(path), "is not a regular file", HINT)
+    """The texts and the tensors of the file of a run."""
     try:
-        with safe_open(path, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            return opened.metadata() or {}, tensors
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise _damaged(path, str(error)) from None
+        found = stored_file(path)
+        return found.texts, {name: stored.read() for name, stored in found.tensors.items()}
+    except CheckpointError as error:
+        raise _damaged(path, error.cause) from None
 
 
 def _damaged(path: Path, how: str) -> CheckpointError:

@@ -54,6 +54,7 @@ class _Described(BaseModel):
 
 
 _HEADER = TypeAdapter(dict[str, _Described])
+_TEXTS = TypeAdapter(dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,26 @@ class StoredTensor:
         return tensor
 
 
+@dataclass(frozen=True)
+class StoredFile:
+    """What a safetensors file holds: tensors and texts by name."""
+
+    tensors: dict[str, StoredTensor]
+    texts: dict[str, str]
+
+
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:
     """The tensors of a safetensors file by name. Raises CheckpointError on a malformed file."""
+    return stored_file(path).tensors
+
+
+def stored_file(path: Path) -> StoredFile:
+    """What a safetensors file holds. Raises CheckpointError on a malformed file."""
     try:
         if path.exists() and not path.is_file():  # opening a pipe would wait forever
             raise CheckpointError(str(path), "is not a regular file", HINT)
         with path.open("rb") as file:
-            start, found = _header(file)
+            start, found, texts = _header(file)
             size = file.seek(0, 2)
         _check_layout(found.values(), size - start)
     except OSError as error:
@@ -94,7 +108,8 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
     except (JsonError, ValidationError, ValueError) as error:
         cause = f"is not a safetensors file: {_first_fault(error)}"
         raise CheckpointError(str(path), cause, HINT) from None
-    return {name: _stored(path, start, tensor) for name, tensor in found.items()}
+    tensors = {name: _stored(path, start, tensor) for name, tensor in found.items()}
+    return StoredFile(tensors, texts)
 
 
 def unreadable(path: Path, error: OSError) -> CheckpointError:
@@ -102,8 +117,8 @@ def unreadable(path: Path, error: OSError) -> CheckpointError:
     return CheckpointError(str(path), f"cannot be read: {error.strerror or error}", HINT)
 
 
-def _header(file: BinaryIO) -> tuple[int, dict[str, _Described]]:
-    """Where the data begin, and what the header says about them. Raises ValueError."""
+def _header(file: BinaryIO) -> tuple[int, dict[str, _Described], dict[str, str]]:
+    """Where the data begin, what the header says about them, and its texts. Raises ValueError."""
     length = int.from_bytes(file.read(8), "little")
     if length > MOST_HEADER:
         raise ValueError(f"its header would have {length:,} bytes")
@@ -111,8 +126,8 @@ def _header(file: BinaryIO) -> tuple[int, dict[str, _Described]]:
     if len(text) < length or not text:
         raise ValueError("its header is cut short")
     fields = parse_json(text)
-    fields.pop(METADATA, None)
-    return 8 + length, _HEADER.validate_python(fields)
+    texts = _TEXTS.validate_python(fields.pop(METADATA, {}))
+    return 8 + length, _HEADER.validate_python(fields), texts
 
 
 def _check_layout(tensors: Iterable[_Described], size: int) -> None:
