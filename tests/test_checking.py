@@ -138,6 +138,11 @@ def test_codes_at_edges_do_not_hide_what_follows(monkeypatch: pytest.MonkeyPatch
         compiled(module, x)
 
 
+def _is_real(x: Tensor) -> bool:
+    """Whether this is no trace; tracing cannot refuse what it cannot see."""
+    return type(x) is Tensor
+
+
 class Surprise(nn.Module):
     """Compiled as x; it is something else on inputs for which `when` holds."""
 
@@ -146,7 +151,7 @@ class Surprise(nn.Module):
         self.when = when
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.relu() if torch.compiler.is_exporting() or not self.when(x) else x.tanh()
+        return x.tanh() if _is_real(x) and self.when(x) else x.relu()
 
 
 @pytest.mark.parametrize(
@@ -167,7 +172,7 @@ def test_sizes_and_magnitudes(when: Callable[[Tensor], bool], where: str) -> Non
 
 class NeedsTwoTokens(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.compiler.is_exporting() and x.shape[1] == 1:
+        if _is_real(x) and x.shape[1] == 1:
             raise ValueError
         return x.relu()
 
@@ -218,7 +223,9 @@ class Gain(nn.Module):
 
 
 class NeedsGpu(nn.Linear):
-    """A fused BitLinear whose kernel does not run here; adapters.py knows its structure."""
+    """A fused BitLinear whose kernel does not run here; adapters.py knows the published one."""
+
+    __module__, __qualname__ = "mmfreelm.ops.fusedbitnet", "FusedBitLinear"
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__(width, out, bias=False)
@@ -250,21 +257,6 @@ class Fails(nn.Module):
 def test_a_module_that_does_not_run_is_a_trace_error() -> None:
     with pytest.raises(TraceError, match=r"x @ torch.*: torch\.export failed: RuntimeError"):
         compiled(Fails(), rows(2, 4))
-
-
-class WritesIntoItsInput(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        x.mul_(3)
-        return x.relu()
-
-
-def test_inputs_stay_as_they_are() -> None:
-    x = rows(2, 4)
-    kept = x.clone()
-    for check in ("module", "passes"):
-        found = compiled(WritesIntoItsInput(), x, check=check)(x)
-        assert torch.equal(x, kept)
-        torch.testing.assert_close(found, (3 * kept).relu())
 
 
 @pytest.mark.parametrize("check", ["module", "passes", False])

@@ -229,7 +229,6 @@ class Graph(nn.Module):
     [
         lambda _: {},
         lambda _: W * 2,
-        lambda x: (mm.silu(x), None),
         lambda x: mm.silu(x).reshape(-1, 20),
         lambda x: mm.quantize(x, 1e-5)[0],
         lambda x: mm.mul(x, mm.quantize(x, 1e-5)[1]),

@@ -95,7 +95,6 @@ def in_bfloat16(m: Layers, x: Tensor) -> Tensor:
 WHOLE: dict[str, Forward] = {
     "a buffer that changes": lambda m, x: m.a(x) * m.counter.add_(1),
     "a branch on values": lambda m, x: m.a(x) if x.sum() > 0 else m.b(x),
-    "a number from a value": lambda m, x: m.a(x) * x.max().item(),
     "a loop over time": lambda m, x: torch.stack([m.a(row) for row in x.unbind(1)], 1),
     "numpy": through_numpy,
     "strides": lambda m, x: m.a(x).transpose(0, 1).contiguous().as_strided((1, WIDTH), (WIDTH, 1)),
@@ -104,6 +103,7 @@ WHOLE: dict[str, Forward] = {
 
 # Whether these are cut depends on what tracing can prove.
 EITHER: dict[str, Forward] = {
+    "a number from a value": lambda m, x: m.a(x) * x.max().item(),
     "autocast": in_bfloat16,
     "a view of a transposed value": lambda m, x: (
         m.a(x).transpose(0, 1).contiguous().view(-1, WIDTH)

@@ -139,7 +139,7 @@ def test_lists_and_awkward_arrays() -> None:
         (torch.ones(1, 1), "float32"),
         (torch.ones(1, 1, dtype=torch.bfloat16), "float32"),
         (torch.ones(1, 1, dtype=torch.int64, device="meta"), "cannot be read as an array"),
-        (None, "shape"),
+        (None, "has type NoneType"),
     ],
     ids=str,
 )
