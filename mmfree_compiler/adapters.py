@@ -157,7 +157,8 @@ def _exports(module: nn.Module) -> bool:
     assert isinstance(weight, Tensor)
     example = torch.zeros(2, 3, weight.shape[1], device=weight.device)
     try:
-        torch.export.export(module, (example,), strict=False)
+        with evaluating(module):
+            torch.export.export(module, (example,), strict=False)
     except Exception:  # a third party's forward may raise anything
         return False
     return True
