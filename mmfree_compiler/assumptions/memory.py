@@ -49,12 +49,11 @@ class Search:
         """A forward pre-hook."""
         held = State.of(module).held
         self._state = State(tuple(x for x in held if x[0].name == self._name))
-        self._other = sys.gettrace()
         sys.settrace(self._call)
 
     def leave(self, *_: Any) -> None:
         """A forward hook."""
-        sys.settrace(self._other)
+        sys.settrace(None)
 
     def _call(self, frame: FrameType, _event: str, _argument: Any) -> Any:
         return self._step if in_model(frame) else None
@@ -112,6 +111,16 @@ def without_memory(module: nn.Module, call: Callable[[], T]) -> T:
 
 def _changing_line(module: nn.Module, call: Callable[[], object], holder: Holder) -> str:
     search = Search(holder.name)
-    with suppress(Exception), watched(module, Watch()), watched(module, search):
+    with _untraced(), suppress(Exception), watched(module, Watch()), watched(module, search):
         call()
     return search.found
+
+
+@contextmanager
+def _untraced() -> Iterator[None]:
+    """Whatever traces within, a debugger or nothing traces afterwards, as before."""
+    before = sys.gettrace()
+    try:
+        yield
+    finally:
+        sys.settrace(before)
