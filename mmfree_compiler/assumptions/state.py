@@ -2,7 +2,8 @@
 
 That is whatever the code of a module can reach: attributes of modules, of objects and of classes,
 containers in them, variables of closures, globals that are named in functions, and the states of
-`random` and NumPy's random numbers. What torch and the standard library keep is left out.
+random number generators. What torch and the standard library keep is left out. The progress of
+iterators is compared and cannot be restored. docs/passes.md lists what is not seen.
 """
 
 from __future__ import annotations
@@ -10,20 +11,19 @@ from __future__ import annotations
 import pickle
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, MutableMapping, MutableSequence, MutableSet
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from types import CellType
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from mmfree_compiler.assumptions.reach import Namespace, parts
+from mmfree_compiler.assumptions.containers import Contents, access
+from mmfree_compiler.assumptions.reach import parts
 
 _ATOMS = (bool, int, float, complex, str, bytes, type(None))
 _MISSING: Any = object()
-_Contents = dict[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Holder:
     """A thing with contents, called `name`, that a forward may change."""
 
     name: str
-    read: Callable[[], _Contents]
-    write: Callable[[_Contents], None]
+    read: Callable[[], Contents]
+    write: Callable[[Contents], None]
 
-    def changed(self, before: _Contents) -> str:
+    def changed(self, before: Contents) -> str:
         """The name of what is not as it was `before`, "" if all is."""
         now = self.read()
         for key in before | now:
@@ -47,7 +47,7 @@ class Holder:
 class State:
     """What the code of a module can reach, with its contents at one time."""
 
-    held: tuple[tuple[Holder, _Contents], ...]
+    held: tuple[tuple[Holder, Contents], ...]
 
     @classmethod
     def of(cls, module: nn.Module) -> State:
@@ -91,49 +91,10 @@ def _holders(module: nn.Module) -> Iterator[Holder]:
 
 
 def _holder(name: str, value: Any) -> Holder | None:
-    found = next((access for kind, access in _CONTAINERS.items() if isinstance(value, kind)), None)
+    found = access(value)
     return Holder(name, partial(found[0], value), partial(found[1], value)) if found else None
 
 
-def _numbered(values: Any) -> _Contents:
-    return dict(enumerate(values))
-
-
-def _refill(values: Any, contents: _Contents) -> None:
-    values.clear()
-    values.extend(contents.values())
-
-
-def _update(values: Any, contents: _Contents) -> None:
-    values.clear()
-    values.update(contents)
-
-
-def _cell(cell: CellType) -> _Contents:
-    try:
-        return {"": cell.cell_contents}
-    except ValueError:  # not assigned yet
-        return {}
-
-
-def _fill_cell(cell: CellType, contents: _Contents) -> None:
-    cell.cell_contents = contents[""]
-
-
-def _overwrite(array: Any, contents: _Contents) -> None:
-    array[...] = np.frombuffer(contents[""], array.dtype).reshape(array.shape)
-
-
-# How to read and to restore each kind of container; a tuple's items may have contents.
-_CONTAINERS: dict[Any, tuple[Callable[[Any], _Contents], Callable[[Any, _Contents], None]]] = {
-    MutableMapping: (dict, _update),
-    MutableSequence: (_numbered, _refill),
-    MutableSet: (dict.fromkeys, _update),
-    tuple: (_numbered, lambda _values, _contents: None),
-    CellType: (_cell, _fill_cell),
-    np.ndarray: (lambda array: {"": array.tobytes()}, _overwrite),
-    Namespace: (Namespace.read, Namespace.write),
-}
 _RANDOM = (
     Holder(
         "Python's random numbers",
