@@ -17,7 +17,7 @@ from test_compiler import Unusual, rows, tiny_lm
 
 import mmfree_compiler as mmf
 from mmfree_compiler.compiler import CompiledModel
-from mmfree_compiler.errors import InputError
+from mmfree_compiler.errors import ArtifactError, InputError
 from mmfree_compiler.fallback import EagerModel
 from mmfree_compiler.runtime import Session, State, load
 
@@ -99,6 +99,20 @@ def test_a_file_that_changes_does_not_change_what_was_pickled(
     pickled = pickle.dumps(session)
     path.unlink()
     assert np.array_equal(pickle.loads(pickled)(TOKENS)[0], session(TOKENS)[0])
+
+
+def test_damage_of_what_was_pickled(tiny_artifact: Path) -> None:
+    session = load(tiny_artifact)
+    pickled = pickle.dumps(session)
+    for name, member in session.artifact.members.items():
+        place, middle = pickled.index(member.tobytes()), member.size // 2
+        damaged = bytearray(pickled)
+        damaged[place + middle] ^= 1
+        with pytest.raises(ArtifactError, match=f"pickled artifact: {name} is damaged"):
+            pickle.loads(damaged)
+    misspelt = pickled.replace(b'"schema_version":', b'"schema_versiom":')
+    with pytest.raises(ArtifactError, match="pickled artifact: has an invalid manifest"):
+        pickle.loads(misspelt)
 
 
 def call(model: Any, x: Any, queue: Any) -> None:

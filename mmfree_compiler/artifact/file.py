@@ -34,6 +34,7 @@ from mmfree_compiler.program import Program
 _MAX_MANIFEST = 1 << 24  # bytes; the manifest of a 24-layer model takes about ten thousand
 _COMPUTED = {"schema_version", "producer", "members"}  # fields that Artifact.build fills
 _REMAKE = "Get or compile the file again"
+_PICKLED = "pickled artifact"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,8 @@ class Artifact:
 
     `file` is the mapped file that they are views of, or None if they were built in memory.
     `program` is the Program that they were compiled from, in this process only: it is not saved.
-    An artifact equals itself only. A pickled one holds the bytes of all members.
+    An artifact equals itself only. A pickled one holds the bytes of all members, whose SHA-256 is
+    checked when it is read.
     """
 
     manifest: Manifest
@@ -181,11 +183,17 @@ def _check_kind(path: Path) -> None:
 
 
 def _unpickled(manifest: str, members: Mapping[str, Bytes], program: Program | None) -> Artifact:
-    """The artifact with its members in aligned memory, as kernels expect them."""
+    """The artifact with its members in aligned memory, as kernels expect them.
+
+    Raises ArtifactError when they are not what was pickled.
+    """
     aligned = {name: aligned_empty(data.shape, np.uint8) for name, data in members.items()}
     for name, data in members.items():
         aligned[name][:] = data
-    return Artifact(Manifest.model_validate_json(manifest), aligned, program=program)
+    parsed = _parse_manifest(_PICKLED, manifest.encode())
+    artifact = Artifact(parsed, aligned, program=program)
+    _check_members(_PICKLED, artifact, verify=True)
+    return artifact
 
 
 class _Version(BaseModel):
