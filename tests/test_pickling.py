@@ -101,6 +101,21 @@ def test_a_file_that_changes_does_not_change_what_was_pickled(
     assert np.array_equal(pickle.loads(pickled)(TOKENS)[0], session(TOKENS)[0])
 
 
+def test_a_file_that_was_changed_in_place_is_not_copied(
+    tiny_artifact: Path, tmp_path: Path
+) -> None:
+    path, other = tmp_path / "model.mmfree", tmp_path / "other.mmfree"
+    path.write_bytes(tiny_artifact.read_bytes())
+    artifact = load(path).artifact
+    with path.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"!")
+    for copied in (pickle.dumps, copy.copy, lambda artifact: artifact.save(other)):
+        with pytest.raises(ArtifactError, match="was changed after it was loaded"):
+            copied(artifact)
+    assert not other.exists()
+
+
 def test_damage_of_what_was_pickled(tiny_artifact: Path) -> None:
     session = load(tiny_artifact)
     pickled = pickle.dumps(session)

@@ -92,6 +92,7 @@ class Artifact:
         binding.check(member, self.members[member].tobytes(), self.manifest)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        self.check_unchanged()
         # Not the path: where this is read, the file may be another one. The Program is left out
         # where builds run, since it holds all weights again and needs the compiler's packages.
         program = None if self.manifest.builds else self.program
@@ -103,8 +104,10 @@ class Artifact:
     def save(self, path: str | PathLike[str]) -> None:
         """Write the artifact to `path`, completely or not at all.
 
-        Equal artifacts give equal bytes. Raises ArtifactError if `path` cannot be written.
+        Equal artifacts give equal bytes. Raises ArtifactError if `path` cannot be written, or if
+        the file that weights are mapped from was written to.
         """
+        self.check_unchanged()
         manifest = self.manifest.model_dump_json(indent=1).encode()
         data = np.frombuffer(manifest, np.uint8)
         write_archive(Path(path), {MANIFEST: data, **self.members})
