@@ -57,7 +57,11 @@ def _leading(arrays: list[Array], ports: tuple[Port, ...]) -> tuple[int, ...]:
 
 
 def _rows(array: Array, port: Port) -> Array:
-    """One row per token: `array` itself if it has the port's dtype."""
+    """One row per token: `array` itself if it has the port's dtype.
+
+    Numbers beyond float32 become infinite without a warning, as in torch.
+    """
     if port.dtype == "int64":
         return np.ascontiguousarray(array.reshape(-1), np.int64)
-    return np.asarray(array.reshape(-1, port.width), np.float32)
+    with np.errstate(all="ignore"):
+        return np.asarray(array.reshape(-1, port.width), np.float32)

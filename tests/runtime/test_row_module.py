@@ -49,6 +49,14 @@ def test_module_rows_are_padded_only_where_needed() -> None:
     assert session(wide[:, ::-1].astype(np.float64)).shape == (2, 16)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("number", [1e300, 1e-300])
+def test_numbers_beyond_float32_round_as_in_torch(number: float) -> None:
+    x = np.full((1, WIDTH), number)
+    with np.errstate(all="raise"):
+        assert np.array_equal(module_session()(x), torch.tensor(x).float().numpy())
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
