@@ -24,7 +24,7 @@ from mmfree_compiler.parted import Parted
 from mmfree_compiler.parts import cut
 from mmfree_compiler.program import Program
 from mmfree_compiler.runtime import Generation, Sampling, Session
-from mmfree_compiler.sources import Model, Source
+from mmfree_compiler.sources import Model, Source, check_examples
 from mmfree_compiler.target import DEFAULT_TARGET, Target
 from mmfree_compiler.threads import resolve_threads
 from mmfree_compiler.trace import trace
@@ -191,6 +191,7 @@ class _Flow:
 
     def compiled(self, source: Source) -> CompiledModel:
         """All steps."""
+        check_examples(source.traced)
         graph, checker = self.graph(source)
         program = self.program(graph, (*checker.observers, *self.options.observers))
         # The graph's weights are freed before they are packed; it is full of cycles.

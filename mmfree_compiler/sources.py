@@ -60,6 +60,19 @@ class Source:
         return cls(rows, inputs, tuple(cases_like(rows, inputs)))
 
 
+def check_examples(inputs: tuple[Tensor, ...]) -> None:
+    """Raise InputError on example inputs that only torch can run."""
+    for k, x in enumerate(inputs):
+        thing, rows = f"example input {k}", x.is_floating_point()
+        if x.dtype not in (torch.float32, torch.int64):
+            hint = "Pass float32" if rows else "Pass float32, or int64 for token ids"
+            raise InputError(thing, f"is {x.dtype}", hint)
+        if rows and not x.dim():
+            raise InputError(thing, "is a tensor without dimensions", "Pass (..., width)")
+        if not x.numel():
+            raise InputError(thing, f"is empty, of shape {tuple(x.shape)}", "Pass at least one row")
+
+
 def _are_tensors(inputs: object) -> bool:
     """Whether `inputs` are a tuple of tensors; None counts as an empty one."""
     listed = () if inputs is None else inputs

@@ -35,6 +35,32 @@ def test_options_of_compile(options: dict[str, Any], error: type[Exception], mes
         compiled(**options)
 
 
+# What torch runs and no target does -> what is said of it.
+EXAMPLES = {
+    "example input 0: is a tensor without dimensions. Pass (..., width)": torch.tensor(1.0),
+    "example input 0: is empty, of shape (0,). Pass at least one row": torch.ones(0),
+    "example input 0: is empty, of shape (0, 16). Pass at least one row": torch.ones(0, 16),
+    "example input 0: is torch.float64. Pass float32": torch.ones(2, 16).double(),
+    "example input 0: is torch.bfloat16. Pass float32": torch.ones(2, 16).bfloat16(),
+    "example input 0: is torch.float16. Pass float32": torch.ones(2, 16).half(),
+    "example input 0: is torch.int32. Pass float32, or int64 for token ids": -torch.ones(2).int(),
+    "example input 0: is torch.complex64. Pass float32, or int64 for token ids": (
+        torch.ones(2, 16, dtype=torch.complex64)
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Identity runs in torch", "ignore:Casting complex values")
+@pytest.mark.parametrize("message", EXAMPLES)
+def test_example_inputs(message: str) -> None:
+    x = EXAMPLES[message]
+    with pytest.raises(InputError) as caught:
+        mmf.compile(nn.Identity(), "reference", example_inputs=(x,))
+    assert str(caught.value) == message
+    model = mmf.compile(nn.Identity(), "reference", example_inputs=(x,), fallback="eager")
+    assert torch.equal(model(x), x)
+
+
 def test_numbers_that_are_flags(tiny_artifact: Path) -> None:
     with pytest.raises(InputError, match="threads: True is not a whole number"):
         load(tiny_artifact, threads=True)

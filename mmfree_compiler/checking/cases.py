@@ -48,15 +48,20 @@ def leading(x: Tensor) -> tuple[int, ...]:
     return tuple(x.shape[:-1] if x.is_floating_point() else x.shape)
 
 
+def _has_width(x: Tensor) -> bool:
+    return not x.is_floating_point() or (x.dim() > 0 and x.shape[-1] > 0)
+
+
 def cases_like(module: nn.Module, examples: tuple[Tensor, ...]) -> Iterator[Case]:
     """The examples; a batch of one token; a batch of sequences with rows of all magnitudes.
 
-    Only the examples if their leading dimensions differ, since it is unknown which ones belong
-    together.
+    Only the examples if one has no width, or if their leading dimensions differ, since it is
+    unknown which ones belong together.
     """
     yield Case(examples)
     own = leading(examples[0])
-    if any(leading(x) != own for x in examples) or len(own) > len(SIZES):
+    differ = any(leading(x) != own or not _has_width(x) for x in examples)
+    if differ or len(own) > len(SIZES):
         return
     limit = _limit(module, examples)
     if own:
@@ -106,5 +111,5 @@ def _random() -> torch.Generator:
 def _limit(module: nn.Module, examples: tuple[Tensor, ...]) -> int:
     """A number that token ids are certainly below."""
     tables = [part.num_embeddings for part in module.modules() if isinstance(part, nn.Embedding)]
-    seen = [int(x.max()) + 1 for x in examples if not x.is_floating_point() and x.numel()]
-    return min(tables, default=max(seen, default=1))
+    ids = [x for x in examples if not (x.is_floating_point() or x.is_complex()) and x.numel()]
+    return min(tables, default=max([1, *(int(x.max()) + 1 for x in ids)]))
