@@ -23,6 +23,8 @@ _HINTS = {1: "Pass a list of at least one id", 2: "Pass ids (B, T), at least one
 class LanguageModel:
     """Runs an artifact of kind "lm" through its launcher."""
 
+    usage = "Call session(tokens), session(tokens, state) or session(tokens, state, mask=mask)"
+
     def __init__(self, manifest: Manifest, launcher: Launcher) -> None:
         self._manifest, self.launcher = manifest, launcher
         self._states_type = type(launcher.states(0))

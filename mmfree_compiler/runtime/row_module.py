@@ -15,6 +15,8 @@ from mmfree_compiler.runtime.arrays import Array, is_torch, like, to_numpy
 class RowModule:
     """Runs an artifact of kind "module" through its launcher."""
 
+    usage = "Pass the inputs of the module alone, in its order and without names"
+
     def __init__(self, manifest: Manifest, launcher: Launcher) -> None:
         self._manifest, self.launcher = manifest, launcher
 

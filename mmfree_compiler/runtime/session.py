@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from inspect import signature
 from numbers import Integral
 from os import PathLike
 from typing import Any, Self, Unpack, overload
@@ -111,7 +112,18 @@ class Session:
         NumPy arrays (or lists) give NumPy arrays, torch tensors give torch tensors, sharing memory.
         Raises InputError, StateError.
         """
-        return self._call(*inputs, **options)
+        try:
+            return self._call(*inputs, **options)
+        except TypeError:
+            self._check_arguments(*inputs, **options)
+            raise
+
+    def _check_arguments(self, *inputs: Any, **options: Any) -> None:
+        """Raise InputError on arguments that a call does not take."""
+        try:
+            signature(self._call).bind(*inputs, **options)
+        except TypeError as error:
+            raise InputError("arguments of the call", str(error), self._call.usage) from None
 
     def advance(self, tokens: Any, state: State, *, mask: Any = None) -> Any:
         """Run a language model on `tokens`, and advance `state` in place instead of copying it.
@@ -199,7 +211,7 @@ class Session:
         before the prompt; it is not changed. The repetition penalty counts tokens of the prompt and
         generated ones, not those that `state` has seen. `allow_special_tokens` and
         `max_prompt_bytes` are those of `encode`. All arguments are checked here, before the
-        first token: InputError, StateError; TypeError on an option that Sampling does not have.
+        first token: InputError, StateError.
 
         Tokens have text when the artifact has a tokenizer and the tokenizers package is installed.
         """
@@ -235,4 +247,7 @@ def _merged(sampling: Sampling | None, options: SamplingOptions) -> Sampling:
     if not isinstance(sampling, Sampling | None):
         hint = "Pass a Sampling, or its fields by name, such as max_new_tokens=3"
         raise InputError("sampling", f"is of type {type(sampling).__name__}", hint)
+    for name in options.keys() - SamplingOptions.__annotations__.keys():
+        known = ", ".join(SamplingOptions.__annotations__)
+        raise InputError(f"setting {name!r}", "is not a setting", f"Known: {known}")
     return replace(sampling or Sampling(), **options)

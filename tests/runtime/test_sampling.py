@@ -269,9 +269,10 @@ def test_options_replace_the_fields_of_a_sampling() -> None:
 
 def test_an_option_that_does_not_exist() -> None:
     options: Any = {"temprature": 1}
-    with pytest.raises(TypeError, match="temprature"):
+    message = "^setting 'temprature': is not a setting. Known: repetition_penalty, .*, stop_tokens$"
+    with pytest.raises(InputError, match=message):
         lm_session().generate([1], **options)
-    with pytest.raises(TypeError, match="temprature"):
+    with pytest.raises(InputError, match=message):
         lm_session().generate_batch([[1]], **options)
 
 

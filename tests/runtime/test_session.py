@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 import torch
 from fake_launcher import (
     VOCAB,
+    WIDTH,
     FakeLauncher,
     calls_of,
     lm_artifact,
     lm_session,
+    module_session,
     same_states,
 )
 from hypothesis import given, settings
@@ -27,6 +30,7 @@ from mmfree_compiler.errors import ArtifactError, InputError, StateError, Target
 from mmfree_compiler.runtime import Session, load
 
 TOKENS = np.random.default_rng(1).integers(0, VOCAB, (3, 9))
+X = np.ones((2, WIDTH), np.float32)
 
 
 def test_rows_are_exact_as_if_alone() -> None:
@@ -235,6 +239,21 @@ def test_importing_the_runtime_imports_no_compiler() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda lm, _: lm(), r"missing a required argument: 'tokens'. Call session\(tokens\)"),
+        (lambda lm, _: lm([[1]], foo=1), "unexpected keyword argument 'foo'. Call session"),
+        (lambda lm, _: lm([[1]], None, None), "too many positional arguments. Call session"),
+        (lambda _, rows: rows(X, foo=1), "argument 'foo'. Pass the inputs of the module alone"),
+        (lambda _, rows: rows(X, mask=X), "argument 'mask'. Pass the inputs of the module alone"),
+    ],
+)
+def test_arguments_that_a_call_does_not_take(call: Callable[..., Any], message: str) -> None:
+    with pytest.raises(InputError, match="^arguments of the call: .*" + message):
+        call(lm_session(), module_session())
 
 
 def test_a_closed_session_says_so(tiny_artifact: Path) -> None:
