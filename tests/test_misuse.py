@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import mmfree_compiler as mmf
+from mmfree_compiler.compiler import CompiledModel
 from mmfree_compiler.errors import ArtifactError, InputError, StateError
 from mmfree_compiler.runtime import State, load
 
@@ -94,6 +95,15 @@ def test_one_kind_of_file_for_another(
     for call, error, message in wrong:
         with pytest.raises(error, match=message):
             call()
+
+
+@pytest.mark.parametrize("path", [None, 5, b"model.mmfree"])
+def test_what_is_no_path(tiny_artifact: Path, path: Any) -> None:
+    session = load(tiny_artifact)
+    model = CompiledModel(session.artifact)
+    for call in (load, State.load, session.zero_state().save, session.artifact.save, model.save):
+        with pytest.raises(InputError, match=f"^path {path!r}: is not a path. Pass a string"):
+            call(path)
 
 
 def test_compiling_without_the_packages_for_it() -> None:

@@ -7,6 +7,7 @@ import multiprocessing
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,18 @@ def test_a_file_that_was_changed_in_place_is_not_copied(
         with pytest.raises(ArtifactError, match="was changed after it was loaded"):
             copied(artifact)
     assert not other.exists()
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_generation_stays_where_it_runs(
+    tiny_artifact: Path, copied: Callable[[object], object]
+) -> None:
+    generation = load(tiny_artifact).generate([1])
+    next(generation)
+    with pytest.raises(InputError, match=r"generation: .* cannot be copied or pickled. Copy its"):
+        copied(generation)
+    assert copied(generation.state)
+    assert copied(generation.tokens)
 
 
 def test_damage_of_what_was_pickled(tiny_artifact: Path) -> None:

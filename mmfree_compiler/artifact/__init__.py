@@ -4,7 +4,13 @@ An artifact may hold native code: loading one is like running a program. Load on
 you trust: the checks here find damage and malformed files, but do not make hostile kernels safe.
 """
 
-from mmfree_compiler.artifact.archive import check_writable, read_archive, replacing, write_archive
+from mmfree_compiler.artifact.archive import (
+    as_path,
+    check_writable,
+    read_archive,
+    replacing,
+    write_archive,
+)
 from mmfree_compiler.artifact.file import Artifact, read_artifact
 from mmfree_compiler.artifact.manifest import (
     MANIFEST,
@@ -38,6 +44,7 @@ __all__ = [
     "StateEntry",
     "TensorEntry",
     "aligned_empty",
+    "as_path",
     "check_writable",
     "pack_constants",
     "read_archive",

@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from mmfree_compiler.artifact.mapped import Bytes, MappedFile
 from mmfree_compiler.artifact.weights import ALIGNMENT
-from mmfree_compiler.errors import ArtifactError
+from mmfree_compiler.errors import ArtifactError, InputError
 
 MAX_MEMBERS = 64
 _MAX_DIRECTORY = 1 << 16  # bytes of central directory that zipfile is allowed to parse
@@ -49,6 +49,13 @@ _MALFORMED = (
     EOFError,
 )
 _REMAKE = "Get or compile the file again"
+
+
+def as_path(path: object) -> Path:
+    """`path` as a Path. Raises InputError unless it is one, or a string."""
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"path {path!r}", "is not a path", "Pass a string or a pathlib.Path")
+    return Path(path)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from mmfree_compiler.artifact import binding, signature
-from mmfree_compiler.artifact.archive import read_archive, write_archive
+from mmfree_compiler.artifact.archive import as_path, read_archive, write_archive
 from mmfree_compiler.artifact.manifest import (
     MANIFEST,
     SCHEMA_VERSION,
@@ -110,7 +110,7 @@ class Artifact:
         self.check_unchanged()
         manifest = self.manifest.model_dump_json(indent=1).encode()
         data = np.frombuffer(manifest, np.uint8)
-        write_archive(Path(path), {MANIFEST: data, **self.members})
+        write_archive(as_path(path), {MANIFEST: data, **self.members})
 
     def tensor(self, name: str) -> Array:
         """Constant `name` as a view of weights.bin; the first axis is its parts (loop iterations).
@@ -154,7 +154,7 @@ def read_artifact(
     of an Ed25519 pair in a PEM file or in its bytes, checks every byte of the file first. Raises
     ArtifactError if the file is not a complete, valid artifact, or not signed by that key.
     """
-    path = Path(path)
+    path = as_path(path)
     _check_kind(path)
     archive = read_archive(path, crc={MANIFEST})
     if require_signature is not None:

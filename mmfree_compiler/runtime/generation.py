@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 
-from mmfree_compiler.errors import StateError
+from mmfree_compiler.errors import InputError, StateError
 from mmfree_compiler.runtime.language_model import Floats, Ids, LanguageModel
 from mmfree_compiler.runtime.next_token import sample
 from mmfree_compiler.runtime.sampling import Sampling
@@ -65,6 +65,10 @@ class Generation(Iterator[Token]):
         self._seen = np.zeros(model.vocab_size, np.bool_)
         # A model may read ids that it never predicts: they have no logits to penalize.
         self._seen[prompt[prompt < model.vocab_size]] = True
+
+    def __reduce__(self) -> NoReturn:
+        hint = "Copy its tokens, its text or its state"
+        raise InputError("generation", "runs a model and cannot be copied or pickled", hint)
 
     @property
     def ids(self) -> list[int]:

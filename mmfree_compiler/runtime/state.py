@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfree_compiler.artifact import StateEntry
+from mmfree_compiler.artifact import StateEntry, as_path
 from mmfree_compiler.backends.interface import Launcher, States
 from mmfree_compiler.backends.numpy_states import Arrays, NumpyStates
-from mmfree_compiler.errors import StateError
+from mmfree_compiler.errors import InputError, StateError
 from mmfree_compiler.runtime.state_file import StateFile
 from mmfree_compiler.wording import counted
 
@@ -39,10 +39,20 @@ class State:
         return len(self.length)
 
     def __getitem__(self, index: int | slice) -> State:
-        rows = index if isinstance(index, slice) else slice(index, index + 1 or None)
-        if not isinstance(index, slice) and not -len(self) <= index < len(self):
-            raise IndexError(f"sequence {index} of {len(self)}")
+        rows = index if isinstance(index, slice) else self._row(index)
         return State(self.states.take(rows), self.model, self.length[rows], self.slots)
+
+    def _row(self, index: int) -> slice:
+        try:
+            row = operator.index(index)
+        except TypeError:
+            row = None
+        if row is None or isinstance(index, bool):
+            hint = "Pass its number, or a slice of them"
+            raise InputError(f"sequence {index!r}", "is not a whole number", hint)
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"sequence {row} of {len(self)}")
+        return slice(row, row + 1 or None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # As in a state file: no memory of the target's choice.
@@ -90,12 +100,12 @@ class State:
         """Write the state to one file, completely or not at all. Raises StateError."""
         if not len(self):
             raise StateError("state", "has no sequences", "Save one that has")
-        StateFile(self.model, self.length, self.slots, self.export()).write(Path(path))
+        StateFile(self.model, self.length, self.slots, self.export()).write(as_path(path))
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> State:
         """Read what `save` wrote, on any target. Raises StateError when it is damaged."""
-        read = StateFile.read(Path(path))
+        read = StateFile.read(as_path(path))
         states = NumpyStates(read.arrays, len(read.length))
         return cls(states, read.model, read.length, read.slots)
 

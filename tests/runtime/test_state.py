@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mmfree_compiler.artifact import read_archive, write_archive
 from mmfree_compiler.backends.interface import States
-from mmfree_compiler.errors import StateError
+from mmfree_compiler.errors import InputError, StateError
 from mmfree_compiler.runtime import State
 
 TOKENS = np.random.default_rng(2).integers(0, VOCAB, (3, 4))
@@ -66,6 +66,12 @@ def test_stack_and_rows() -> None:
     for index in (3, -4):
         with pytest.raises(IndexError):
             state[index]
+
+
+@pytest.mark.parametrize("index", ["a", None, 1.5, True])
+def test_what_is_no_index(index: Any) -> None:
+    with pytest.raises(InputError, match=f"^sequence {index!r}: is not a whole number. Pass"):
+        some_state()[index]
 
 
 def test_stack_of_different_models() -> None:
