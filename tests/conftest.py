@@ -35,8 +35,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # not in pytest-xdist's workers, which share it
         shutil.rmtree(home / "mmfree-compiler" / "objects", ignore_errors=True)
     os.environ["XDG_CACHE_HOME"] = str(home)
-    # A shell starts background jobs with Ctrl-C ignored, and children would inherit that.
+    # A shell starts background jobs with Ctrl-C ignored, nohup with SIGHUP, and children would
+    # inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

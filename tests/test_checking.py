@@ -139,7 +139,7 @@ def test_codes_at_edges_do_not_hide_what_follows(monkeypatch: pytest.MonkeyPatch
 
 
 def _is_real(x: Tensor) -> bool:
-    """Whether this is no trace; tracing cannot refuse what it cannot see."""
+    """Whether the module runs by itself; a trace cannot refuse what it cannot see."""
     return type(x) is Tensor
 
 
