@@ -27,7 +27,7 @@ def access(value: Any) -> Access | None:
     return next((row for kind, row in _CONTAINERS.items() if isinstance(value, kind)), None)
 
 
-def pickled(get: Callable[[Any], Any], put: Callable[[Any, Any], None]) -> Access:
+def _pickled(get: Callable[[Any], Any], put: Callable[[Any, Any], None]) -> Access:
     """Contents that are one value, which can be pickled; it is under ""."""
     return (
         lambda value: {"": pickle.dumps(get(value))},
@@ -125,11 +125,11 @@ _CONTAINERS: dict[type, Access] = {
     Namespace: (Namespace.read, Namespace.write),
     Slots: (Slots.read, Slots.write),
     SystemRandom: (lambda _: {}, _leave),
-    Random: pickled(Random.getstate, Random.setstate),
-    np.random.RandomState: pickled(
+    Random: _pickled(Random.getstate, Random.setstate),
+    np.random.RandomState: _pickled(
         lambda numbers: numbers.get_state(legacy=False), np.random.RandomState.set_state
     ),
-    np.random.BitGenerator: pickled(
+    np.random.BitGenerator: _pickled(
         lambda numbers: numbers.state, lambda numbers, state: setattr(numbers, "state", state)
     ),
     np.random.SeedSequence: (lambda seeds: {"": seeds.n_children_spawned}, _leave),

@@ -96,7 +96,7 @@ def without_memory(module: nn.Module, call: Callable[[], T]) -> T:
     try:
         with watched(module, watch):
             result = call()
-    except Exception:
+    except Exception:  # possibly a result of the change, which then is what to name
         if watch.changed is None:
             raise
     if watch.changed is None:

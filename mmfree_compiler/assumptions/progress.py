@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from types import GeneratorType
 from typing import Any
 
-_ATOMS = (bool, int, float, complex, str, bytes, type(None))
+# Values that hold nothing and never change.
+ATOMS = (bool, int, float, complex, str, bytes, type(None))
 _MODULES = ("builtins", "itertools")  # other iterators are objects, whose attributes are read
 
 
@@ -25,7 +26,7 @@ def sources(iterator: Any) -> tuple[Any, ...]:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, _ATOMS):
+    if isinstance(value, ATOMS):
         return repr(value)
     if isinstance(value, tuple):
         return f"({', '.join(map(_text, value))})"

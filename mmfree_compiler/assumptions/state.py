@@ -8,7 +8,6 @@ iterators is compared and cannot be restored. docs/passes.md lists what is not s
 
 from __future__ import annotations
 
-import pickle
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,10 +19,15 @@ import numpy as np
 from torch import nn
 
 from mmfree_compiler.assumptions.containers import Contents, access
+from mmfree_compiler.assumptions.progress import ATOMS
 from mmfree_compiler.assumptions.reach import parts
 
-_ATOMS = (bool, int, float, complex, str, bytes, type(None))
 _MISSING: Any = object()
+# What functions of these modules draw from, whoever calls them.
+_SHARED = (
+    ("Python's random numbers", random._inst),
+    ("NumPy's random numbers", np.random.mtrand._rand),
+)
 
 
 @dataclass(frozen=True)
@@ -68,19 +72,18 @@ class State:
 
 def _same(old: Any, new: Any) -> bool:
     """Whether it is the same object, or an equal number or text."""
-    if isinstance(old, _ATOMS):
+    if isinstance(old, ATOMS):
         return type(old) is type(new) and repr(old) == repr(new)
     return old is new
 
 
 def _holders(module: nn.Module) -> Iterator[Holder]:
     """Everything with contents that can be reached from a module."""
-    yield from _RANDOM
-    waiting: deque[tuple[str, Any]] = deque([(type(module).__name__, module)])
+    waiting: deque[tuple[str, Any]] = deque([*_SHARED, (type(module).__name__, module)])
     seen: dict[int, Any] = {}
     while waiting:
         name, value = waiting.popleft()
-        if id(value) in seen or isinstance(value, _ATOMS):
+        if id(value) in seen or isinstance(value, ATOMS):
             continue
         seen[id(value)] = value  # kept, so that no other object gets its id
         holder = _holder(name, value)
@@ -93,17 +96,3 @@ def _holders(module: nn.Module) -> Iterator[Holder]:
 def _holder(name: str, value: Any) -> Holder | None:
     found = access(value)
     return Holder(name, partial(found[0], value), partial(found[1], value)) if found else None
-
-
-_RANDOM = (
-    Holder(
-        "Python's random numbers",
-        lambda: {"": pickle.dumps(random.getstate())},
-        lambda contents: random.setstate(pickle.loads(contents[""])),
-    ),
-    Holder(
-        "NumPy's random numbers",
-        lambda: {"": pickle.dumps(np.random.get_state())},
-        lambda contents: np.random.set_state(pickle.loads(contents[""])),
-    ),
-)
