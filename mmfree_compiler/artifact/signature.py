@@ -84,17 +84,18 @@ def _read(key: Key, kind: str) -> Any:
         text = key if isinstance(key, bytes) else Path(key).read_bytes()
         found = getattr(serialization, f"load_pem_{kind}_key")(text, **options)
     except OSError as error:
-        raise _wrong(f"cannot be read: {error.strerror or error}", kind) from error
+        raise _wrong(key, f"cannot be read: {error.strerror or error}", kind) from error
     except (TypeError, ValueError, _cryptography("exceptions").UnsupportedAlgorithm) as error:
         # TypeError: it is encrypted. The messages may quote nothing of a private key.
-        raise _wrong(f"is not a {kind} key without a password", kind) from error
+        raise _wrong(key, f"is not a {kind} key in PEM, or has a password", kind) from error
     if not isinstance(found, getattr(ed25519, f"Ed25519{kind.capitalize()}Key")):
-        raise _wrong("is not an Ed25519 key", kind)
+        raise _wrong(key, "is not an Ed25519 key", kind)
     return found
 
 
-def _wrong(cause: str, kind: str) -> InputError:
-    return InputError(f"{kind} key", cause, f"Make one: {_HOW[kind]}")
+def _wrong(key: Key, cause: str, kind: str) -> InputError:
+    named = "" if isinstance(key, bytes) else f" {key}"
+    return InputError(f"{kind} key{named}", cause, f"Make one: {_HOW[kind]}")
 
 
 def _cryptography(module: str) -> Any:
