@@ -137,9 +137,9 @@ def test_what_is_no_public_key(signed: Path, pem: bytes) -> None:
 
 
 def test_keys_that_cannot_be_read(signed: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="private key .*absent: cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"private key .*absent: cannot be read: No such file"):
         sign(signed, tmp_path / "absent")
-    with pytest.raises(InputError, match="public key .*: cannot be read: Is a directory"):
+    with pytest.raises(InputError, match=r"public key .*: cannot be read: Is a directory"):
         load(signed, require_signature=tmp_path)
 
 
