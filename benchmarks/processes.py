@@ -25,10 +25,14 @@ class WorkerError(Exception):
 class Worker:
     """A running child process; `opened` is its first answer, once its model is open.
 
+    It runs the worker of the tree `root`, with that tree's compiler.
+
     A context manager: leaving it ends the child. Raises WorkerError when the child fails.
     """
 
-    def __init__(self, job: Job, log: Path, module: str = "benchmarks.worker") -> None:
+    def __init__(
+        self, job: Job, log: Path, module: str = "benchmarks.worker", root: Path = ROOT
+    ) -> None:
         self._log = log
         with log.open("w") as errors:
             self._process = subprocess.Popen(
@@ -37,7 +41,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                cwd=ROOT,
+                cwd=root,
             )
         self.opened = self._answer()
 
