@@ -2,13 +2,14 @@
 
 Each command has a file of its own. torch and TVM are imported inside the commands that need them.
 Exit codes: 0 success, 1 an error or a failed check, 2 wrong usage, 128 + the number of the signal
-that ended it: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
+that ended it: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 141 a closed pipe.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 
 from mmfree_compiler import debug, interrupts
@@ -18,6 +19,10 @@ from mmfree_compiler.wording import printable
 # the CPUs from the threads that are waited for: beside busy processes, training is 60 times slower.
 # These spin about as long as it takes to wake a thread, and then sleep.
 WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
+# What a shell reports of programs that SIGPIPE ends, as `head` ends those in front of it. It says
+# nothing, and is not 0: with `set -o pipefail` a script can tell that output was cut. The signal
+# itself stays ignored, since it would end the process with its temporary files left behind.
+PIPE_CLOSED = 128 + signal.SIGPIPE
 
 
 def main() -> None:
@@ -46,6 +51,10 @@ def _main() -> None:
         sys.exit(f"mmfree needs {missing}: pip install 'mmfree-compiler[cli]'")
     try:
         app(prog_name="mmfree")
+    except SystemExit as ended:  # click makes a quiet exit with code 1 of a closed pipe
+        if isinstance(ended.__context__, BrokenPipeError):
+            sys.exit(PIPE_CLOSED)
+        raise
     except OSError as error:  # of stdout: commands report their own files as an MmfreeError
         if debug.tracebacks():
             raise

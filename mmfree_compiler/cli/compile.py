@@ -63,7 +63,7 @@ def compile_checkpoint(
         "seconds": stages.seconds,
         "peak_rss_bytes": peak_rss(),
     }
-    emit(json, document, *(() if quiet else [facts(_rows(document))]))
+    emit(json, document, facts(_rows(document)), quiet=quiet)
 
 
 def _check(text: str) -> Check:

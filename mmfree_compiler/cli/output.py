@@ -17,11 +17,14 @@ from rich.text import Text
 from mmfree_compiler.wording import printable
 
 
-def emit(as_json: bool, document: Mapping[str, Any], *shown: RenderableType) -> None:
-    """Print `document` as JSON, or else `shown`, the same facts for people, if there is any."""
+def emit(
+    as_json: bool, document: Mapping[str, Any], *shown: RenderableType, quiet: bool = False
+) -> None:
+    """Print `document` as JSON, or else, unless `quiet`, `shown`: the same facts for people."""
     if as_json:
-        print(json.dumps(document, indent=1, allow_nan=False, default=str))
-    elif shown:
+        # Flushed here, as rich does: what stdout refuses later, when Python ends, is no error.
+        print(json.dumps(document, indent=1, allow_nan=False, default=str), flush=True)
+    elif not quiet:
         Console(highlight=False).print(*shown, sep="\n")
 
 

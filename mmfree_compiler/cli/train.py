@@ -81,7 +81,7 @@ def train(
         except KeyboardInterrupt:
             say(monitor.stopped())
             raise
-    emit(json, monitor.summary(output), *(() if quiet else [facts(monitor.rows(output))]))
+    emit(json, monitor.summary(output), facts(monitor.rows(output)), quiet=quiet)
 
 
 def _check_resume(run: Path, resume: bool) -> None:

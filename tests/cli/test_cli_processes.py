@@ -32,7 +32,24 @@ def test_a_pipe_that_closes(tiny_artifact: Path) -> None:
         process.stdout.read(1)
         process.stdout.close()
         assert process.stderr.read() == b""
-    assert process.returncode == 1
+    assert process.returncode == 141  # as of a program that SIGPIPE ends
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["doctor"], ["doctor", "--json"]])
+def test_a_pipe_that_is_closed_from_the_start(arguments: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "mmfree_compiler", *arguments]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_full_disk_is_an_error_whatever_is_printed() -> None:
+    command = [sys.executable, "-m", "mmfree_compiler", "doctor", "--json"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (1, b"mmfree: stdout: No space left on device\n")
 
 
 def test_what_a_terminal_cannot_show(tiny_artifact: Path) -> None:
