@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmfree_compiler.errors import CheckpointError
 from mmfree_compiler.models.config import ModelConfig
 from mmfree_compiler.models.end_of_text import end_of_text
 from mmfree_compiler.models.files import staged
@@ -19,6 +18,7 @@ from mmfree_compiler.models.matching import (
     EMBEDDING,
     FLOATS,
     HEAD,
+    check_finite,
     check_tensors,
     check_tied_head,
     without_prefix,
@@ -47,7 +47,7 @@ def load_checkpoint(path: str | Path) -> MatMulFreeLM:
         model = MatMulFreeLM(config)
     model.load_state_dict(tensors, assign=True)
     model.tie()
-    _check_finite(folder, model)
+    check_finite(folder, dict(model.named_parameters()))
     model.notes = (*said, *read, *_taken_as_is(model))
     model.tokenizer_path = folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
     return model.eval()
@@ -74,7 +74,7 @@ def _tensors(folder: Path, config: ModelConfig) -> tuple[dict[str, Tensor], list
     if config.tie_word_embeddings:
         tensors[HEAD] = tensors[EMBEDDING]
     if head is not None:
-        notes.append(check_tied_head(folder, head, tensors[EMBEDDING]))
+        notes.append(check_tied_head(folder, head.read(), tensors[EMBEDDING]))
     return tensors, notes
 
 
@@ -89,21 +89,6 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         model = MatMulFreeLM(config)
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-
-
-def _check_finite(folder: Path, model: MatMulFreeLM) -> None:
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    finite = each(_is_finite, [parameter.detach() for parameter in parameters])
-    wrong = [name for name, is_finite in zip(names, finite, strict=True) if not is_finite]
-    if wrong:
-        cause = f"NaN or infinite values in {few(wrong)}"
-        raise CheckpointError(str(folder), cause, "Fetch the checkpoint again")
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    """By the minimum and maximum, which show any NaN or infinity and need no temporary."""
-    low, high = tensor.aminmax()
-    return bool(low.isfinite() and high.isfinite())
 
 
 def save_checkpoint(

@@ -6,6 +6,7 @@ tensors and plain values, nothing that runs.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,20 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import Parameter
 
 from mmfree_compiler.errors import CheckpointError
 from mmfree_compiler.models.checkpoint import CONFIG, expected_shapes
 from mmfree_compiler.models.config import ModelConfig
 from mmfree_compiler.models.files import staged
-from mmfree_compiler.models.matching import HEAD, check_tensors, without_prefix
+from mmfree_compiler.models.matching import (
+    EMBEDDING,
+    HEAD,
+    check_finite,
+    check_tensors,
+    check_tied_head,
+    without_prefix,
+)
 from mmfree_compiler.models.weight_files import (
     INDEX,
     PICKLED,
@@ -38,8 +47,8 @@ def import_bin(path: str | Path) -> dict[str, Tensor]:
     """Write model.safetensors beside the pytorch_model.bin (or its shards) of a checkpoint folder.
 
     Returns the tensors that were written. Raises CheckpointError when there is none, when it holds
-    more than tensors, when the tensors are not those of the folder's config.json, or when the
-    folder has weights in safetensors already.
+    more than tensors, when the tensors are not those of the folder's config.json or have NaN or
+    infinite values, or when the folder has weights in safetensors already.
     """
     folder = Path(path)
     config = ModelConfig.read(folder / CONFIG)
@@ -47,9 +56,12 @@ def import_bin(path: str | Path) -> dict[str, Tensor]:
     if present:
         raise CheckpointError(str(folder), f"has {present[0]} already", "Delete it to import again")
     tensors, _ = without_prefix(dict(_tensors(folder)))
-    tied = {HEAD} if config.tie_word_embeddings else set()
-    own = {name: tensor for name, tensor in tensors.items() if name not in tied}
+    own = dict(tensors)
+    head = own.pop(HEAD, None) if config.tie_word_embeddings else None
     check_tensors(folder, expected_shapes(config), own)
+    check_finite(folder, own)
+    if head is not None:
+        check_tied_head(folder, head, own[EMBEDDING])
     with staged(folder) as temporary:
         # Clones, since tensors of one storage (a tied head) cannot be stored in safetensors.
         clones = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
@@ -76,10 +88,15 @@ def _read(file: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # what torch warns of is read or refused
             found = torch.load(file, torch.get_default_device(), weights_only=True)
     except Exception as error:  # a hostile or damaged pickle may raise anything
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        cause = f"holds more than tensors, or is damaged: {few([reason])}"
+        cause = f"holds more than tensors, or is damaged: {few([_reason(error)])}"
         raise CheckpointError(str(file), cause, FOREIGN) from None
     return _checked(file, next(_nested(found), found))
+
+
+def _reason(error: Exception) -> str:
+    """What torch refused. Its message goes on for many lines with how to allow it."""
+    refused = re.search(r"GLOBAL (\S+)", str(error))
+    return f"it uses {refused[1]}" if refused else f"{type(error).__name__}: {error}".split(". ")[0]
 
 
 def _nested(found: Any) -> Iterator[Any]:
@@ -102,4 +119,7 @@ def _checked(file: Path, found: Any) -> dict[str, Tensor]:
 
 
 def _is_ordinary(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
+    """Whether its values are in memory, one after another."""
+    if type(value) not in (Tensor, Parameter) or value.layout != torch.strided:
+        return False
+    return not (value.is_quantized or value.is_nested or value.is_meta)

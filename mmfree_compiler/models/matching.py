@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mmfree_compiler.errors import CheckpointError
-from mmfree_compiler.models.safetensors_file import StoredTensor
 from mmfree_compiler.notes import Note
+from mmfree_compiler.parallel import each
 from mmfree_compiler.wording import few
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embeddings.weight"
@@ -76,10 +76,25 @@ def _problems(
         yield f"{few(dtypes)}, not one of {', '.join(FLOATS.values())}"
 
 
-def check_tied_head(folder: Path, head: StoredTensor, embedding: Tensor) -> Note:
+def check_finite(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError if a tensor has NaN or infinite values."""
+    finite = each(_is_finite, [tensor.detach() for tensor in tensors.values()])
+    wrong = [name for name, is_finite in zip(tensors, finite, strict=True) if not is_finite]
+    if wrong:
+        cause = f"NaN or infinite values in {few(wrong)}"
+        raise CheckpointError(str(folder), cause, "Fetch the checkpoint again")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """By the minimum and maximum, which show any NaN or infinity and need no temporary."""
+    low, high = tensor.aminmax()
+    return bool(low.isfinite() and high.isfinite())
+
+
+def check_tied_head(folder: Path, head: Tensor, embedding: Tensor) -> Note:
     """A note that the stored head is the embedding. Raises CheckpointError if it is another."""
-    same = head.dtype in FLOATS and head.shape == tuple(embedding.shape)
-    if not same or not torch.equal(head.read().float(), embedding.float()):
+    same = head.dtype in FLOATS and head.shape == embedding.shape
+    if not same or not torch.equal(head.float(), embedding.float()):
         cause = f"{HEAD} differs from {EMBEDDING}, but config.json ties them"
         hint = "Set tie_word_embeddings to false in config.json if the head is a weight of its own"
         raise CheckpointError(str(folder), cause, hint)

@@ -28,3 +28,14 @@ def test_a_checkpoint_of_a_pickle(tmp_path: Path) -> None:
     assert load_checkpoint(folder).config.vocab_size == 16
     weights.unlink()
     assert "20" in invoke("import-bin", folder)
+
+
+def test_a_checkpoint_that_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    random_checkpoint(folder, ModelConfig.of(8, 1, 16, intermediate_size=8))
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")  # junk to torch
+    refused = CliRunner().invoke(app, ["import-bin", str(folder)])
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "pytorch_model.bin: holds more than tensors, or is damaged" in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+    assert not (folder / "model.safetensors").exists()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,42 @@ def test_a_tied_head_shares_its_memory(folder: Path) -> None:
     assert model.lm_head.weight is model.model.embeddings.weight
 
 
+def test_a_tied_head_of_other_values(folder: Path) -> None:
+    keys = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": True}
+    (folder / "config.json").write_text(json.dumps(keys))
+    torch.save(weights(folder), folder / BIN)
+    assert_refused(folder, "lm_head.weight differs from model.embeddings.weight")
+
+
+def assert_refused(folder: Path, words: str) -> None:
+    """Nothing is written."""
+    with pytest.raises(CheckpointError, match=re.escape(words)):
+        import_bin(folder)
+    assert {path.name for path in folder.iterdir()} == {"config.json", BIN}
+    assert {path.name for path in folder.parent.iterdir()} == {folder.name, WEIGHTS}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_numbers(folder: Path, value: float) -> None:
+    """A checkpoint of them could not be loaded."""
+    stored = weights(folder)
+    stored["model.norm.weight"][3] = value
+    torch.save(stored, folder / BIN)
+    assert_refused(folder, "NaN or infinite values in model.norm.weight")
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("kind", ["meta", "nested", "sparse"])
+def test_tensors_without_values_in_memory(folder: Path, kind: str) -> None:
+    made = {
+        "meta": lambda: torch.ones(8, device="meta"),
+        "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(6)]),
+        "sparse": lambda: torch.ones(8).to_sparse(),
+    }
+    torch.save(weights(folder) | {"model.norm.weight": made[kind]()}, folder / BIN)
+    assert_refused(folder, "'model.norm.weight': not an ordinary tensor")
+
+
 class Hostile:
     """Unpickling it makes a file."""
 
@@ -87,8 +125,7 @@ class Hostile:
 def test_a_hostile_pickle_runs_nothing(folder: Path) -> None:
     made = folder / "made"
     torch.save(weights(folder) | {"x": Hostile(made)}, folder / BIN)
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: holds more than tensors"):
-        import_bin(folder)
+    assert_refused(folder, "holds more than tensors, or is damaged: it uses posix.mkdir. Take")
     (folder / BIN).write_bytes(pickle.dumps(Hostile(made)))
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
         import_bin(folder)
