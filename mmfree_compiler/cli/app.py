@@ -14,6 +14,7 @@ from mmfree_compiler.cli.compile import compile_checkpoint
 from mmfree_compiler.cli.doctor import doctor
 from mmfree_compiler.cli.import_bin import import_bin
 from mmfree_compiler.cli.inspect import inspect
+from mmfree_compiler.cli.naming import in_options
 from mmfree_compiler.cli.output import print_error
 from mmfree_compiler.cli.run import run
 from mmfree_compiler.cli.sign import sign
@@ -39,7 +40,7 @@ FAILED = 1
 
 
 class Commands(TyperGroup):
-    """The group of all commands. An MmfreeError is printed as one red line; exit code 1."""
+    """The group of all commands. An MmfreeError is one red line in their words; exit code 1."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -47,7 +48,7 @@ class Commands(TyperGroup):
         except KeyboardInterrupt as interrupt:
             raise typer.Exit(exit_code(interrupt)) from None
         except MmfreeError as error:
-            raise _failure(error) from None
+            raise _failure(error, self.commands.get(ctx.invoked_subcommand)) from None
         except ModuleNotFoundError as error:
             missing = str(error.name).partition(".")[0]
             if missing == "mmfree_compiler":
@@ -56,10 +57,10 @@ class Commands(TyperGroup):
             raise _failure(ToolchainError(missing, "is not installed", hint)) from None
 
 
-def _failure(error: MmfreeError) -> Exception:
+def _failure(error: MmfreeError, command: Any = None) -> Exception:
     if debug.tracebacks():
         return error
-    print_error(str(error))
+    print_error(in_options(error, command) if command else str(error))
     return typer.Exit(FAILED)
 
 

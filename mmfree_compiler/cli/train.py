@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mmfree_compiler.models.training import Step
 
 PYTHON = "python"
+# The learning rate follows a schedule over all steps, so that they cannot become more later.
+LONGER = "begin in another folder, with more --steps"
 
 
 def train(
@@ -81,6 +83,8 @@ def train(
         except KeyboardInterrupt:
             say(monitor.stopped())
             raise
+    if monitor.idle and not quiet:
+        say(f"{output} is complete after {steps:,} steps; to train longer, {LONGER}")
     emit(json, monitor.summary(output), facts(monitor.rows(output)), quiet=quiet)
 
 
@@ -123,6 +127,11 @@ class _Monitor:
         self._held_out = step.held_out or self._held_out
         self._bar.update(self._task, completed=step.step, description=self._line(step))
 
+    @property
+    def idle(self) -> bool:
+        """Whether no step was done, as nothing is left to do in a complete run."""
+        return self._last is None
+
     def saved(self, step: int) -> None:
         """Called with the number of steps done, after they were saved."""
         self._saved = step
@@ -133,8 +142,10 @@ class _Monitor:
             return "stopped before the first step; nothing to save"
         return f"saved at step {self._saved}, --resume continues"
 
-    def _speed(self) -> float:
-        done = (self._last.step if self._last else 0) - self._first
+    def _speed(self) -> float | None:
+        if self._last is None:
+            return None
+        done = self._last.step - self._first
         return done * self._tokens_per_step / (time.perf_counter() - self._started)
 
     def _line(self, step: Step) -> str:
@@ -145,7 +156,7 @@ class _Monitor:
         )
 
     def summary(self, output: Path) -> dict[str, Any]:
-        """Facts for JSON; steps and losses are None when the run was already finished."""
+        """Facts for JSON; all but the checkpoint are None when the run was complete already."""
         return {
             "checkpoint": str(output),
             "steps": self._last.step if self._last else None,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import stat
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -17,8 +19,10 @@ from torch import Tensor
 
 from mmfree_compiler.errors import CorpusError
 from mmfree_compiler.models.tokenizer import END_OF_TEXT_ID
+from mmfree_compiler.wording import counted, few
 
 HELD_OUT_EVERY = 20  # one piece in twenty is held out
+_HINT = "Name files or folders of text that you may read"
 LONGEST_PIECE = 32768  # bytes; longer documents are cut, so that a part of each may be held out
 
 
@@ -26,12 +30,14 @@ LONGEST_PIECE = 32768  # bytes; longer documents are cut, so that a part of each
 class Corpus:
     """Byte tokens of both sides of the split, each piece followed by the end-of-text token.
 
-    `train` and `held_out` are (N,) int16; `digest` is the SHA-256 of both, in hexadecimal.
+    `train` and `held_out` are (N,) int16; `digest` is the SHA-256 of both, in hexadecimal. `name`
+    is what errors call it: the paths that it was read from.
     """
 
     train: Tensor
     held_out: Tensor
     digest: str
+    name: str = "corpus"
 
     @classmethod
     def read(cls, paths: Sequence[Path]) -> Corpus:
@@ -39,24 +45,25 @@ class Corpus:
 
         Raises CorpusError on a path that cannot be read, and as `of` does.
         """
-        return cls.of(_read(file) for path in paths for file in _files(path))
+        documents = (_read(file) for path in paths for file in _files(path))
+        return cls.of(documents, few([str(path) for path in paths]))
 
     @classmethod
-    def of(cls, documents: Iterable[bytes]) -> Corpus:
+    def of(cls, documents: Iterable[bytes], name: str = "corpus") -> Corpus:
         """Split documents: every 20th piece is held out, the first included.
 
         Raises CorpusError when either side would be empty.
         """
         pieces = _pieces([document for document in documents if document])
         if len(pieces) < 2:
-            hint = "Give at least a few kilobytes of text"
-            raise CorpusError("corpus", "too short to train on", hint)
+            cause = f"has {counted(sum(map(len, pieces)), 'byte')} of text, too short to train on"
+            raise CorpusError(name, cause, "Give at least a few kilobytes of text")
         # In the order of their hashes, a prefix of the held-out text is a sample of all of it.
         held_out = sorted(pieces[::HELD_OUT_EVERY], key=_digest)
         train = [piece for n, piece in enumerate(pieces) if n % HELD_OUT_EVERY]
         tokens = _tokens(train), _tokens(held_out)
         digest = hashlib.sha256(b"".join(side.numpy().tobytes() for side in tokens)).hexdigest()
-        return cls(*tokens, digest)
+        return cls(*tokens, digest, name)
 
 
 def _pieces(documents: list[bytes]) -> list[bytes]:
@@ -79,17 +86,27 @@ def _tokens(pieces: Sequence[bytes]) -> Tensor:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    """The files to read at `path`: itself, or all in that folder, without pipes and devices."""
+    if not os.path.isdir(path):  # raises nothing, unlike Path.is_dir
+        return [path]
+    walked = os.walk(path, onerror=_refuse)
+    files = (Path(folder, name) for folder, _, names in walked for name in names)
+    return sorted(file for file in files if os.path.isfile(file))
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """Raise CorpusError: text that is left out silently would be missed much later."""
+    cause = f"cannot be read: {error.strerror or error}"
+    raise CorpusError(str(error.filename), cause, _HINT) from None
 
 
 def _read(file: Path) -> bytes:
     try:
         if stat.S_ISREG(file.stat().st_mode):  # a device or a pipe might never end
             return file.read_bytes()
-        cause = "not a regular file"
     except OSError as error:
-        cause = error.strerror or "unreadable"
-    raise CorpusError(str(file), cause, "Name files or folders of text")
+        _refuse(error)
+    raise CorpusError(str(file), "is not a regular file", _HINT)
 
 
 def python_corpus() -> list[bytes]:

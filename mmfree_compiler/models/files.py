@@ -23,15 +23,29 @@ def staged(folder: Path) -> Iterator[Path]:
     index of shards), which would be out of date. Raises CheckpointError when a file cannot be
     written.
     """
-    try:
+    with _reported(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(folder.parent) as temporary:
             yield temporary
             with uninterrupted():
                 _publish(temporary, folder)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise CheckpointError now if `staged` could not write to `folder`."""
+    with _reported(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(folder if folder.exists() else folder.parent):
+            pass
+
+
+@contextmanager
+def _reported(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, SafetensorError) as error:  # safetensors wraps a full disk's error
         hint = "Name a folder that you may write to, on a disk with free space"
-        cause = getattr(error, "strerror", None) or str(error)
+        cause = f"cannot be written: {getattr(error, 'strerror', None) or error}"
         raise CheckpointError(str(folder), cause, hint) from error
 
 

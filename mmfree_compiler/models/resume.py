@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -13,10 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmfree_compiler.errors import CheckpointError
+from mmfree_compiler.models.json_file import JsonError, parse_json
 from mmfree_compiler.models.lm import MatMulFreeLM
 from mmfree_compiler.models.safetensors_file import stored_file
-from mmfree_compiler.wording import few
+from mmfree_compiler.wording import few, given
 
+CORPUS = "corpus"  # the setting that is the digest of the text
 HINT = "Train into another folder, or delete this file"
 
 
@@ -30,21 +33,20 @@ class Run:
     step: int = 0
     history: list[list[float]] = field(default_factory=list)
 
-    def save(self, path: Path, settings: str) -> None:
-        """Write the run to `path`; `settings` says what it may be resumed with."""
+    def save(self, path: Path, settings: Mapping[str, object]) -> None:
+        """Write the run to `path`; `settings` are those that it may be resumed with."""
         tensors = {f"model/{name}": p.data for name, p in self.model.named_parameters()}
         for name, p in self.model.named_parameters():
             tensors |= {f"adam/{name}/{key}": t for key, t in self.optimizer.state[p].items()}
         tensors["generator"] = self.generator.get_state()
         progress = json.dumps({"step": self.step, "history": self.history})
-        save_file(tensors, path, metadata={"progress": progress, "settings": settings})
+        kept = json.dumps(settings, sort_keys=True)
+        save_file(tensors, path, metadata={"progress": progress, "settings": kept})
 
-    def load(self, path: Path, settings: str) -> None:
+    def load(self, path: Path, settings: Mapping[str, object]) -> None:
         """Continue the run at `path`. Raises CheckpointError if it is damaged or another run."""
         metadata, tensors = _read(path)
-        if metadata.get("settings") != settings:
-            cause = "holds a run of other settings (steps, batch, ...) or another corpus"
-            raise CheckpointError(str(path), cause, HINT)
+        _check_settings(path, metadata.get("settings", ""), settings)
         try:
             progress = _Progress.model_validate_json(metadata.get("progress", ""), strict=True)
         except ValidationError:
@@ -101,6 +103,26 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         return found.texts, {name: stored.read() for name, stored in found.tensors.items()}
     except CheckpointError as error:
         raise _damaged(path, error.cause) from None
+
+
+def _check_settings(path: Path, text: str, settings: Mapping[str, object]) -> None:
+    """Raise CheckpointError unless `text`, of the run at `path`, has the same settings."""
+    try:
+        kept = parse_json(text.encode())
+    except JsonError as error:
+        raise _damaged(path, f"its settings are {error}") from None
+    names = sorted(kept.keys() | settings.keys())
+    changed = [name for name in names if kept.get(name) != settings.get(name)]
+    if changed:
+        described = [_change(name, kept.get(name), settings.get(name)) for name in changed]
+        hint = "Pass the same settings and text, or train into another folder"
+        raise CheckpointError(str(path), f"is a run of other settings: {few(described)}", hint)
+
+
+def _change(name: str, before: object, now: object) -> str:
+    if name == CORPUS:
+        return "the text was another"
+    return f"`{name}` was {given(before)} and is {given(now)} now"
 
 
 def _damaged(path: Path, how: str) -> CheckpointError:

@@ -102,4 +102,4 @@ def check_memory(config: TrainConfig) -> None:
         cause = f"needs at least {needed / 1e9:,.1f} GB, this machine has {present / 1e9:,.1f} GB"
         thing = f"a model {config.hidden_size:,} wide with {config.layers:,} layers"
         thing += f", {tokens:,} bytes per step"
-        raise InputError(thing, cause, "Lower hidden_size, layers, batch or length")
+        raise InputError(thing, cause, "Lower `hidden_size`, `layers`, `batch` or `length`")

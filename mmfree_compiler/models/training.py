@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,10 +16,10 @@ from mmfree_compiler.errors import CheckpointError, CorpusError, InputError
 from mmfree_compiler.interrupts import uninterrupted
 from mmfree_compiler.models.checkpoint import TOKENIZER, write_checkpoint
 from mmfree_compiler.models.corpus import Corpus
-from mmfree_compiler.models.files import staged
+from mmfree_compiler.models.files import check_writable, staged
 from mmfree_compiler.models.initial import initialize
 from mmfree_compiler.models.lm import MatMulFreeLM, State
-from mmfree_compiler.models.resume import Run
+from mmfree_compiler.models.resume import CORPUS, Run
 from mmfree_compiler.models.tokenizer import END_OF_TEXT_ID, save_byte_tokenizer
 from mmfree_compiler.models.train_config import TrainConfig, check_memory
 from mmfree_compiler.models.weight_files import WEIGHTS
@@ -66,12 +66,11 @@ def train(
     `output` cannot be written, or holds another checkpoint, a damaged run, or one with other
     settings or another corpus.
     """
-    if min(len(corpus.train), len(corpus.held_out)) <= config.length:
-        cause = f"shorter than {counted(config.length, 'token')}"
-        raise CorpusError("corpus", cause, "Give more text")
+    _check_length(config, corpus)
     check_memory(config)
+    check_writable(output)  # fail now, not at the first save
     run = _begin(config)
-    settings = json.dumps(asdict(config) | {"corpus": corpus.digest}, sort_keys=True)
+    settings = asdict(config) | {CORPUS: corpus.digest}
     if (output / RESUME_FILE).exists():
         run.load(output / RESUME_FILE, settings)
     elif (output / WEIGHTS).exists():
@@ -98,6 +97,15 @@ def train(
     return run.model
 
 
+def _check_length(config: TrainConfig, corpus: Corpus) -> None:
+    """Raise CorpusError unless both sides of the split have more tokens than a sequence."""
+    for side, tokens in (("training", corpus.train), ("held-out", corpus.held_out)):
+        if len(tokens) <= config.length:
+            cause = f"too short: {counted(len(tokens), f'{side} token')} for sequences of "
+            hint = "Give more text, or lower `length`"
+            raise CorpusError(corpus.name, f"{cause}{config.length:,}", hint)
+
+
 def _begin(config: TrainConfig) -> Run:
     """A new run; norms, embeddings and the head do not decay."""
     model = MatMulFreeLM(config.model)
@@ -114,7 +122,7 @@ def _begin(config: TrainConfig) -> Run:
     return Run(model, optimizer, torch.Generator().manual_seed(config.seed))
 
 
-def _save(run: Run, settings: str, output: Path) -> None:
+def _save(run: Run, settings: Mapping[str, object], output: Path) -> None:
     """Write the checkpoint and the state to resume from."""
     with staged(output) as folder:
         write_checkpoint(run.model, folder, torch.bfloat16)

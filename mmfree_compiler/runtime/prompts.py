@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from numbers import Integral
 
 from mmfree_compiler.errors import InputError
+from mmfree_compiler.wording import given
 
 MAX_PROMPT_BYTES = 1 << 20  # of UTF-8; the tokenizers package takes about 190 times as much memory
 
@@ -25,8 +26,10 @@ class Reading:
     def __post_init__(self) -> None:
         limit = self.max_prompt_bytes
         if not isinstance(limit, Integral) or limit < 1:
-            cause = f"{limit!r} is not a whole number of bytes"
-            raise InputError("max_prompt_bytes", cause, "Choose at least 1")
+            cause = f"{given(limit)} is not a whole number from 1"
+            raise InputError(
+                "max_prompt_bytes", cause, "Choose how many bytes of UTF-8 a text may have"
+            )
 
     def check(self, text: str) -> None:
         """Raise InputError on a text that is too long or not valid Unicode (lone surrogates)."""
@@ -41,7 +44,7 @@ class Reading:
             raise self._too_long(f"has {size:,} bytes")
 
     def _too_long(self, cause: str) -> InputError:
-        hint = f"Pass at most {self.max_prompt_bytes:,} bytes, or a larger max_prompt_bytes"
+        hint = f"Pass at most {self.max_prompt_bytes:,} bytes, or a larger `max_prompt_bytes`"
         return InputError("prompt", cause, hint)
 
 

@@ -42,7 +42,11 @@ class TextGenerator:
         if not prompt:
             raise InputError("prompt", "is empty", "Pass at least one character")
         if self.tokenizer is None:
-            raise InputError("prompt", f"is text, {_NO_TOKENIZER}", "Pass token ids")
+            raise InputError(
+                "prompt",
+                f"is text, {_NO_TOKENIZER}",
+                "Pass token ids, or compile a checkpoint that has a tokenizer.json",
+            )
         ids = self.tokenizer.encode(prompt, special, reading)
         if ids.size == 0:
             cause = "has no tokens: the tokenizer leaves all of its characters out"
@@ -101,7 +105,7 @@ class TextGenerator:
         if not stops:
             return
         if self.tokenizer is None:
-            raise InputError("stop", f"is text, {_NO_TOKENIZER}", "Use stop_tokens")
+            raise InputError("stop", f"is text, {_NO_TOKENIZER}", "Pass ids as `stop_tokens`")
         special = self.tokenizer.special
         for stop in stops:
             written = [token for token in special if token and token in stop]

@@ -107,7 +107,7 @@ class Tokenizer:
         read = ids[np.isin(ids, special)]
         if read.size:
             cause = f"the tokenizer reads {self._special[int(read[0])]!r} as a special token"
-            raise InputError("prompt", cause, "Remove it, or pass allow_special_tokens=True")
+            raise InputError("prompt", cause, "Remove it, or pass `allow_special_tokens=True`")
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, without special tokens, and with incomplete UTF-8 as U+FFFD.

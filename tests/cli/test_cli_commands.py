@@ -177,7 +177,25 @@ def test_train(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert refused.exit_code == 1
     assert "--resume" in refused.stderr
-    assert invoke_json(*arguments, "--resume")["steps"] is None  # nothing was left to do
+    other = CliRunner().invoke(app, [*map(str, arguments), "--resume", "--steps", "4", "--lr", "1"])
+    assert other.exit_code == 1
+    words = "settings: --learning-rate was 0.003 and is 1 now, --steps was 2 and is 4 now. Pass"
+    assert words in other.stderr
+
+
+def test_resuming_a_complete_run(tmp_path: Path) -> None:
+    text, output = tmp_path / "text", tmp_path / "checkpoint"
+    text.write_bytes(b"spam and eggs, " * 200)
+    arguments = [*map(str, ("train", text, "-o", output, *TRAIN))]
+    invoke(*arguments)
+    again = CliRunner().invoke(app, [*arguments, "--resume"])
+    words = f"mmfree: {output} is complete after 2 steps; to train longer, begin in another folder,"
+    assert (again.exit_code, again.stderr) == (0, f"{words} with more --steps\n")
+    assert "tokens per second" not in again.stdout
+    found = invoke_json(*arguments, "--resume")
+    assert (found["checkpoint"], found["steps"]) == (str(output), None)
+    quiet = CliRunner().invoke(app, [*arguments, "--resume", "-q"])
+    assert (quiet.exit_code, quiet.output) == (0, "")
 
 
 @pytest.mark.parametrize(

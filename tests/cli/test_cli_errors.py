@@ -69,10 +69,11 @@ def test_damaged_artifact(command: str, tiny_artifact: Path, tmp_path: Path) -> 
     ("options", "words"),
     [
         (["--prompt", ""], ["prompt"]),
-        (["--prompt", "a", "--threads", "0"], ["threads"]),
-        (["--prompt", "a", "--temperature", "-1"], ["temperature"]),
-        (["--prompt", "a", "--max-new-tokens", "0"], ["max_new_tokens"]),
-        (["--prompt", "a", "--stop", ""], ["stop"]),
+        (["--prompt", "a", "--threads", "0"], ["mmfree: --threads: 0 is not"]),
+        (["--prompt", "a", "--temperature", "-1"], ["mmfree: --temperature: -1 is out"]),
+        (["--prompt", "a", "--max-new-tokens", "0"], ["mmfree: --max-new-tokens: 0 is out"]),
+        (["--prompt", "a", "--stop", ""], ["mmfree: --stop: "]),
+        (["--prompt", "ab", "--max-prompt-bytes", "1"], ["--prompt: ", "a larger --max-prompt-b"]),
     ],
 )
 def test_bad_run(tiny_artifact: Path, options: list[str], words: list[str]) -> None:
@@ -168,6 +169,27 @@ def test_compile_of_an_unknown_density(tiny_checkpoint: Path, tmp_path: Path) ->
     said = invoke("compile", tiny_checkpoint, *options)
     assert_one_line(said, "target 'cpu:density=3'", "unknown density '3'", "Known: auto, 2, 1.6")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--lr", "nan"], "mmfree: --learning-rate: nan is out of range"),
+        (["--lr", "1e30", "--steps", "50"], "mmfree: --learning-rate 1e+30: makes the loss"),
+        (["--hidden-size", "1000000"], "Lower --hidden-size, --layers, --batch or --length"),
+        (["--length", "900"], "/text: too short: 79 held-out tokens for sequences of 900. Give"),
+    ],
+)
+def test_train_names_its_options(options: list[str], words: str, tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"spam and eggs, " * 90)
+    small = ("--hidden-size", "32", "--layers", "1", "--batch", "2", "--length", "16")
+    said = invoke("train", tmp_path / "text", "-o", tmp_path / "c", *small, *options)
+    assert_one_line(said, words)
+
+
+def test_words_of_other_errors_are_left_alone(tmp_path: Path) -> None:
+    """A path may be called what an option is called."""
+    assert_one_line(invoke("train", "seed", "-o", tmp_path / "c"), "mmfree: seed: cannot be read")
 
 
 def test_training_text_that_is_missing(tmp_path: Path) -> None:

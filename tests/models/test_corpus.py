@@ -50,6 +50,30 @@ def test_folders_are_read_in_order(tmp_path: Path) -> None:
     assert Corpus.read([tmp_path]).digest == Corpus.of(texts).digest
 
 
+def test_what_is_too_short_is_named(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text").write_bytes(b"x")
+    with pytest.raises(CorpusError, match=r"/folder, \S*/text: has 1 byte of text, too short"):
+        Corpus.read([tmp_path / "folder", tmp_path / "text"])
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "private").mkdir()
+    (tmp_path / "text").write_bytes(b"text " * 99)
+    listed = os.scandir
+
+    def scandir(path: str) -> object:
+        if Path(path).name == "private":
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(CorpusError, match="private: cannot be read: Permission denied"):
+        Corpus.read([tmp_path])
+
+
 def test_unreadable_paths(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, cause in (("nowhere", "No such file"), ("pipe", "not a regular file")):

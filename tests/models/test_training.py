@@ -136,10 +136,16 @@ def test_a_finished_run_stays_as_it_is(tmp_path: Path, corpus: Corpus) -> None:
 
 def test_another_run_is_refused(tmp_path: Path, corpus: Corpus) -> None:
     train(TINY, corpus, tmp_path)
-    with pytest.raises(CheckpointError, match="other settings"):
+    other = Corpus.of([b"another text " * 100])
+    with pytest.raises(CheckpointError, match=r"`seed` was 0 and is 1 now\. Pass the same"):
         train(replace(TINY, seed=1), corpus, tmp_path)
-    with pytest.raises(CheckpointError, match="other settings"):
-        train(TINY, Corpus.of([b"another text " * 100]), tmp_path)
+    with pytest.raises(CheckpointError, match="other settings: the text was another"):
+        train(TINY, other, tmp_path)
+    words = (
+        "the text was another, `learning_rate` was 0.003 and is 0.01 now, `steps` was 6 and is 9"
+    )
+    with pytest.raises(CheckpointError, match=words):
+        train(replace(TINY, steps=9, learning_rate=0.01), other, tmp_path)
 
 
 def test_another_checkpoint_is_not_overwritten(tmp_path: Path, corpus: Corpus) -> None:
@@ -183,7 +189,9 @@ NORM = "model.layers.0.attn_norm.weight"
         ("progress", '{"step": -1, "history": []}', "how far"),
         ("progress", '{"step": 3, "history": [[1, 2]]}', "how far"),
         ("progress", '{"step": 3, "history": [[1, NaN, 2.0]]}', "how far"),
-        ("settings", "{}", "other settings"),
+        ("settings", "{}", "other settings: .* and 12 more"),
+        ("settings", "[]", "its settings are not a JSON object"),
+        ("settings", '{"steps": 6, "steps": 7}', "its settings are names 'steps' twice"),
     ],
 )
 def test_a_changed_run_is_refused(
@@ -211,9 +219,26 @@ def test_divergence_is_an_error(tmp_path: Path, corpus: Corpus) -> None:
 
 
 def test_a_corpus_shorter_than_a_sequence(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="shorter than 256 tokens"):
-        train(TrainConfig(), Corpus.of([b"short " * 30]), tmp_path / "run")
+    with pytest.raises(CorpusError, match=r"^corpus: too short: 10 held-out tokens for"):
+        train(TrainConfig(length=20), Corpus.of([b"short " * 30]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_corpus_is_named_by_its_paths(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"short " * 30)
+    corpus = Corpus.read([tmp_path / "text"])
+    with pytest.raises(
+        CorpusError, match=r"/text: too short: .* of 256\. Give more text, or lower"
+    ):
+        train(TrainConfig(), corpus, tmp_path / "run")
+
+
+@pytest.mark.parametrize("output", ["/dev/null/run", "/proc/run", "/proc"])
+def test_an_unwritable_folder_is_found_before_the_first_step(output: str, corpus: Corpus) -> None:
+    steps = Recorder()
+    with pytest.raises(CheckpointError, match=f"^{output}: cannot be written: "):
+        train(TINY, corpus, Path(output), steps)
+    assert not steps
 
 
 @pytest.mark.parametrize("name", LIMITS)
