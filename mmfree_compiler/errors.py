@@ -12,19 +12,33 @@ MmfreeError
     └── StateError      a state of another model or batch, or an interrupted generation
 """
 
+from typing import ClassVar
+
 from mmfree_compiler.wording import printable
+
+_EAGER = 'pass fallback="eager" to run the module in torch'
 
 
 class MmfreeError(Exception):
     """Base of every error that this package raises on purpose.
 
     `thing` is what is wrong (a path, a node, an argument), `cause` what is wrong with it, `hint`
-    what the reader can do about it. Its text never has characters that act on a terminal.
+    what the reader can do about it, which ends with what helps against every error of its class.
+    Its text never has characters that act on a terminal.
     """
 
+    always: ClassVar[str] = ""
+
     def __init__(self, thing: str, cause: str, hint: str = "") -> None:
-        self.thing, self.cause, self.hint = thing, cause, hint
-        super().__init__(printable(f"{thing}: {cause}" + (f". {hint}" if hint else "")))
+        self.thing, self.cause = thing, cause
+        self.hint = ", or ".join(filter(None, (hint, self.always)))
+        follows = "\n" if "\n" in cause else ". "  # after a list, on a line of its own
+        super().__init__(printable(follows.join(filter(None, (f"{thing}: {cause}", self.hint)))))
+
+    @property
+    def fault(self) -> str:
+        """What is wrong, in one line and without the hint."""
+        return printable(f"{self.thing}: {self.cause}".partition("\n")[0].removesuffix(":"))
 
 
 class CheckpointError(MmfreeError):
@@ -34,9 +48,13 @@ class CheckpointError(MmfreeError):
 class TraceError(MmfreeError):
     """A module cannot be traced into a graph."""
 
+    always = _EAGER
+
 
 class UnsupportedError(MmfreeError):
     """The graph holds operations that the target cannot run."""
+
+    always = _EAGER
 
 
 class TargetError(MmfreeError):

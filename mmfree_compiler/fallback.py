@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from mmfree_compiler import notes
-from mmfree_compiler.errors import TargetError, ToolchainError
+from mmfree_compiler.errors import MmfreeError, TargetError, ToolchainError
 from mmfree_compiler.modes import calling
 from mmfree_compiler.notes import Note
 from mmfree_compiler.parted import Parted
+from mmfree_compiler.wording import described
 
 _LEVEL = 4  # warnings point at the caller of `compile`
 
@@ -70,6 +71,7 @@ def eager_model(module: nn.Module, make_parts: Callable[[], Parted]) -> EagerMod
 
 def _whole(module: nn.Module, error: Exception) -> EagerModel:
     name = type(module).__name__
-    warnings.warn(f"{name} runs in torch as a whole. {error}", stacklevel=_LEVEL)
-    found = (Note("fallback", name, f"in torch as a whole: {error}"),)
+    why = error.fault if isinstance(error, MmfreeError) else described(error)
+    warnings.warn(f"{name} runs in torch as a whole: {why}", stacklevel=_LEVEL)
+    found = (Note("fallback", name, f"in torch as a whole: {why}"),)
     return EagerModel(module, None, (name,), found)

@@ -10,30 +10,57 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from torch import nn
 from torch.fx import Node
 
 _TORCH = Path(torch.__file__).parent
 _OTHERS = {*sys.stdlib_module_names, "mmfree_compiler", "numpy", "sympy", "torch"} - {"__main__"}
-_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in \S+\n\s*(?P<code>.*)')
+# Without its source, as in `python -c`, a frame has no line of code.
+_FRAME = re.compile(
+    r'File "(?P<file>[^"]+)", line (?P<line>\d+), in \S+(?:\n(?!\s*File ")\s*(?P<code>.+))?'
+)
+
+
+def place_of(node: Node) -> str:
+    """The model's line that made a node; without its source, the module that did."""
+    own = _own(_frames(node))
+    return _shown(own[-1]) if own else _maker(node) or source_line(node) or str(node.target)
 
 
 def source_line(node: Node) -> str:
     """`file:line: code` of the innermost recorded frame outside of torch, "" without frames."""
-    frames = [match.groupdict() for match in _FRAME.finditer(node.stack_trace or "")]
-    if not frames:
-        return ""
-    outside = [frame for frame in frames if not Path(frame["file"]).is_relative_to(_TORCH)]
-    innermost = (outside or frames)[-1]
-    return "{file}:{line}: {code}".format(**innermost)
+    frames = _frames(node)
+    return _shown((_own(frames) or frames)[-1]) if frames else ""
 
 
 def module_of(node: Node) -> str:
     """The path and class of the module whose forward made a node, "layers.0 (GELU)"."""
+    made_by = _maker(node)
+    return made_by if " " in made_by else ""
+
+
+def _maker(node: Node) -> str:
+    """As `module_of`, and the class alone of a module that is part of none."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
-    if not stack:
-        return ""
-    path, kind = stack[-1]
-    return f"{path} ({str(kind).rpartition('.')[2]})" if path else ""
+    return _module(*stack[-1]) if stack else ""
+
+
+def _module(path: str, kind: object) -> str:
+    name = str(kind).rpartition(".")[2]
+    return f"{path} ({name})" if path else name
+
+
+def _frames(node: Node) -> list[dict[str, str | None]]:
+    return [match.groupdict() for match in _FRAME.finditer(node.stack_trace or "")]
+
+
+def _own(frames: list[dict[str, str | None]]) -> list[dict[str, str | None]]:
+    """Those outside of torch whose code is known."""
+    return [x for x in frames if x["code"] and not Path(str(x["file"])).is_relative_to(_TORCH)]
+
+
+def _shown(frame: dict[str, str | None]) -> str:
+    return _text(str(frame["file"]), str(frame["line"]), frame["code"] or "")
 
 
 def running_line() -> str:
@@ -41,14 +68,15 @@ def running_line() -> str:
     return line_of(sys._getframe(1))
 
 
-def raising_line(error: BaseException) -> str:
-    """`file:line: code` of the innermost line of a model that raised `error`, "" without one."""
-    lines = [
-        _line(frame.f_code.co_filename, number)
-        for frame, number in traceback.walk_tb(error.__traceback__)
-        if in_model(frame)
-    ]
-    return lines[-1] if lines else ""
+def raising_place(error: BaseException, module: nn.Module) -> str:
+    """The innermost line of a model that raised `error`; the part of `module` without one."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    lines = [_line(x.f_code.co_filename, number) for x, number in frames if in_model(x)]
+    paths = {id(part): path for path, part in module.named_modules()}
+    owners = [x.f_locals.get("self") for x, _ in frames]
+    parts = [part for part in owners if isinstance(part, nn.Module) and id(part) in paths]
+    inner = parts[-1] if parts else module
+    return lines[-1] if lines else _module(paths[id(inner)], type(inner).__name__)
 
 
 def line_of(frame: FrameType | None) -> str:
@@ -59,13 +87,18 @@ def line_of(frame: FrameType | None) -> str:
 
 
 def _line(file: str, number: int) -> str:
-    code = linecache.getline(file, number).strip()
-    return f"{file}:{number}: {code}" if code else f"{file}:{number}"
+    return _text(file, str(number), linecache.getline(file, number).strip())
+
+
+def _text(file: str, line: str, code: str) -> str:
+    """Without the colon that ends the head of a block: a cause follows after another one."""
+    return f"{file}:{line}: {code.removesuffix(':')}" if code else f"{file}:{line}"
 
 
 def in_model(frame: FrameType) -> bool:
-    """Whether a frame may run code of a model."""
-    return may_be_model(frame.f_globals.get("__name__"))
+    """Whether a frame may run code of a model; torch makes code that belongs to no module."""
+    name = frame.f_globals.get("__name__")
+    return name is not None and may_be_model(name)
 
 
 def may_be_model(module: object) -> bool:

@@ -15,6 +15,7 @@ from mmfree_compiler import explain
 from mmfree_compiler.errors import UnsupportedError
 from mmfree_compiler.notes import Note
 from mmfree_compiler.ops import OPS
+from mmfree_compiler.origin import place_of
 from mmfree_compiler.parted import Example, Parted
 from mmfree_compiler.passes.pattern import aten
 from mmfree_compiler.passes.rewrite import calls
@@ -38,7 +39,8 @@ def cut(graph: fx.GraphModule, lowered: frozenset[str], compile_part: CompilePar
     something else in a cut graph.
     """
     for node in calls(graph, _BY_STRIDES):
-        raise UnsupportedError(str(node), f"{node.target} reads memory by strides")
+        cause = f"{node.target} reads memory by strides"
+        raise UnsupportedError(place_of(node), cause, "Index or slice instead")
     # Token ids stay in torch: a part takes and returns rows.
     rows = frozenset(OPS[name].overload for name in lowered if OPS[name].kind != "gather")
     examples = tuple(Example.of(x.meta["val"]) for x in graph.graph.find_nodes(op="placeholder"))
@@ -132,7 +134,7 @@ def _compile_parts(parted: fx.GraphModule, compile_part: CompilePart) -> Iterato
             _check_inputs(part)
             session = compile_part(part)
         except UnsupportedError as error:
-            yield Note("fallback", name, f"in torch: {error}")
+            yield Note("fallback", name, f"in torch: {error.fault}")
             continue
         parted.set_submodule(name, _Part(session))
         yield from (Note(step, name, text) for step, _, text in session.artifact.manifest.notes)

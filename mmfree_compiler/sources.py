@@ -47,8 +47,7 @@ class Source:
         module = model if isinstance(model, nn.Module) else load_checkpoint(_folder(model))
         if isinstance(module, MatMulFreeLM):
             return _language_model(module)
-        if not _are_tensors(example_inputs):
-            raise InputError("example_inputs", "not a tuple of tensors", "Pass example_inputs=(x,)")
+        _check_tensors(example_inputs)
         if not example_inputs:
             raise InputError(
                 f"module {type(module).__name__}",
@@ -73,10 +72,14 @@ def check_examples(inputs: tuple[Tensor, ...]) -> None:
             raise InputError(thing, f"is empty, of shape {tuple(x.shape)}", "Pass at least one row")
 
 
-def _are_tensors(inputs: object) -> bool:
-    """Whether `inputs` are a tuple of tensors; None counts as an empty one."""
-    listed = () if inputs is None else inputs
-    return isinstance(listed, tuple | list) and all(isinstance(x, Tensor) for x in listed)
+def _check_tensors(inputs: object) -> None:
+    """Raise InputError unless `inputs` are a tuple of tensors; None counts as an empty one."""
+    thing, hint = "example_inputs", "Pass example_inputs=(x,)"
+    if inputs is not None and not isinstance(inputs, tuple | list):
+        raise InputError(thing, f"is a {type(inputs).__name__}, not a tuple of tensors", hint)
+    for k, x in enumerate(inputs or ()):
+        if not isinstance(x, Tensor):
+            raise InputError(thing, f"item {k} is of type {type(x).__name__}, not a tensor", hint)
 
 
 def _folder(model: object) -> Path:

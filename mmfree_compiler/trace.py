@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from mmfree_compiler import repeats
 from mmfree_compiler.adapters import adapted
+from mmfree_compiler.assumptions.examples import check_number, check_runs
 from mmfree_compiler.assumptions.exporting import Unaware
 from mmfree_compiler.assumptions.memory import watched, without_memory
 from mmfree_compiler.assumptions.operations import check_operations
@@ -27,7 +29,20 @@ from mmfree_compiler.errors import InputError, TraceError
 from mmfree_compiler.inplace import functional, writes_through
 from mmfree_compiler.interrupts import uninterrupted
 from mmfree_compiler.modes import evaluating
-from mmfree_compiler.origin import raising_line
+from mmfree_compiler.origin import raising_place
+from mmfree_compiler.wording import described
+
+# What code that needs a value gets told, by whether it compares the value.
+_NEEDS = {
+    True: (
+        "branches on the value of a tensor, which is not known before the model runs",
+        "Compute both sides and choose with torch.where",
+    ),
+    False: (
+        "needs the value of a tensor as a Python number, which is not known before the model runs",
+        "Compute with the tensor itself, and take sizes from shapes",
+    ),
+}
 
 
 def trace(
@@ -40,19 +55,23 @@ def trace(
     share the module's storage; every node keeps `val` (a fake tensor) and its stack trace.
 
     Raises TraceError, which names a line of the module, when torch.export cannot trace it or what
-    was traced holds for some sizes only, and InputError when an example is not a tensor.
+    was traced holds for some sizes only, and InputError when an example is not a tensor or the
+    module does not take the examples.
     """
     for k, example in enumerate(example_inputs):
         if not isinstance(example, Tensor):
             raise InputError(f"example input {k}", f"is a {type(example).__name__}, not a tensor")
+    check_number(module, example_inputs)
     inputs = tuple(_grown(x) for x in example_inputs) if dynamic else example_inputs
     # no_grad saves a third of the time: nothing is recorded for a backward pass.
     # Ctrl-C is deferred: torch prints and drops exceptions that its Python callbacks raise.
     with evaluating(module), torch.no_grad(), uninterrupted(), unknown():
-        shared = _trace_shared(module, inputs, dynamic)
-        if shared is not None:
-            return shared
-        return functional(_export(module, inputs, dynamic))
+        try:
+            shared = _trace_shared(module, inputs, dynamic)
+            return shared or functional(_export(module, inputs, dynamic))
+        except TraceError:
+            check_runs(module, example_inputs)
+            raise
 
 
 def _trace_shared(
@@ -83,15 +102,21 @@ def _export(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool) -> Exp
         try:
             with adapted(module) as plain:
                 program = _export_once(plain, inputs, dynamic)
+        except TraceError:
+            raise
         except Exception as error:
-            raise TraceError(
-                raising_line(error) or type(module).__name__,
-                f"torch.export failed: {_first_lines(error)}",
-                "Write its forward in torch ops without branches on values, keep recurrences in "
-                "torch.ops.mmfree.mlgru_scan, or add an adapter to adapters.ADAPTERS",
-            ) from error
+            raise _untraceable(error, module) from error
     _check(program)
     return program
+
+
+def _untraceable(error: Exception, module: nn.Module) -> TraceError:
+    """What torch.export raised, in the words of somebody who wrote the module."""
+    place = raising_place(error, module)
+    if isinstance(error, GuardOnDataDependentSymNode):
+        return TraceError(place, *_NEEDS[bool(getattr(error.cond, "is_Relational", False))])
+    hint = "Write its forward in torch ops, and its recurrences with torch.ops.mmfree.mlgru_scan"
+    return TraceError(place, f"torch.export failed: {described(error)}", hint)
 
 
 def _check(program: ExportedProgram) -> None:
@@ -135,8 +160,3 @@ def _grown(x: Tensor) -> Tensor:
 
 def _free_leading(x: Tensor) -> tuple[Any, ...]:
     return tuple(Dim.AUTO if k < _leading(x) else Dim.STATIC for k in range(x.dim()))
-
-
-def _first_lines(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' '.join(lines[:3])}"

@@ -54,5 +54,11 @@ def given(value: object) -> str:
     return f"{value:.10g}" if isinstance(value, float) else repr(value)
 
 
+def described(error: BaseException) -> str:
+    """An error of other code: "ValueError: not a batch", the beginning of a long one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:3])}".rstrip(".: ")
+
+
 def _plain(number: float) -> str:
     return f"{number:,.10g}"

@@ -56,10 +56,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "inplace": ({"repeats"}, {"torch"}),
     "adapters": ({"modes", "ops"}, {"torch"}),
     "origin": (set(), {"torch"}),
-    "assumptions": ({"errors", "origin"}, {"numpy", "torch"}),
+    "assumptions": ({"errors", "origin", "wording"}, {"numpy", "torch"}),
     "trace": (
         {"adapters", "assumptions", "errors", "inplace", "interrupts", "modes", "origin"}
-        | {"repeats"},
+        | {"repeats", "wording"},
         {"torch"},
     ),
     "explain": ({"notes"}, {"torch"}),

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmfree_compiler.errors import TraceError
+from mmfree_compiler.errors import InputError, TraceError
 from mmfree_compiler.trace import trace
 
 WIDTH = 8
@@ -83,7 +83,8 @@ DECIDES: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", DECIDES)
 @pytest.mark.parametrize("shape", [(2, 3), (1, 1)], ids=str)
 def test_a_decision_is_refused_with_its_line(name: str, shape: tuple[int, int]) -> None:
-    with pytest.raises(TraceError, match=rf"^\S*{__name__}.py:\d+: \S"):
+    cannot_run = name == "view" and shape == (1, 1)
+    with pytest.raises(InputError if cannot_run else TraceError, match=rf"{__name__}.py:\d+: \S"):
         trace(_Does(DECIDES[name]), (torch.randn(*shape, WIDTH),))
 
 

@@ -199,8 +199,12 @@ def test_a_module_needs_example_inputs() -> None:
     with pytest.raises(InputError, match="example_inputs"):
         mmf.compile(nn.Sequential(BitLinear(4, 4)))
     wrong: Any
-    for wrong in (torch.ones(2, 4), (1,), ([[1.0] * 4],)):
-        with pytest.raises(InputError, match="not a tuple of tensors"):
+    for wrong, cause in (
+        (torch.ones(2, 4), "is a Tensor, not a tuple of tensors"),
+        ((1,), "item 0 is of type int, not a tensor"),
+        ((torch.ones(2, 4), [1.0]), "item 1 is of type list, not a tensor"),
+    ):
+        with pytest.raises(InputError, match=cause):
             mmf.compile(BitLinear(4, 4), example_inputs=wrong)
 
 

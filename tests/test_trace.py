@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -90,19 +92,56 @@ def test_training_mode_is_kept() -> None:
     assert module.training
 
 
-class _Branches(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x if x.sum() > 0 else -x
-
-
 class _Fixed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x + torch.ones(2, 3, 4)
 
 
+def _branch(x: Tensor) -> Tensor:
+    if x.sum() > 0:
+        return x
+    return -x
+
+
+_BRANCHES = "branches on the value of a tensor"
+_NUMBER = "needs the value of a tensor as a Python number"
+NEEDS_VALUES: list[tuple[Callable[[Tensor], Any], str, str]] = [
+    (_branch, _BRANCHES, "choose with torch.where"),
+    (lambda x: x if x.max().item() > 0.5 else -x, _BRANCHES, "choose with torch.where"),
+    (lambda x: x if (x > 0).any() else -x, _BRANCHES, "choose with torch.where"),
+    (lambda x: x[:, : int(x.abs().max())], _NUMBER, "with the tensor itself"),
+    (lambda x: [x * k for k in range(int(x[0, 0].abs()))], _NUMBER, "with the tensor itself"),
+    (lambda x: [x, -x, x, x][int(x.argmax()) % 4], _NUMBER, "with the tensor itself"),
+]
+
+
+class _Does(nn.Module):
+    def __init__(self, computes: Callable[..., Any]) -> None:
+        super().__init__()
+        self.computes = computes
+
+    def forward(self, x: Tensor) -> Any:
+        return self.computes(x)
+
+
+@pytest.mark.parametrize(("computes", "cause", "hint"), NEEDS_VALUES)
+def test_what_needs_the_value_of_a_tensor(
+    computes: Callable[[Tensor], Any], cause: str, hint: str
+) -> None:
+    with pytest.raises(TraceError) as error:
+        trace(_Does(computes), (torch.randn(2, 4),))
+    assert re.fullmatch(r"\S*test_trace\.py:\d+: .*\w.*[^:]", error.value.thing)
+    assert cause in error.value.cause
+    assert hint in error.value.hint
+    assert error.value.hint.endswith(', or pass fallback="eager" to run the module in torch')
+    assert "u0" not in str(error.value)
+
+
 def test_what_cannot_be_exported_is_a_trace_error() -> None:
-    with pytest.raises(TraceError, match=r"test_trace.py:\d+: return x if x.sum\(\) > 0 .*failed"):
-        trace(_Branches(), (torch.randn(2, 4),))
+    with pytest.raises(
+        TraceError, match=r"x\.numpy\(\).*: torch.export failed: RuntimeError: .* in"
+    ):
+        trace(_Does(lambda x: x + torch.from_numpy(x.numpy())), (torch.randn(2, 4),))
 
 
 def test_a_fixed_size_is_a_trace_error() -> None:
@@ -116,6 +155,70 @@ def test_a_fixed_size_is_a_trace_error() -> None:
 def test_examples_are_tensors() -> None:
     with pytest.raises(InputError, match="example input 1"):
         trace(_Layer(), (torch.randn(2, 8), [1]))  # type: ignore[arg-type]
+
+
+class _Pair(nn.Module):
+    def forward(self, x: Tensor, y: Tensor, scale: float = 2) -> Tensor:
+        return x + y * scale
+
+
+def test_the_number_of_examples_is_that_of_the_inputs() -> None:
+    x = torch.randn(2, 8)
+    with pytest.raises(InputError) as error:
+        trace(_Pair(), (x,))
+    forward = "_Pair.forward(x, y, scale=2)"
+    assert error.value.cause == f"1 tensor for {forward}"
+    with pytest.raises(InputError, match=re.escape(f"example_inputs: 4 tensors for {forward}. ")):
+        trace(_Pair(), (x, x, x, x))
+
+
+def _raise(x: Tensor) -> Tensor:
+    raise ValueError(f"not a batch: {len(x)}.")
+
+
+@pytest.mark.parametrize(
+    ("module", "example", "message"),
+    [
+        (_Layer(), torch.randn(2, 9), r"RuntimeError: mat1 and mat2 .* at \S*test_trace\.py:\d+: "),
+        (_Layer(), torch.ones(2, 8, dtype=torch.int64), r"RuntimeError: .* at \S*test_trace\.py"),
+        (
+            _Does(_raise),
+            torch.randn(2, 9),
+            r"ValueError: not a batch: 2\. Pass .*: raise ",
+        ),
+        (nn.Sequential(nn.Embedding(9, 8)), torch.randn(2, 8), r" at 0 \(Embedding\)$"),
+        (nn.Embedding(9, 8), torch.randn(2, 8), " at Embedding$"),
+    ],
+)
+def test_examples_that_the_module_does_not_take(
+    module: nn.Module, example: Tensor, message: str
+) -> None:
+    expected = f"^example_inputs: the module itself fails on them: .*{message}"
+    with pytest.raises(InputError, match=expected):
+        trace(module, (example,))
+
+
+class _Counts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.weight.add_(1)
+        return x if x.sum() > 0 else x + self.weight
+
+
+def test_trying_the_examples_changes_no_parameter() -> None:
+    module = _Counts()
+    with pytest.raises(TraceError, match="branches on the value"):
+        trace(module, (torch.randn(2, 8),))
+    assert module.weight.eq(0).all()
+
+
+def test_an_example_of_one_row_is_tried_as_it_is() -> None:
+    """Tracing doubles it: what then fails is not the module on its example."""
+    with pytest.raises(TraceError, match=r"torch\.export failed"):
+        trace(_Does(lambda x: x.reshape(1, 8)), (torch.randn(1, 8),))
 
 
 class _Interrupted(nn.Module):

@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from mmfree_compiler.errors import TraceError
-from mmfree_compiler.origin import source_line
+from mmfree_compiler.origin import place_of, source_line
 
 # Batch normalizations and their argument that says whether they use the batch at hand.
 _NORMS = {"aten::batch_norm": "training", "aten::instance_norm": "use_input_stats"}
@@ -27,6 +27,7 @@ _BLOCKS = {
         "Leave it out: a compiled model has no gradients",
     ),
 }
+_STATISTICS = "Normalize by running statistics: training=False, or track_running_stats=True"
 # Arguments of which one that is off takes all chance out of an operation.
 _CHANCES = ("train", "training", "dropout", "dropout_p")
 
@@ -44,7 +45,7 @@ def check_operations(program: ExportedProgram) -> None:
             raise _holds_a_graph(node)
         schema = getattr(node.target, "_schema", None)
         for cause, hint in _faults(node, schema, held) if schema else ():
-            raise TraceError(source_line(node) or str(node.target), cause, hint)
+            raise TraceError(place_of(node), cause, hint)
 
 
 def graph_nodes(program: ExportedProgram) -> Iterator[Node]:
@@ -77,7 +78,7 @@ def _faults(node: Node, schema: Any, held: Mapping[str, str]) -> Iterator[tuple[
     if _is_random(node, arguments):
         yield "is random", "Pass the random numbers in, or train=False to dropout"
     if arguments.get(_NORMS.get(schema.name, "")) is True:
-        yield "depends on the other rows of the batch", "Call eval() on it"
+        yield "depends on the other rows of the batch", _STATISTICS
 
 
 def _arguments(node: Node, schema: Any) -> dict[str, Any]:

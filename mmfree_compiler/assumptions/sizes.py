@@ -27,7 +27,7 @@ from torch.utils._sympy.printers import PythonPrinter
 
 from mmfree_compiler.assumptions.operations import graph_nodes
 from mmfree_compiler.errors import TraceError
-from mmfree_compiler.origin import running_line, source_line
+from mmfree_compiler.origin import place_of, running_line
 
 _HINT = "Compute the same for every batch and time, and take sizes from the input's shape"
 _BY_TORCH = "by torch"
@@ -74,7 +74,7 @@ def check_sizes(program: ExportedProgram, aliased: bool) -> None:
     for node in graph_nodes(program):
         if _squeezes_unknown(node):
             cause = "drops a dimension only where its size is 1"
-            raise TraceError(source_line(node) or node.name, cause, _HINT)
+            raise TraceError(place_of(node), cause, _HINT)
 
 
 def _shape_env(program: ExportedProgram) -> Any:

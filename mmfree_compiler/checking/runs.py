@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from mmfree_compiler.adapters import adapted
+from mmfree_compiler.assumptions.examples import check_runs
 from mmfree_compiler.checking.cases import Case
 from mmfree_compiler.checking.rounding import Recorded, Rounding
 from mmfree_compiler.errors import TraceError
 from mmfree_compiler.modes import evaluating
+from mmfree_compiler.wording import described
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def run_module(module: nn.Module, cases: tuple[Case, ...]) -> list[Run]:
     """The module's run of each case in inference mode; with adapters if it does not run here.
 
     Another case than the first has no run where the module raises, since it has no value there.
-    Raises TraceError when the module does not run on the first.
+    Raises InputError when the module does not run on the first.
     """
     with evaluating(module):
         try:
@@ -51,9 +53,9 @@ def _adapted_runs(module: nn.Module, cases: tuple[Case, ...]) -> list[Run]:
         with adapted(module) as plain:
             return _runs(plain, cases)
     except Exception as error:  # a third party's forward may raise anything
-        cause = f"does not run on the example inputs: {type(error).__name__}: {error}"
-        hint = "Pass inputs that it takes, or check=False"
-        raise TraceError(type(module).__name__, cause, hint) from error
+        check_runs(module, cases[0].inputs)
+        cause = f"fails where its operations are watched, to compare them: {described(error)}"
+        raise TraceError(type(module).__name__, cause, "Pass check=False") from error
 
 
 def _runs(module: nn.Module, cases: tuple[Case, ...]) -> list[Run]:

@@ -73,11 +73,11 @@ def check_supported(gm: GraphModule, names: Collection[str]) -> None:
     """Raise an UnsupportedError that lists every left-over call, its reason and source line."""
     found = left_over(gm, names)
     if found:
+        listed = "\n".join(f"  {call}" for call in found)
         raise UnsupportedError(
             counted(len(found), "operation"),
-            "not supported by the target",
-            'Write them in supported ops, or pass fallback="eager" to run them in torch:\n'
-            + "\n".join(f"  {call}" for call in found),
+            f"not supported by the target:\n{listed}",
+            "Write them in supported ops",
         )
 
 
