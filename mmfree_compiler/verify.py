@@ -62,8 +62,9 @@ class _Sums:
         kl = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
         self.tokens += len(targets)
         self.kl += float(kl.sum())
-        self.kl_max = max(self.kl_max, float(kl.max()))
-        self.agreed += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
+        self.kl_max = max(float(kl.max()), self.kl_max, key=_nan_last)
+        known = ~(ours + theirs).isnan().any(-1)  # the id of a NaN is not a prediction
+        self.agreed += int((known & (ours.argmax(-1) == theirs.argmax(-1))).sum())
         self.nats += float(F.nll_loss(ours, targets, reduction="sum"))
         self.reference_nats += float(F.nll_loss(theirs, targets, reduction="sum"))
 
@@ -74,8 +75,13 @@ class _Sums:
         return Report(n, self.kl / n, self.kl_max, self.agreed / n, *perplexities)
 
 
+def _nan_last(x: float) -> tuple[bool, float]:
+    """Orders numbers, with NaN as the largest."""
+    return math.isnan(x), x
+
+
 def _exp(nats: float) -> float:
-    return math.exp(nats) if nats < 700 else math.inf  # math.exp raises OverflowError above 709
+    return math.inf if nats >= 700 else math.exp(nats)  # math.exp raises OverflowError above 709
 
 
 @torch.no_grad()

@@ -58,6 +58,19 @@ def test_other_outputs(found: list[float], expected: list[float]) -> None:
     assert text.startswith("output 1 differs from the module's")
 
 
+def test_complex_outputs_are_compared_whole() -> None:
+    expected = torch.complex(torch.ones(2, 3), torch.full((2, 3), NAN))
+    assert outputs_differ([expected.clone()], [expected]) == ""
+    expected = torch.complex(torch.ones(2, 3), torch.zeros(2, 3))
+    found = outputs_differ([expected + 1e-3j], [expected])
+    assert found.startswith("output 0 differs from the module's by 0.001 of the largest value")
+    assert outputs_differ([expected.real], [expected + 1e-3j])
+    assert outputs_differ([expected + 1e-5j], [expected]) == ""
+    assert "by inf" in outputs_differ(
+        [expected], [torch.complex(expected.real, expected.real * NAN)]
+    )
+
+
 def test_outputs_of_another_number_or_shape() -> None:
     zero = torch.zeros(2, 3)
     assert "in number: 2 outputs instead of 1" in outputs_differ([zero, zero], [zero])

@@ -52,6 +52,15 @@ def test_nan_does_not_pass() -> None:
     assert not verify(constant(math.nan, math.nan), constant(0.5, 0.5), TOKENS).passed
 
 
+def test_nan_is_no_agreement() -> None:
+    report = verify(constant(math.nan, math.nan), constant(math.nan, math.nan), TOKENS)
+    assert report.top1_agreement == 0
+    assert not report.passed
+    numbers = report.kl_mean, report.kl_max, report.perplexity, report.reference_perplexity
+    assert all(map(math.isnan, numbers))
+    assert verify(constant(0.5, math.nan), constant(0.5, 0.5), TOKENS).top1_agreement == 0
+
+
 def test_impossible_text_does_not_pass() -> None:
     assert not verify(constant(1, 0), constant(0.5, 0.5), TOKENS).passed
 

@@ -46,7 +46,8 @@ def difference(case: Case, found: list[Tensor], expected: list[Tensor]) -> Diffe
 def _errors(new: Tensor, old: Tensor) -> Tensor:
     """Each row's largest difference in parts of its largest value; infinite for other NaNs."""
     width = old.shape[-1] if old.dim() else 1
-    new, old = (x.double().reshape(-1, max(width, 1)) for x in (new, old))
+    wide = torch.complex128 if new.is_complex() or old.is_complex() else torch.double
+    new, old = (x.to(wide).reshape(-1, max(width, 1)) for x in (new, old))
     equal = (new == old) | (new.isnan() & old.isnan())
     size = torch.where(old.isfinite(), old.abs(), 0.0).amax(-1, keepdim=True)
     parts = (new - old).abs() / size

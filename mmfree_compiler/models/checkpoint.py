@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mmfree_compiler.errors import CheckpointError
 from mmfree_compiler.models.config import ModelConfig
 from mmfree_compiler.models.end_of_text import end_of_text
 from mmfree_compiler.models.files import staged
@@ -23,6 +24,7 @@ from mmfree_compiler.models.matching import (
     check_tied_head,
     without_prefix,
 )
+from mmfree_compiler.models.modules import BitLinear
 from mmfree_compiler.models.safetensors_file import StoredTensor
 from mmfree_compiler.models.weight_files import WEIGHTS, find_tensors
 from mmfree_compiler.notes import Note
@@ -38,7 +40,7 @@ def load_checkpoint(path: str | Path) -> MatMulFreeLM:
 
     `notes` of the model say what was not followed as it is stored. Raises CheckpointError on a
     missing folder, wrong config keys, tensors that are missing, extra or misshapen, damaged files,
-    files that disagree about a tensor, and NaN or infinite weights.
+    files that disagree about a tensor, NaN or infinite weights, and a mean |w| that overflows.
     """
     folder = Path(path)
     config, said = _config(folder)
@@ -48,6 +50,7 @@ def load_checkpoint(path: str | Path) -> MatMulFreeLM:
     model.load_state_dict(tensors, assign=True)
     model.tie()
     check_finite(folder, dict(model.named_parameters()))
+    _check_means(folder, model)
     model.notes = (*said, *read, *_taken_as_is(model))
     model.tokenizer_path = folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
     return model.eval()
@@ -89,6 +92,24 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         model = MatMulFreeLM(config)
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def _check_means(folder: Path, model: MatMulFreeLM) -> None:
+    """Raise CheckpointError on finite weights whose mean |w| is infinite in torch."""
+    layers = [x for x in model.named_modules() if isinstance(x[1], BitLinear)]
+    weights = {name: part.weight.detach() for name, part in layers if not part.taken_as_is}
+    overflow = each(_overflows, weights.values())
+    wrong = [f"{name}.weight" for name, does in zip(weights, overflow, strict=True) if does]
+    if wrong:
+        cause = f"the mean of |w| overflows float32 in {few(wrong)}"
+        raise CheckpointError(str(folder), cause, "Fetch the checkpoint again")
+
+
+def _overflows(weight: Tensor) -> bool:
+    """Most weights are so small that nothing needs to be summed."""
+    largest = max(abs(x.item()) for x in weight.aminmax())
+    most = torch.finfo(torch.float32).max
+    return largest * weight.numel() > most and bool(weight.float().abs().mean().isinf())
 
 
 def save_checkpoint(

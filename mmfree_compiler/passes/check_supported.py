@@ -16,7 +16,7 @@ from mmfree_compiler.origin import module_of, source_line
 from mmfree_compiler.passes.constants import attribute
 from mmfree_compiler.passes.pattern import aten
 from mmfree_compiler.passes.rewrite import is_fp32
-from mmfree_compiler.wording import counted
+from mmfree_compiler.wording import counted, few
 
 # These may change leading dimensions only: the rows, one per token, keep their values and order.
 VIEWS = {
@@ -44,23 +44,23 @@ class LeftOver:
 
 
 def left_over(gm: GraphModule, names: Collection[str]) -> list[LeftOver]:
-    """The calls that are neither ops in `names` (of the op table) nor items, sizes or views.
-
-    So are ops that read a parameter with NaN or infinite values.
-    """
-    bad = _not_finite(gm)
+    """The calls that are neither ops in `names` (of the op table) nor items, sizes or views."""
     return [
-        LeftOver(node, _reason(node, bad), module_of(node), source_line(node))
+        LeftOver(node, _reason(node), module_of(node), source_line(node))
         for node in gm.graph.nodes
-        if node.op in ("call_function", "call_module")
-        and (not _is_lowered(node, names) or not bad.isdisjoint(node.all_input_nodes))
+        if node.op in ("call_function", "call_module") and not _is_lowered(node, names)
     ]
 
 
-def _not_finite(gm: GraphModule) -> set[Node]:
-    """The parameters with NaN or infinite values; a number in the user's code may be infinite."""
+def _check_finite(gm: GraphModule) -> None:
+    """Raise UnsupportedError on NaN or infinite parameters; a number in code may be infinite."""
     parameters = [n for n in gm.graph.find_nodes(op="get_attr") if not n.meta.get("number")]
-    return {node for node in parameters if not _is_finite(attribute(gm, node))}
+    bad = [node for node in parameters if not _is_finite(attribute(gm, node))]
+    names = list(dict.fromkeys(str(node.meta.get("parameters") or node.target) for node in bad))
+    if names:
+        holds = "holds" if len(names) == 1 else "hold"
+        hint = "Load or train the weights again"
+        raise UnsupportedError(few(names, 20), f"{holds} NaN or infinite values", hint)
 
 
 def _is_finite(x: Tensor) -> bool:
@@ -70,7 +70,11 @@ def _is_finite(x: Tensor) -> bool:
 
 
 def check_supported(gm: GraphModule, names: Collection[str]) -> None:
-    """Raise an UnsupportedError that lists every left-over call, its reason and source line."""
+    """Raise an UnsupportedError that lists every left-over call, its reason and source line.
+
+    Parameters with NaN or infinite values come first: they are listed alone.
+    """
+    _check_finite(gm)
     found = left_over(gm, names)
     if found:
         listed = "\n".join(f"  {call}" for call in found)
@@ -98,10 +102,7 @@ def _keeps_rows(node: Node) -> bool:
     return bool(before.dim() and after.dim() and before.shape[-1] == after.shape[-1])
 
 
-def _reason(node: Node, bad: set[Node]) -> str:
-    for source in node.all_input_nodes:
-        if source in bad:
-            return f"{source.meta.get('parameters') or source.target} holds NaN or infinite values"
+def _reason(node: Node) -> str:
     value = node.meta.get("val")
     if isinstance(value, Tensor) and value.is_floating_point() and not is_fp32(node):
         return f"it computes in {value.dtype}, not in fp32: call .float() on the module"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -37,7 +38,9 @@ def _mean(blocks: Iterable[Tensor]) -> Tensor:
     total, count = 0.0, 0
     for block in blocks:
         total, count = total + _total(block), count + block.numel()
-    return torch.tensor(total / count, dtype=block.dtype)
+    most = torch.finfo(torch.promote_types(block.dtype, torch.float32)).max  # of torch's own sum
+    mean = total / count if abs(total) <= most else total * math.inf
+    return torch.tensor(mean, dtype=block.dtype)
 
 
 def _sum(blocks: Iterable[Tensor]) -> Tensor:
@@ -131,11 +134,12 @@ def run(gm: GraphModule, node: Node, values: dict[Node, Any]) -> Any:
 def apply(target: Any, args: Any, kwargs: Any) -> Any:
     """Call an operator; reductions of all elements of one tensor do not depend on threads.
 
-    A ulp of mean|w| carries some weights of a large model over their .5 edge.
+    A ulp of mean|w| carries some weights of a large model over their .5 edge. What overflows in
+    torch overflows here.
     """
-    if target in REDUCTIONS and len(args) == 1 and not kwargs and args[0].is_floating_point():
-        return REDUCTIONS[target](args)
-    return target(*args, **kwargs)
+    found = target(*args, **kwargs)
+    reduces = target in REDUCTIONS and len(args) == 1 and not kwargs and args[0].is_floating_point()
+    return REDUCTIONS[target](args) if reduces and found.isfinite() else found
 
 
 def evaluate_rows(gm: GraphModule, node: Node) -> Iterator[tuple[slice, Tensor]]:

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from mmfree_compiler.passes.constants import ancestors, constant_nodes, evaluate_all
+from mmfree_compiler.origin import place_of
+from mmfree_compiler.passes.constants import (
+    ancestors,
+    attribute,
+    constant_nodes,
+    evaluate_all,
+)
 from mmfree_compiler.passes.rewrite import constant, finish, note, replace
 
 NARROW = (torch.bfloat16, torch.float16)
@@ -33,7 +39,7 @@ class FoldConstants:
             tensor = _widened(value, node).contiguous().clone()
             stem = str(node.target) if node.op == "get_attr" else node.name
             folded = constant(gm, stem, tensor)
-            folded.meta["parameters"] = _parameters(node)
+            folded.meta["parameters"] = _parameters(gm, node, value)
             replace(node, folded)
             note(gm, self.name, folded, f"constant {tuple(tensor.shape)}")
         return finish(gm)
@@ -51,10 +57,18 @@ class FoldConstants:
         return True
 
 
-def _parameters(node: Node) -> str:
-    """A constant in words, by the parameters that it is computed from."""
-    names = ", ".join(str(n.target) for n in ancestors(node) if n.op == "get_attr")
-    return names if node.op == "get_attr" else f"a constant computed from {names or 'numbers'}"
+def _parameters(gm: GraphModule, node: Node, value: Tensor) -> str:
+    """A constant in words: the parameters that make it NaN or infinite, or its line in the code."""
+    sources = [source for source in ancestors(node) if source.op == "get_attr"]
+    bad = [] if value.isfinite().all() else [x for x in sources if _is_bad(attribute(gm, x))]
+    if bad or node.op == "get_attr":
+        return ", ".join(str(source.target) for source in bad or sources)
+    names = ", ".join(str(source.target) for source in sources)
+    return f"a constant computed from {names or 'numbers'} at {place_of(node)}"
+
+
+def _is_bad(parameter: Tensor) -> bool:
+    return not bool(parameter.isfinite().all())
 
 
 def _widened(value: Tensor, node: Node) -> Tensor:

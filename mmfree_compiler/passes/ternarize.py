@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from mmfree_compiler.errors import CheckpointError
+from mmfree_compiler.errors import UnsupportedError
 from mmfree_compiler.parallel import each
 from mmfree_compiler.passes.constants import (
     ancestors,
@@ -28,6 +28,7 @@ from mmfree_compiler.passes.rewrite import (
     overload,
     replace,
 )
+from mmfree_compiler.wording import few
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Ternarize:
     again. A bit_linear whose weight has other values than -c, 0 and c stays, with the reason in its
     `meta["reason"]`.
 
-    Raises CheckpointError on weights that are NaN or infinite.
+    Raises UnsupportedError on finite weights that are not finite once they are quantized.
     """
 
     name: ClassVar[str] = "ternarize"
@@ -54,6 +55,7 @@ class Ternarize:
     def __call__(self, gm: GraphModule) -> GraphModule:
         found = calls(gm, [overload("bit_linear")])
         weights = fold_all(gm, [_weight(node) for node in found])
+        _check_quantized(gm, [_weight(n) for n, x in zip(found, weights, strict=True) if x is None])
         rows: dict[tuple[Node, float], Node] = {}
         for node, ternary in zip(found, weights, strict=True):
             x, weight, bias, eps = node.args
@@ -111,20 +113,25 @@ def fold(gm: GraphModule, weight: Node) -> tuple[Tensor, Tensor] | None:
         signs = block.sign().float()
         codes[rows] = signs
         if signs.mul_(scale).sub_(block).abs_().max() != 0:  # NaN is not 0
-            _check_finite(gm, weight)
             return None
     assert scale is not None
     return codes, scale.reshape(1)
 
 
-def _check_finite(gm: GraphModule, weight: Node) -> None:
-    for node in ancestors(weight):
-        if node.op == "get_attr" and not attribute(gm, node).isfinite().all():
-            raise CheckpointError(
-                f"weight {node.target}",
-                "holds NaN or infinite values",
-                "Take another checkpoint: this one was damaged in training or in transfer",
-            )
+def _check_quantized(gm: GraphModule, weights: list[Node]) -> None:
+    """Raise UnsupportedError on those whose quantizer overflows, all at once."""
+    overflows = [weight for weight in weights if _overflows(gm, weight)]
+    if overflows:
+        cause = "the mean of |w| overflows float32, or is divided by while it is 0"
+        names = dict.fromkeys(map(_stem, overflows))
+        raise UnsupportedError(f"weight {few([*names], 20)}", cause, "Scale the weights")
+
+
+def _overflows(gm: GraphModule, weight: Node) -> bool:
+    """Whether a weight is not finite though all is finite that it is computed from."""
+    stored = [attribute(gm, node) for node in ancestors(weight) if node.op == "get_attr"]
+    finite = all(x.isfinite().all() for x in stored)
+    return finite and not evaluate(gm, weight).isfinite().all()
 
 
 def _distinct(gm: GraphModule, weight: Node) -> int:

@@ -154,6 +154,16 @@ def test_weights_that_are_not_finite(
         load_checkpoint(folder)
 
 
+def test_weights_whose_mean_overflows(folder: Path) -> None:
+    """torch's sum of |w| is infinite, and with it everything that the layer computes."""
+    weight = load_file(folder / WEIGHTS)["lm_head.weight"]
+    rewrite(folder, lm_head__weight=torch.empty_like(weight).uniform_(-1e38, 1e38))
+    with pytest.raises(CheckpointError, match=r"mean of \|w\| overflows .* in lm_head\.weight"):
+        load_checkpoint(folder)
+    rewrite(folder, lm_head__weight=torch.empty_like(weight).uniform_(-4e36, 4e36))
+    load_checkpoint(folder)
+
+
 @pytest.mark.parametrize("missing", ["config.json", WEIGHTS, "."])
 def test_missing_files(folder: Path, missing: str) -> None:
     path = folder / "nowhere" if missing == "." else folder

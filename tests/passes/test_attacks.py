@@ -168,7 +168,7 @@ def test_parameters_that_are_not_finite_are_named(value: float, dtype: torch.dty
     module = Layer(lambda m, x: m.linear(norm(x) * m.gain.float()))
     module.gain.data = module.gain.data.to(dtype)
     module.gain.data[3] = value
-    with pytest.raises(UnsupportedError, match=r"gain holds NaN or infinite values\) .*at /"):
+    with pytest.raises(UnsupportedError, match=r"^gain: holds NaN or infinite values\. Load"):
         mmf.compile(module, "reference", example_inputs=(torch.randn(2, 3, 16),))
 
 
@@ -177,5 +177,53 @@ def test_an_embedding_that_is_not_finite_is_named() -> None:
     table.weight.data[3, 4] = torch.nan
     module = nn.Sequential(table, BitLinear(16, 8))
     ids = torch.zeros(2, 3, dtype=torch.int64)
-    with pytest.raises(UnsupportedError, match=r"0\.weight holds NaN or infinite values"):
+    with pytest.raises(UnsupportedError, match=r"^0\.weight: holds NaN or infinite"):
         mmf.compile(module, "reference", example_inputs=(ids,))
+
+
+def test_all_parameters_that_are_not_finite_are_listed_at_once() -> None:
+    first, last = BitLinear(16, 16), BitLinear(16, 16, bias=True)
+    assert last.bias is not None
+    with torch.no_grad():
+        first.weight[0, 0] = torch.nan
+        first.norm.weight[3] = torch.inf
+        last.bias[1] = torch.nan
+    module = nn.Sequential(first, nn.SiLU(), last)
+    with pytest.raises(UnsupportedError) as error:
+        mmf.compile(module, "reference", example_inputs=(torch.randn(2, 16),))
+    assert set(error.value.thing.split(", ")) == {"0.weight", "0.norm.weight", "2.bias"}
+    assert error.value.cause == "hold NaN or infinite values"
+
+
+@torch.no_grad()
+def test_weights_whose_mean_overflows_are_named() -> None:
+    """Each of them is finite, and so is the mean; torch's sum is not."""
+    x, last = torch.randn(2, 64), BitLinear(64, 64)
+    last.weight.uniform_(-1e36, 1e36)
+    module = nn.Sequential(BitLinear(64, 64), last)
+    assert module(x).isnan().all()
+    with pytest.raises(UnsupportedError, match=r"^weight 1\.weight: the mean of \|w\| overflows"):
+        mmf.compile(module, "reference", example_inputs=(x,))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [1e-42, 0.0])
+def test_tiny_weights_compile(size: float) -> None:
+    x, layer = torch.randn(2, 16), BitLinear(16, 16)
+    layer.weight.uniform_(-size, size)
+    assert torch.equal(mmf.compile(layer, "reference", example_inputs=(x,))(x), layer(x))
+
+
+class _Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor([3e38, 3e38, -3e38, -3e38]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gain.mean()
+
+
+def test_a_constant_that_overflows_in_torch_is_refused() -> None:
+    assert not _Scaled()(torch.ones(1, 4)).isfinite().all()
+    with pytest.raises(UnsupportedError, match=r"computed from gain at .*: holds NaN or infinite"):
+        mmf.compile(_Scaled(), "reference", example_inputs=(torch.randn(2, 4),))
