@@ -22,7 +22,7 @@ def emit(
 ) -> None:
     """Print `document` as JSON, or else, unless `quiet`, `shown`: the same facts for people."""
     if as_json:
-        # Flushed here, as rich does: what stdout refuses later, when Python ends, is no error.
+        # Flushed here, as rich does: an error that stdout raises when Python ends is lost.
         print(json.dumps(document, indent=1, allow_nan=False, default=str), flush=True)
     elif not quiet:
         Console(highlight=False).print(*shown, sep="\n")

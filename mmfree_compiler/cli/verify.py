@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,7 +54,7 @@ def verify(
         ids = _tokens(session, read)[:tokens]
         bar.update(task, description="compare", total=len(ids) - 1)
         report = compare(session, reference, ids, lambda count: bar.advance(task, count))
-    document = asdict(report) | {"ratio": report.ratio, "passed": report.passed}
+    document = _finite(asdict(report) | {"ratio": report.ratio, "passed": report.passed})
     emit(json, document, facts(_rows(report)))
     if not report.passed:
         raise typer.Exit(1)
@@ -92,6 +93,11 @@ def _tokens(session: Session, text: bytes) -> NDArray[np.int64]:
         cause = f"has no tokenizer, and its {size} ids are too few for bytes"
         raise InputError("artifact", cause, "Compile a checkpoint that has a tokenizer.json")
     return session.encode(np.frombuffer(text, np.uint8))
+
+
+def _finite(document: dict[str, float]) -> dict[str, float | None]:
+    """With null where a model gives NaN or infinity, which JSON cannot hold."""
+    return {name: x if math.isfinite(x) else None for name, x in document.items()}
 
 
 def _rows(report: Report) -> list[tuple[str, str]]:

@@ -160,6 +160,22 @@ def test_verify_against_another_model(tiny_artifact: Path, tmp_path: Path) -> No
     assert "NOT the same model" in invoke(*arguments, code=1)
 
 
+def test_verify_of_a_model_that_gives_nan(
+    tiny_artifact: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmfree_compiler import verify
+
+    report = verify.Report(9, math.nan, math.nan, 0, math.inf, 2)
+    monkeypatch.setattr(verify, "verify", lambda *_: report)
+    text = tmp_path / "text"
+    text.write_text("spam")
+    arguments = ("verify", tiny_artifact, "--against", tiny_checkpoint, "--text", text)
+    found = invoke_json(*arguments, code=1)
+    assert [found[name] for name in ("kl_mean", "kl_max", "perplexity", "ratio")] == [None] * 4
+    assert (found["top1_agreement"], found["passed"]) == (0, False)
+    assert "top-1 agreement   0.000%" in invoke(*arguments, code=1)
+
+
 TRAIN = ("--hidden-size", "32", "--layers", "1", "--batch", "2", "--length", "16", "--steps", "2")
 
 
