@@ -41,6 +41,9 @@ class CompiledModel:
     artifact: Artifact = field(repr=False)
     threads: int | None = None  # of its session
 
+    def __repr__(self) -> str:
+        return f"CompiledModel({self.artifact.title})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return CompiledModel, (self.artifact, self.threads)  # a session opens anew
 

@@ -60,7 +60,8 @@ def trace(
     """
     for k, example in enumerate(example_inputs):
         if not isinstance(example, Tensor):
-            raise InputError(f"example input {k}", f"is a {type(example).__name__}, not a tensor")
+            cause = f"is of type {type(example).__name__}, not a tensor"
+            raise InputError(f"example input {k}", cause)
     check_number(module, example_inputs)
     inputs = tuple(_grown(x) for x in example_inputs) if dynamic else example_inputs
     # no_grad saves a third of the time: nothing is recorded for a backward pass.

@@ -91,7 +91,7 @@ class _Search:
             raise TargetError(f"target {target}", "has no settings to tune", "Compile it as it is")
         compiled = compiler.compile(model, target, threads=threads, check=False)
         if compiled.artifact.manifest.kind != "lm":
-            raise InputError("model", "is not a language model", "Tune a checkpoint")
+            raise InputError("model", "is not a language model", "Pass a checkpoint folder of one")
         return cls(target, spec, maker, compiled, progress)
 
     def gains(self, tried: Sequence[Settings]) -> list[float]:

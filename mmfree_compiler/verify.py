@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmfree_compiler.errors import InputError
+from mmfree_compiler.wording import counted
 
 TOLERANCE = 1e-3  # of the perplexity ratio: numerics.md, promise (d)
 WINDOW = 128  # tokens: bounds the memory of both models' logits
@@ -99,7 +100,8 @@ def verify(
     InputError on fewer than two tokens and on models of different vocabularies.
     """
     if len(tokens) < 2:
-        raise InputError("tokens", f"{len(tokens)}: nothing to predict", "Give a longer text")
+        cause = f"has {counted(len(tokens), 'token')}, which leaves nothing to predict"
+        raise InputError("text", cause, "Give a longer text")
     text, sums = torch.from_numpy(tokens), _Sums()
     state: Any = None
     reference_state: Any = None
@@ -109,9 +111,9 @@ def verify(
         logits, state = session(inputs, state)
         reference, reference_state = model(inputs, reference_state)
         if logits.shape != reference.shape:
-            cause = f"{logits.shape[-1]} logits, the reference has {reference.shape[-1]}"
+            cause = f"has {logits.shape[-1]} logits, the reference has {reference.shape[-1]}"
             hint = "Compare it with the checkpoint that it was compiled from"
-            raise InputError("artifact", cause, hint)
+            raise InputError("model", cause, hint)
         sums.add(logits[0], reference[0].float(), targets)
         on_window(len(targets))
     return sums.report()

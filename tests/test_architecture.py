@@ -40,7 +40,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "program_rules": ({"errors", "program"}, set()),
     "program_text": ({"program"}, set()),
     "fingerprint": ({"parallel", "program", "program_text"}, {"numpy"}),
-    "artifact": ({"errors", "program", "structure"}, {"cryptography", "numpy", "pydantic"}),
+    "artifact": (
+        {"errors", "program", "structure", "wording"},
+        {"cryptography", "numpy", "pydantic"},
+    ),
     # The table of backends and the interface that they keep to.
     "backends": ({"artifact", "errors", "program", "target"}, {"numpy"}),
     "runtime": (

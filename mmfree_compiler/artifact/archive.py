@@ -144,39 +144,40 @@ class Archive:
     comment: bytes = b""
 
 
-def read_archive(path: Path, crc: Container[str] = ()) -> Archive:
+def read_archive(path: Path, crc: Container[str] = (), remake: str = _REMAKE) -> Archive:
     """Map the file at `path`.
 
     The CRC-32 of the members named in `crc` is verified; other members are not read. Raises
-    ArtifactError when the file is missing, unreadable or not a well-formed archive of this kind.
+    ArtifactError when the file is missing, unreadable or not a well-formed archive of this kind;
+    `remake` is its hint for files that are damaged.
     """
     try:
         if not path.is_file():  # opening a pipe would wait forever
             cause = "is not a regular file" if path.exists() else "does not exist"
             raise ArtifactError(str(path), cause, "Check the path")
         with path.open("rb") as file:
-            return _read(str(path), file, crc)
+            return _read(str(path), file, crc, remake)
     except OSError as error:
         cause = f"cannot be read: {error.strerror or error}"
         raise ArtifactError(str(path), cause, "Check the path and its permissions") from error
 
 
-def _read(thing: str, file: BinaryIO, crc: Container[str]) -> Archive:
+def _read(thing: str, file: BinaryIO, crc: Container[str], remake: str) -> Archive:
     if os.fstat(file.fileno()).st_size < zipfile.sizeEndCentDir:  # type: ignore[attr-defined]
-        raise ArtifactError(thing, "is too short to be an archive", _REMAKE)
+        raise ArtifactError(thing, "is too short to be an archive", remake)
     source = MappedFile(thing, file.fileno())
     mapped = source.bytes
     comment = _comment(mapped)
     if not _directory_is_small(mapped, len(comment)):
-        raise ArtifactError(thing, "does not end in the directory of an archive", _REMAKE)
+        raise ArtifactError(thing, "does not end in the directory of an archive", remake)
     try:
         with zipfile.ZipFile(file) as archive:
             entries, directory = archive.infolist(), archive.start_dir
     except _MALFORMED as error:
-        raise ArtifactError(thing, f"has a malformed directory: {error}", _REMAKE) from error
+        raise ArtifactError(thing, f"has a malformed directory: {error}", remake) from error
     if len(entries) > MAX_MEMBERS or len({entry.filename for entry in entries}) < len(entries):
         cause = f"has duplicate members or more than {MAX_MEMBERS}"
-        raise ArtifactError(thing, cause, _REMAKE)
+        raise ArtifactError(thing, cause, remake)
     members: dict[str, Bytes] = {}
     position = 0
     for entry in entries:
@@ -184,12 +185,12 @@ def _read(thing: str, file: BinaryIO, crc: Container[str]) -> Archive:
         position = start + entry.file_size
         if not 0 < start <= position <= directory:
             cause = f"has a malformed member {entry.filename[:80]!r}"
-            raise ArtifactError(thing, cause, _REMAKE)
+            raise ArtifactError(thing, cause, remake)
         members[entry.filename] = mapped[start:position]
         if entry.filename in crc and zlib.crc32(mapped[start:position].data) != entry.CRC:
-            raise ArtifactError(thing, f"{entry.filename} is damaged (CRC-32)", _REMAKE)
+            raise ArtifactError(thing, f"{entry.filename} is damaged (CRC-32)", remake)
     if position != directory:
-        raise ArtifactError(thing, "has bytes that belong to no member", _REMAKE)
+        raise ArtifactError(thing, "has bytes that belong to no member", remake)
     return Archive(thing, source, members, comment)
 
 

@@ -30,6 +30,7 @@ from mmfree_compiler.artifact.signature import Key
 from mmfree_compiler.artifact.weights import Array, Table, aligned_empty, read_tensor
 from mmfree_compiler.errors import ArtifactError
 from mmfree_compiler.program import Program
+from mmfree_compiler.wording import printable
 
 _MAX_MANIFEST = 1 << 24  # bytes; the manifest of a 24-layer model takes about ten thousand
 _COMPUTED = {"schema_version", "producer", "members"}  # fields that Artifact.build fills
@@ -43,6 +44,7 @@ class Artifact:
 
     `file` is the mapped file that they are views of, or None if they were built in memory.
     `program` is the Program that they were compiled from, in this process only: it is not saved.
+    `signer` is the public key, in hex, that the file says it is signed by, if it does.
     An artifact equals itself only. A pickled one holds the bytes of all members, whose SHA-256 is
     checked when it is read.
     """
@@ -51,6 +53,16 @@ class Artifact:
     members: Mapping[str, Bytes] = field(repr=False)
     file: MappedFile | None = field(default=None, repr=False)
     program: Program | None = field(default=None, repr=False)
+    signer: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Artifact({self.title})"
+
+    @property
+    def title(self) -> str:
+        """The file that it was read from, if any, and what it is, in a few words."""
+        read = f'"{printable(Path(self.file.thing).name)}": ' if self.file else ""
+        return read + self.manifest.summary
 
     @classmethod
     def build(
@@ -161,7 +173,8 @@ def read_artifact(
         signature.check(archive, require_signature)
     members = archive.members
     if STATE in members:
-        raise ArtifactError(str(path), "is a saved state", "State.load reads it; load the model")
+        hint = "Name a compiled model; State.load reads this file in Python"
+        raise ArtifactError(str(path), "is a saved state, not a model", hint)
     if MANIFEST not in members or members[MANIFEST].size > _MAX_MANIFEST:
         raise ArtifactError(str(path), f"has no {MANIFEST} of sensible size", _REMAKE)
     # What is parsed or executed is copied first: a change of the file does not reach it any more.
@@ -170,7 +183,7 @@ def read_artifact(
         for name, data in members.items()
     }
     manifest = _parse_manifest(str(path), copied.pop(MANIFEST).tobytes())
-    artifact = Artifact(manifest, copied, archive.file)
+    artifact = Artifact(manifest, copied, archive.file, signer=signature.signer(archive))
     _check_members(str(path), artifact, verify)
     return artifact
 

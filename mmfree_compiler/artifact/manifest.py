@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, mo
 
 from mmfree_compiler.program import DENSE, Role
 from mmfree_compiler.structure import Structure, check, plain
+from mmfree_compiler.wording import printable
 
 SCHEMA_VERSION = 2
 ARITHMETIC = 0  # the version of the rounding rules: 0 promises a tolerance, not exact bits
@@ -32,6 +33,10 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 def _finite(value: JsonValue) -> JsonValue:
     json.dumps(value, allow_nan=False)  # raises ValueError; JSON has no NaN, but parsers accept it
     return value
+
+
+def _is_int(value: JsonValue) -> bool:
+    return type(value) is int
 
 
 Json = Annotated[JsonValue, AfterValidator(_finite)]
@@ -71,6 +76,11 @@ class Port(_Record):
     dtype: Literal["float32", "int64"]
     width: Size
     limit: Size | None = None
+
+    @property
+    def shape(self) -> str:
+        """The shape of an array for it, as people write it."""
+        return "(...)" if self.dtype == "int64" else f"(..., {self.width})"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -172,6 +182,19 @@ class Manifest(_Record):
     def returned(self) -> Structure:
         """How a call of a module returns its outputs."""
         return self.result or plain(len(self.outputs))
+
+    @property
+    def summary(self) -> str:
+        """What it is in a few words: "language model, 4 layers, 256 wide, target cpu"."""
+        kind = {"lm": "language model", "module": f"module of {self.signature}"}[self.kind]
+        sizes = (self.model.get("num_hidden_layers"), self.model.get("hidden_size"))
+        shape = "{} layers, {} wide, ".format(*sizes) if all(map(_is_int, sizes)) else ""
+        return printable(f"{kind}, {shape}target {self.target}")
+
+    @property
+    def signature(self) -> str:
+        """The inputs of a call: "x (..., 64), ids (...)"."""
+        return ", ".join(f"{port.name} {port.shape}" for port in self.inputs)
 
     def _port_faults(self) -> Iterator[str]:
         """Contradictions between inputs and outputs."""

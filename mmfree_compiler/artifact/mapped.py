@@ -44,7 +44,7 @@ class MappedFile:
 
     def __init__(self, thing: str, descriptor: int) -> None:
         """Map an open file; the caller closes `descriptor`. Errors name the file `thing`."""
-        self._thing = thing
+        self.thing = thing
         self.bytes: Bytes = np.frombuffer(
             mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ), np.uint8
         )
@@ -76,11 +76,11 @@ class MappedFile:
         """Raise ArtifactError if the file was written to since it was mapped."""
         if self._found() != self._version:
             hint = "Load it again; replace a file by renaming another over it"
-            raise ArtifactError(self._thing, "was changed after it was loaded", hint)
+            raise ArtifactError(self.thing, "was changed after it was loaded", hint)
 
     def _found(self) -> tuple[int, int]:
         status = os.fstat(self._descriptor)
         return status.st_size, status.st_mtime_ns
 
     def _unreadable(self, cause: str) -> ArtifactError:
-        return ArtifactError(self._thing, f"cannot be read: {cause}", "Load the file again")
+        return ArtifactError(self.thing, f"cannot be read: {cause}", "Load the file again")

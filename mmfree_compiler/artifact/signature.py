@@ -37,12 +37,17 @@ def sign(path: str | PathLike[str], key: Key) -> str:
     archive = read_archive(Path(path))
     public = private.public_key().public_bytes_raw()
     signature = private.sign(_message(archive, public))
-    signer: str = public.hex()
-    comment = f"ed25519 {signer} {signature.hex()}".encode()
+    key_of_signer: str = public.hex()
+    comment = f"ed25519 {key_of_signer} {signature.hex()}".encode()
     with writable(Path(path)), replacing(Path(path)) as file:
         file.write(_signed(archive).data)
         file.write(struct.pack("<H", len(comment)) + comment)
-    return signer
+    return key_of_signer
+
+
+def signer(archive: Archive) -> str | None:
+    """The public key, in hex, that the archive says it is signed by, which `check` verifies."""
+    return archive.comment.decode().split()[1] if archive.comment else None
 
 
 def check(archive: Archive, key: Key) -> None:
@@ -54,13 +59,13 @@ def check(archive: Archive, key: Key) -> None:
     if not archive.comment:
         hint = "Get a signed one; `mmfree sign` makes it"
         raise ArtifactError(archive.thing, "has no signature, and one is required", hint)
-    signer, signature = (bytes.fromhex(part) for part in archive.comment.decode().split()[1:])
-    if signer != public.public_bytes_raw():
-        cause = f"is signed by another key, {signer.hex()}"
+    owner, signature = (bytes.fromhex(part) for part in archive.comment.decode().split()[1:])
+    if owner != public.public_bytes_raw():
+        cause = f"is signed by another key, {owner.hex()}"
         hint = f"The required one is {public.public_bytes_raw().hex()}"
         raise ArtifactError(archive.thing, cause, hint)
     try:
-        public.verify(signature, _message(archive, signer))
+        public.verify(signature, _message(archive, owner))
     except _cryptography("exceptions").InvalidSignature:
         cause = "was changed after it was signed, or its signature is forged"
         raise ArtifactError(archive.thing, cause, "Get the file again, and do not run it") from None

@@ -12,6 +12,7 @@ import typer
 from rich.progress import BarColumn, TextColumn
 from rich.table import Table
 
+from mmfree_compiler.cli.loading import load_language_model
 from mmfree_compiler.cli.measure import Spread, peak_rss
 from mmfree_compiler.cli.options import ArtifactPath, Json, Progressless
 from mmfree_compiler.cli.output import emit, facts, grid, progress, size
@@ -41,8 +42,6 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure load time, prefill and decode speed: median, lowest and highest of several runs."""
-    from mmfree_compiler.runtime import load
-
     counts = thread_counts(threads) if _takes_threads(model) else [None]
     columns = (TextColumn("{task.description}"), BarColumn())
     with progress(*columns, quiet=quiet or json) as bar:
@@ -52,7 +51,7 @@ def bench(
         measured = []
         for count in counts:
             bar.update(task, description=_label(count))
-            session = load(model, count)
+            session = load_language_model(model, count)
             runs = []
             for run in _runs(session, prompt_tokens, new_tokens, 1 + repeat):
                 runs.append(run)
@@ -96,12 +95,10 @@ def _takes_threads(model: Path) -> bool:
 
 def _load_seconds(model: Path, repeat: int) -> Spread:
     """Seconds to load the model. The first load is not counted: it fills the page cache."""
-    from mmfree_compiler.runtime import load
-
     seconds = []
     for _ in range(1 + repeat):
         started = time.perf_counter()
-        load(model)
+        load_language_model(model)
         seconds.append(time.perf_counter() - started)
     return Spread.of(seconds[1:])
 

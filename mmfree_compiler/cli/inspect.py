@@ -34,7 +34,8 @@ def inspect(
 
     artifact = read_artifact(model, True, require_signature)
     # read_artifact raises an error if a hash is wrong.
-    document = {"verified": True} | describe(artifact, model.stat().st_size)
+    signed = {"signed_by": artifact.signer, "signature_verified": require_signature is not None}
+    document = {"verified": True} | signed | describe(artifact, model.stat().st_size)
     listed = artifact.manifest.notes if notes else ()
     if notes:
         document["notes"] = listed
@@ -140,6 +141,7 @@ def _overview(found: dict[str, Any]) -> Table:
     rows = (
         ("producer", found["producer"]),
         ("hashes", "the SHA-256 of every member matches"),
+        ("signature", _signature(found["signed_by"], found["signature_verified"])),
         ("target", found["target"]),
         *found["about"].items(),
         ("layers", str(found["layers"])),
@@ -148,6 +150,14 @@ def _overview(found: dict[str, Any]) -> Table:
         ("passes", " → ".join(found["passes"])),
     )
     return facts(rows)
+
+
+def _signature(signer: str | None, verified: bool) -> str:
+    """Whoever wrote the file may have put any key there, so what was not verified says so."""
+    if signer is None:
+        return "none"
+    how = "verified" if verified else "not verified: --require-signature PEM does that"
+    return f"by {signer} ({how})"
 
 
 def _memory(found: dict[str, Any]) -> Table:

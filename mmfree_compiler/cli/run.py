@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mmfree_compiler.cli.loading import load_language_model
 from mmfree_compiler.cli.measure import peak_rss
 from mmfree_compiler.cli.options import ArtifactPath, Json, Signer, Threads
 from mmfree_compiler.cli.output import emit, facts, show, size
@@ -56,7 +57,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Continue a text with a compiled model: print it, and then each token as it is generated."""
-    from mmfree_compiler.runtime import Sampling, load
+    from mmfree_compiler.runtime import Sampling
 
     sampling = Sampling(
         max_new_tokens=max_new_tokens,
@@ -67,7 +68,7 @@ def run(
         stop=stop or (),
     )
     text = _stdin() if prompt == "-" else prompt
-    session = load(model, threads, require_signature=require_signature)
+    session = load_language_model(model, threads, require_signature=require_signature)
     ids = session.encode(
         text, allow_special_tokens=allow_special_tokens, max_prompt_bytes=max_prompt_bytes
     )

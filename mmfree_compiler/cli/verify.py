@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, TextColumn
 
+from mmfree_compiler.cli.loading import load_language_model
 from mmfree_compiler.cli.options import ArtifactPath, Json, Progressless, Threads
 from mmfree_compiler.cli.output import emit, facts, progress
 from mmfree_compiler.errors import InputError
@@ -36,22 +37,22 @@ def verify(
             help="Text file to compare on.", show_default="part of Python's documentation"
         ),
     ] = None,
-    tokens: Annotated[int, typer.Option(help="Use at most this many tokens.", min=2)] = 4096,
+    tokens: Annotated[int, typer.Option(help="Predict at most this many tokens.", min=1)] = 4096,
     threads: Threads = None,
     quiet: Progressless = False,
     json: Json = False,
 ) -> None:
     """Compare a compiled model with its checkpoint; exit with code 1 if they differ."""
     from mmfree_compiler import models
-    from mmfree_compiler.runtime import load
     from mmfree_compiler.verify import verify as compare
 
-    session = load(model, threads, verify=True)
+    session = load_language_model(model, threads, verify=True)
     reference = models.load_checkpoint(against)
     with progress(TextColumn("{task.description}"), BarColumn(), quiet=quiet or json) as bar:
         task = bar.add_task("read the text", total=None)
-        read = _held_out(tokens) if text is None else _read(text, tokens)
-        ids = _tokens(session, read)[:tokens]
+        wanted = tokens + 1  # nothing predicts the first one
+        read = _held_out(wanted) if text is None else _read(text, wanted)
+        ids = _tokens(session, read)[:wanted]
         bar.update(task, description="compare", total=len(ids) - 1)
         report = compare(session, reference, ids, lambda count: bar.advance(task, count))
     document = _finite(asdict(report) | {"ratio": report.ratio, "passed": report.passed})
@@ -103,7 +104,7 @@ def _finite(document: dict[str, float]) -> dict[str, float | None]:
 def _rows(report: Report) -> list[tuple[str, str]]:
     verdict = "the same model" if report.passed else "NOT the same model"
     return [
-        ("tokens", f"{report.tokens:,}"),
+        ("predicted tokens", f"{report.tokens:,}"),
         ("KL divergence", f"mean {report.kl_mean:.3g}, max {report.kl_max:.3g} nats"),
         ("top-1 agreement", f"{report.top1_agreement:.3%}"),
         ("perplexity", f"{report.perplexity:.5g}, reference {report.reference_perplexity:.5g}"),

@@ -113,7 +113,7 @@ class LanguageModel:
 def _check_type(state: object) -> None:
     if not isinstance(state, State):
         hint = "Pass a State; session.zero_state(batch) makes one that has seen nothing"
-        raise StateError("state", f"is a {type(state).__name__}", hint)
+        raise StateError("state", f"is of type {type(state).__name__}", hint)
 
 
 def left_padding(mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:

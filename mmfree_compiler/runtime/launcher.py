@@ -31,7 +31,7 @@ class _Closed:
         """Nothing is left to release."""
 
     def __getattr__(self, name: str) -> Any:
-        raise InputError("session", f"is closed, and has no {name}", "Load the model again")
+        raise InputError("session", "is closed", "Load the model again")
 
 
 # Whatever is asked of a session after `close` raises InputError.

@@ -22,6 +22,7 @@ from mmfree_compiler.runtime.sampling import Sampling, SamplingOptions
 from mmfree_compiler.runtime.state import State
 from mmfree_compiler.runtime.text_generation import TextGenerator
 from mmfree_compiler.runtime.tokenizer import Tokenizer
+from mmfree_compiler.wording import given, printable
 
 _CALLS: dict[str, type[LanguageModel] | type[RowModule]] = {
     "lm": LanguageModel,
@@ -66,14 +67,18 @@ class Session:
     ) -> None:
         """`launcher` is an open launcher to use. Raises the errors of interface.Launcher.open."""
         if not isinstance(artifact, Artifact):
-            raise InputError(
-                "artifact", f"is a {type(artifact).__name__}", "load(path) reads files"
-            )
+            cause = f"is of type {type(artifact).__name__}"
+            raise InputError("artifact", cause, "load(path) reads files")
         self.artifact = artifact
         self._options = {"threads": threads, **options}
         self.launcher = launcher or open_launcher(artifact, threads=threads, **options)
         make = _CALLS[artifact.manifest.kind]
         self._call: LanguageModel | RowModule = make(artifact.manifest, self.launcher)
+
+    def __repr__(self) -> str:
+        closed = self.launcher is CLOSED
+        state = "closed" if closed else f"runs {printable(self.launcher.build)}"
+        return f"Session({self.artifact.title}, {state})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _opened, (self.artifact, self._options)
@@ -138,15 +143,17 @@ class Session:
         Raises InputError when `batch` is not a positive whole number.
         """
         if not isinstance(batch, Integral) or isinstance(batch, bool) or batch < 1:
-            raise InputError("batch", f"{batch!r} is not a whole number", "Choose at least 1")
+            cause = f"{given(batch)} is not a whole number from 1"
+            raise InputError("batch", cause, "Choose the number of sequences")
         return self.language_model.fork(None, batch)
 
     @property
     def language_model(self) -> LanguageModel:
         """The language model of this session. Raises InputError if it runs another module."""
         if not isinstance(self._call, LanguageModel):
-            hint = "Call the session with tensors"
-            raise InputError("artifact", "is not a language model", hint)
+            taken = self.artifact.manifest.signature
+            hint = "Call the session with these arrays"
+            raise InputError("model", f"is not a language model: it takes {taken}", hint)
         return self._call
 
     @cached_property

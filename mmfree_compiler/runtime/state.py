@@ -35,6 +35,11 @@ class State:
     length: tuple[int, ...]
     slots: tuple[StateEntry, ...] = field(repr=False)
 
+    def __repr__(self) -> str:
+        low, high = min(self.length, default=0), max(self.length, default=0)
+        tokens = ("" if low == high else f"{low:,} to ") + counted(high, "token")
+        return f"State({counted(len(self), 'sequence')}, {tokens}, model {self.model[:8]})"
+
     def __len__(self) -> int:
         return len(self.length)
 
@@ -82,7 +87,7 @@ class State:
         """One state of all their sequences, in order. Raises StateError on different models."""
         for k, state in enumerate(states or ()):
             if not isinstance(state, State):
-                cause = f"is a {type(state).__name__}"
+                cause = f"is of type {type(state).__name__}"
                 raise StateError(f"state {k}", cause, "Stack states only; zero_state() makes one")
         if not states or len({(state.model, state.slots) for state in states}) > 1:
             cause = "are empty, or of different models"

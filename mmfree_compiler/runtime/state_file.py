@@ -15,7 +15,7 @@ from mmfree_compiler.artifact import MANIFEST, STATE, StateEntry, read_archive, 
 from mmfree_compiler.errors import ArtifactError, StateError
 
 _HEADER, _DATA = STATE, "state.bin"
-_AGAIN = "Save the state again"
+_AGAIN = "Get the file or save the state again"
 
 
 class _Header(BaseModel):
@@ -53,9 +53,11 @@ class StateFile:
     def read(cls, path: Path) -> StateFile:
         """Read the file. Raises StateError if it is damaged or does not hold a state."""
         try:
-            members = read_archive(path, crc={_HEADER, _DATA}).members
+            members = read_archive(path, {_HEADER, _DATA}, _AGAIN).members
             if MANIFEST in members:
-                raise ArtifactError(str(path), "is a compiled model", "load(path) reads it")
+                raise ArtifactError(
+                    str(path), "is a compiled model, not a state", "load(path) reads it"
+                )
             if members.keys() != {_HEADER, _DATA}:
                 raise ArtifactError(str(path), "does not hold a state", "Check the path")
             header = _Header.model_validate_json(members[_HEADER].tobytes(), strict=True)

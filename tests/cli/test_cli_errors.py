@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import torch
+from torch import nn
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from mmfree_compiler import cli, doctor, interrupts, models
+from mmfree_compiler import cli, compiler, doctor, interrupts, models
 from mmfree_compiler.cli.app import COMMANDS, app
 from mmfree_compiler.cli.run import run
 from mmfree_compiler.errors import ArtifactError, InputError, MmfreeError
+from mmfree_compiler.runtime import load
 
 MODEL_COMMANDS = {
     "run": ["--prompt", "a"],
@@ -53,6 +56,27 @@ def _handlers() -> Iterator[None]:
 def test_missing_file(command: str) -> None:
     said = invoke(command, "nowhere", *MODEL_COMMANDS[command])
     assert_one_line(said, "nowhere", "does not exist")
+
+
+READ_BY_TEXT = pytest.mark.parametrize("command", sorted(MODEL_COMMANDS.keys() - {"inspect"}))
+
+
+@READ_BY_TEXT
+def test_a_compiled_module(command: str, tmp_path: Path) -> None:
+    model = tmp_path / "module.mmfree"
+    module = nn.Sequential(models.BitLinear(8, 16), nn.SiLU(), models.BitLinear(16, 8))
+    compiled = compiler.compile(module, "cpu:portable", example_inputs=(torch.ones(2, 8),))
+    compiled.save(model)
+    said = invoke(command, model, *MODEL_COMMANDS[command])
+    words = "module.mmfree: is a compiled module, not a language model: it takes input_1 (..., 8)"
+    assert_one_line(said, words, f"mmfree_compiler.load({str(model)!r})(arrays)")
+
+
+@model_commands
+def test_a_saved_state(command: str, tiny_artifact: Path, tmp_path: Path) -> None:
+    load(tiny_artifact).prefill([1]).save(tmp_path / "a.state")
+    said = invoke(command, tmp_path / "a.state", *MODEL_COMMANDS[command])
+    assert_one_line(said, "a.state: is a saved state, not a model. Name a compiled model")
 
 
 @model_commands

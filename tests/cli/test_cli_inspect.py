@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization as forms
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from invoking import invoke, invoke_json
 
-from mmfree_compiler.artifact import read_artifact
+from mmfree_compiler.artifact import read_artifact, sign
 from mmfree_compiler.backends.cpu.compile import density
 from mmfree_compiler.backends.cpu.facts import ABI
 
@@ -39,6 +43,27 @@ def test_inspect_for_people(tiny_artifact: Path) -> None:
     assert "packed ternary" in text
     assert "Notes" not in text
     assert "Notes" in invoke("inspect", tiny_artifact, "--notes")
+
+
+def test_inspect_shows_who_signed(tiny_artifact: Path, tmp_path: Path) -> None:
+    found = invoke_json("inspect", tiny_artifact)
+    assert (found["signed_by"], found["signature_verified"]) == (None, False)
+    assert re.search("signature +none *\n", invoke("inspect", tiny_artifact))
+    signed, key = tmp_path / "signed.mmfree", Ed25519PrivateKey.generate()
+    shutil.copy(tiny_artifact, signed)
+    pem = forms.Encoding.PEM
+    plain = forms.NoEncryption()
+    sign(signed, key.private_bytes(pem, forms.PrivateFormat.PKCS8, plain))
+    owner = key.public_key().public_bytes_raw().hex()
+    found = invoke_json("inspect", signed)
+    assert (found["signed_by"], found["signature_verified"]) == (owner, False)
+    shown = "".join(invoke("inspect", signed).split())  # the key may be folded
+    assert f"by{owner}(notverified:" in shown
+    public = tmp_path / "public.pem"
+    form = forms.PublicFormat.SubjectPublicKeyInfo
+    public.write_bytes(key.public_key().public_bytes(pem, form))
+    found = invoke_json("inspect", signed, "--require-signature", public)
+    assert (found["signed_by"], found["signature_verified"]) == (owner, True)
 
 
 def test_inspect_has_the_notes_of_every_pass(tiny_artifact: Path) -> None:

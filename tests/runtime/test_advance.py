@@ -46,7 +46,7 @@ def test_advance_with_padding() -> None:
 
 def test_advance_checks_its_state() -> None:
     session = lm_session()
-    with pytest.raises(StateError, match="is a NoneType"):
+    with pytest.raises(StateError, match="is of type NoneType"):
         session.advance(TOKENS, None)  # type: ignore[arg-type]
     with pytest.raises(StateError, match="another model"):
         session.advance(TOKENS, lm_session(seed=1).zero_state(3))

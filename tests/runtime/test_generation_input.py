@@ -41,7 +41,7 @@ def test_bad_batches(prompts: Any) -> None:
         ({"stop": ["a", 1]}, "stop"),
         ({"stop": 3}, "stop"),
         ({"stop": None}, "stop"),
-        ({"state": "state"}, "is a str"),
+        ({"state": "state"}, "is of type str"),
         ({"stop_tokens": [VOCAB]}, "stop_tokens"),
         ({"stop_tokens": ["a"]}, "stop_tokens"),
     ],

@@ -76,5 +76,7 @@ def test_bad_module_inputs(inputs: tuple[Any, ...], message: str) -> None:
 
 
 def test_a_module_generates_nothing() -> None:
-    with pytest.raises(InputError, match="is not a language model"):
+    with pytest.raises(
+        InputError, match=r"is not a language model: it takes x \(\.\.\., 10\)\. Call"
+    ):
         module_session().generate([1])

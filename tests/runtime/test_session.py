@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmfree_compiler.backends.cpu import BACKEND
+from mmfree_compiler.compiler import CompiledModel
 from mmfree_compiler.errors import ArtifactError, InputError, StateError, TargetError
 from mmfree_compiler.runtime import Session, load
 
@@ -161,7 +163,7 @@ def test_states_of_others() -> None:
         session(TOKENS, state[0])
     with pytest.raises(StateError, match="another model"):
         lm_session(seed=1)(TOKENS, state)
-    with pytest.raises(StateError, match="is a ndarray"):
+    with pytest.raises(StateError, match="is of type ndarray"):
         session(TOKENS, state.part("h"))
 
 
@@ -274,5 +276,24 @@ def test_a_closed_session_says_so(tiny_artifact: Path) -> None:
         lambda: session.launcher.build,
         lambda: next(generation),
     ):
-        with pytest.raises(InputError, match="session: is closed"):
+        with pytest.raises(InputError, match=r"session: is closed\. Load"):
             call()
+
+
+def test_repr_is_short(tiny_artifact: Path) -> None:
+    lm = "language model, 2 layers, 64 wide, target cpu:portable"
+    session = load(tiny_artifact, 1)
+    assert repr(session) == f'Session("tiny.mmfree": {lm}, runs portable)'
+    assert repr(session.artifact) == f'Artifact("tiny.mmfree": {lm})'
+    assert repr(pickle.loads(pickle.dumps(session))) == f"Session({lm}, runs portable)"
+    assert repr(CompiledModel(session.artifact)) == f'CompiledModel("tiny.mmfree": {lm})'
+    session.close()
+    assert repr(session) == f'Session("tiny.mmfree": {lm}, closed)'
+    of_two = module_session(inputs=("a", "b")).artifact
+    assert repr(of_two) == "Artifact(module of a (..., 10), b (..., 10), target cpu)"
+
+
+@pytest.mark.parametrize("model", [{}, {"num_hidden_layers": "\x1b[2J", "hidden_size": [1]}])
+def test_repr_of_odd_models(model: dict[str, Any]) -> None:
+    odd = lm_artifact().rebuilt({}, model=model, target="a\x1b[2J")
+    assert repr(odd) == "Artifact(language model, target a\\x1b[2J)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,26 @@ def test_save_and_load(tmp_path: Path) -> None:
 def test_save_of_rows(tmp_path: Path) -> None:
     some_state()[1:].save(tmp_path / "state")
     assert_equal(State.load(tmp_path / "state"), some_state()[1:])
+
+
+def test_repr_is_short() -> None:
+    state, model = some_state(), lm_artifact().manifest.fingerprint[:8]
+    assert repr(state) == f"State(3 sequences, 4 tokens, model {model})"
+    other = lm_session().zero_state(1)
+    lm_session().advance([[1]], other)
+    both = State.stack([state, other])
+    assert repr(both) == f"State(4 sequences, 1 to 4 tokens, model {model})"
+    assert repr(both[3:]) == f"State(1 sequence, 1 token, model {model})"
+    assert repr(both[:0]) == f"State(0 sequences, 0 tokens, model {model})"
+    assert repr(pickle.loads(pickle.dumps(both))) == repr(both)
+
+
+def test_damaged_files_are_to_be_saved_again(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    some_state().save(path)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(StateError, match=r"Get the file or save the state again$"):
+        State.load(path)
 
 
 def test_fork_shares_nothing() -> None:
