@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -90,10 +91,11 @@ def train(
 
 def _check_resume(run: Path, resume: bool) -> None:
     """Refuse to continue or to start a run by accident."""
-    if run.exists() and not resume:
+    exists = os.path.exists(run)  # False for a name that is too long; Path.exists raises
+    if exists and not resume:
         hint = "Pass --resume to continue it, or choose another folder"
         raise CheckpointError(str(run), "is a training run that was saved before", hint)
-    if resume and not run.exists():
+    if resume and not exists:
         cause = "does not exist, so there is no training run to resume"
         raise CheckpointError(str(run), cause, "Leave --resume out to start one")
 

@@ -167,6 +167,22 @@ def test_an_unwritable_output_is_reported_before_the_work(
     assert_one_line(invoke("compile", tiny_checkpoint, "-o", output), cause)
 
 
+def test_names_that_are_too_long(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    text, long = tmp_path / "text", "a" * 300
+    text.write_text("text " * 2000)
+    for command in (
+        ("train", text, "-o", tmp_path / long),
+        ("train", text, "-o", tmp_path / long, "--resume"),
+        ("train", long, "-o", tmp_path / "run"),
+        ("import-bin", long),
+        ("inspect", long),
+        ("verify", long, "--against", tiny_checkpoint),
+    ):
+        said = invoke(*command)
+        assert_one_line(said, long)
+        assert "too long" in said[2] or "does not exist" in said[2]
+
+
 def test_what_cannot_be_saved_is_not_compiled(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
