@@ -14,6 +14,7 @@ from torch import nn
 from torch.fx import Node
 
 _TORCH = Path(torch.__file__).parent
+_MADE_AT_RUN_TIME = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 _OTHERS = {*sys.stdlib_module_names, "mmfree_compiler", "numpy", "sympy", "torch"} - {"__main__"}
 # Without its source, as in `python -c`, a frame has no line of code.
 _FRAME = re.compile(
@@ -105,3 +106,12 @@ def may_be_model(module: object) -> bool:
     """Whether code of the Python module with this name may belong to a model."""
     name = str(module)
     return name.partition(".")[0] not in _OTHERS or name.startswith("mmfree_compiler.models.")
+
+
+def may_be_models_class(kind: type) -> bool:
+    """Whether a class may belong to a model.
+
+    One that `exec` made without a `__name__` says that it is built in, but was made at run time.
+    """
+    made = kind.__module__ == "builtins" and kind.__flags__ & _MADE_AT_RUN_TIME
+    return bool(made) or may_be_model(kind.__module__)

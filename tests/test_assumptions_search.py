@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmfree_compiler.assumptions import memory
 from mmfree_compiler.assumptions.state import State
-from mmfree_compiler.errors import TraceError
+from mmfree_compiler.errors import InputError, TraceError
 from mmfree_compiler.trace import trace
 
 X = torch.randn(2, 3, 8)
@@ -32,7 +32,7 @@ class _Counts(nn.Module):
 
 @pytest.mark.parametrize("error", [None, ValueError("a reason")])
 def test_a_refused_forward_leaves_the_trace_function(error: Exception | None) -> None:
-    with pytest.raises(TraceError):
+    with pytest.raises(InputError if error else TraceError):
         trace(_Counts(error), (X,))
     assert sys.gettrace() is None
 
@@ -69,3 +69,19 @@ def test_a_debugger_goes_on() -> None:
         assert sys.gettrace() is debugger
     finally:
         sys.settrace(None)
+
+
+def test_classes_of_code_without_a_module() -> None:
+    """`exec` in a namespace without a name says that they are built in."""
+    source = """
+class Keeps(nn.Module):
+    def forward(self, x):
+        kept.append(0)
+        return x + len(kept)
+"""
+    names: dict[str, Any] = {"nn": nn, "kept": []}
+    exec(source, names)
+    assert names["Keeps"].__module__ == "builtins"
+    with pytest.raises(TraceError, match=r"changes Keeps\.forward\.kept"):
+        trace(names["Keeps"](), (X,))
+    assert names["kept"] == []

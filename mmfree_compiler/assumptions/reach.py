@@ -26,7 +26,7 @@ import numpy as np
 from torch import nn
 
 from mmfree_compiler.assumptions.progress import sources
-from mmfree_compiler.origin import may_be_model
+from mmfree_compiler.origin import may_be_model, may_be_models_class
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ def parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _object(value: Any) -> Iterator[tuple[str, Any]]:
-    if may_be_model(type(value).__module__):
+    if may_be_models_class(type(value)):
         yield from _module(value)
 
 
@@ -98,7 +98,7 @@ def _module(value: Any) -> Iterator[tuple[str, Any]]:
 
 def _class(value: type) -> Iterator[tuple[str, Any]]:
     for base in value.__mro__:
-        if may_be_model(base.__module__):
+        if may_be_models_class(base):
             yield "", Namespace(vars(base), partial(setattr, base), partial(delattr, base))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmfree_compiler.origin import may_be_model
+from mmfree_compiler.origin import may_be_models_class
 
 # Plain values without parts, which nothing can change; floats are compared separately.
 ATOMS = {bool, int, complex, str, bytes, type(None), torch.dtype, torch.device}
@@ -91,7 +91,7 @@ def _plain(value: Any, around: tuple[int, ...]) -> Hashable:
 def _is_configuration(value: Any) -> bool:
     """Whether it is an object of a model's class; `assumptions.memory` sees when it changes."""
     kind = type(value)
-    return bool(kind.__dictoffset__) and may_be_model(kind.__module__) and not callable(value)
+    return bool(kind.__dictoffset__) and may_be_models_class(kind) and not callable(value)
 
 
 def _atom(value: Any) -> Hashable:
