@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import mmfree_compiler as mmf
@@ -94,8 +95,8 @@ def _compare(case: Case, compiled: Callable[..., Any]) -> Verdict:
 
 
 def _only(outputs: Any) -> Any:
-    """The one output: a language model returns it and a state, whatever the module wraps it in."""
-    (leaf,) = pytree.tree_leaves(outputs)
+    """The one tensor: a language model returns it and a state, whatever the module adds to it."""
+    (leaf,) = (leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor))
     return leaf
 
 
