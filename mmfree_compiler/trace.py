@@ -22,7 +22,7 @@ from mmfree_compiler import repeats
 from mmfree_compiler.adapters import adapted
 from mmfree_compiler.assumptions.examples import check_number, check_runs
 from mmfree_compiler.assumptions.exporting import Unaware
-from mmfree_compiler.assumptions.memory import watched, without_memory
+from mmfree_compiler.assumptions.memory import KeptStateError, watched, without_memory
 from mmfree_compiler.assumptions.operations import check_operations
 from mmfree_compiler.assumptions.sizes import check_sizes, unknown
 from mmfree_compiler.errors import InputError, TraceError
@@ -70,6 +70,8 @@ def trace(
         try:
             shared = _trace_shared(module, inputs, dynamic)
             return shared or functional(_export(module, inputs, dynamic))
+        except KeptStateError:  # possibly used up by the call that traced it
+            raise
         except TraceError:
             check_runs(module, example_inputs)
             raise

@@ -19,6 +19,10 @@ T = TypeVar("T")
 _PRIVATE = re.compile(r"\b_(buffers|modules|parameters)\.")  # where nn.Module keeps its parts
 
 
+class KeptStateError(TraceError):
+    """A forward changes something that its next call could see."""
+
+
 class Watch:
     """Sees what a call of a module changes; it is put back when the forward returns."""
 
@@ -90,7 +94,7 @@ def watched(module: nn.Module, watch: Hooks) -> Iterator[None]:
 def without_memory(module: nn.Module, call: Callable[[], T]) -> T:
     """The result of `call`, which calls `module`; it may be called again.
 
-    Raises TraceError, which names the line, when the forward changes what its next call could see.
+    Raises KeptStateError, which names the line.
     """
     watch = Watch()
     try:
@@ -102,7 +106,7 @@ def without_memory(module: nn.Module, call: Callable[[], T]) -> T:
     if watch.changed is None:
         return result
     name, holder = watch.changed
-    raise TraceError(
+    raise KeptStateError(
         _changing_line(module, call, holder) or name,
         f"changes {_PRIVATE.sub('', name)}, which the next call would find changed",
         "Return it, or compute it in __init__",
