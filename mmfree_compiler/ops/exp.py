@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mmfree_compiler import elementary as e
+from mmfree_compiler.ops.fixed_point import power_of_two
 from mmfree_compiler.ops.register import op
 from mmfree_compiler.ops.spelling import aten, direct
 
@@ -19,7 +20,7 @@ def exp(x: Tensor) -> Tensor:
     mantissa = polynomial(r, e.EXP) * (r * r) + r + 1
     exponent = n.nan_to_num().int()  # NaN stays in the mantissa
     half = exponent >> 1
-    return mantissa * _power_of_two(exponent - half) * _power_of_two(half)
+    return mantissa * power_of_two(exponent - half) * power_of_two(half)
 
 
 def polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
@@ -28,8 +29,3 @@ def polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
     for coefficient in coefficients[1:]:
         total = total * x + coefficient
     return total
-
-
-def _power_of_two(n: Tensor) -> Tensor:
-    """2^n in fp32: n int32 in -126..127."""
-    return ((n + 127) << 23).view(torch.float32)
