@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmfree_compiler.ops import OPS
-from mmfree_compiler.passes.constants import apply
+from mmfree_compiler.passes.arithmetic import apply
 from mmfree_compiler.passes.pattern import aten
 
 EDGE = 1e-4  # in codes

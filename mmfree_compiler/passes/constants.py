@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -12,55 +12,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx import GraphModule, Node
 
-aten = torch.ops.aten
-
-# They work on each element by itself, so a weight can be computed in blocks of its rows.
-ELEMENTWISE = {
-    aten.abs.default,
-    aten.add.Tensor,
-    aten.clamp.default,
-    aten.div.Tensor,
-    aten.mul.Tensor,
-    aten.neg.default,
-    aten.round.default,
-    aten.sign.default,
-    aten.sub.Tensor,
-    aten.to.dtype,
-}
-
-
-def _total(x: Tensor) -> float:
-    """The sum in fp64, which is the same in any order: cast in parts that fit in a core's cache."""
-    return sum(part.double().sum().item() for part in torch.split(x.reshape(-1), 1 << 15))
-
-
-def _mean(blocks: Iterable[Tensor]) -> Tensor:
-    total, count = 0.0, 0
-    for block in blocks:
-        total, count = total + _total(block), count + block.numel()
-    most = torch.finfo(torch.promote_types(block.dtype, torch.float32)).max  # of torch's own sum
-    mean = total / count if abs(total) <= most else total * math.inf
-    return torch.tensor(mean, dtype=block.dtype)
-
-
-def _sum(blocks: Iterable[Tensor]) -> Tensor:
-    parts = [(_total(block), block.dtype) for block in blocks]
-    return torch.tensor(sum(total for total, _ in parts), dtype=parts[0][1])
-
-
-def _max(blocks: Iterable[Tensor]) -> Tensor:
-    return torch.stack([block.max() for block in blocks]).max()
-
-
-# Scalars of a whole matrix that can be computed block by block.
-REDUCTIONS: dict[Any, Callable[[Iterable[Tensor]], Tensor]] = {
-    aten.amax.default: _max,
-    aten.max.default: _max,
-    aten.mean.default: _mean,
-    aten.sum.default: _sum,
-}
-# Elements per block: a block's temporaries fit in a core's cache.
-BLOCK = 1 << 17
+from mmfree_compiler.passes.arithmetic import ELEMENTWISE, compute
+from mmfree_compiler.passes.sums import BLOCK, REDUCTIONS, is_reduction
 
 
 def constant_nodes(graph: fx.Graph) -> set[Node]:
@@ -128,18 +81,7 @@ def run(gm: GraphModule, node: Node, values: dict[Node, Any]) -> Any:
     if node.op == "get_attr":
         return attribute(gm, node)
     args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-    return apply(node.target, args, kwargs)
-
-
-def apply(target: Any, args: Any, kwargs: Any) -> Any:
-    """Call an operator; reductions of all elements of one tensor do not depend on threads.
-
-    A ulp of mean|w| carries some weights of a large model over their .5 edge. What overflows in
-    torch overflows here.
-    """
-    found = target(*args, **kwargs)
-    reduces = target in REDUCTIONS and len(args) == 1 and not kwargs and args[0].is_floating_point()
-    return REDUCTIONS[target](args) if reduces and found.isfinite() else found
+    return compute(node.target, args, kwargs)
 
 
 def evaluate_rows(gm: GraphModule, node: Node) -> Iterator[tuple[slice, Tensor]]:
@@ -165,10 +107,17 @@ def _scalar(gm: GraphModule, node: Node, rows: set[Node], values: dict[Node, Any
     """The value of a node outside of `rows`: a reduction of a matrix, or computed from scalars."""
     if rows.isdisjoint(node.all_input_nodes):
         return run(gm, node, values)
-    (matrix,) = node.all_input_nodes
-    if node.target in REDUCTIONS and node.args == (matrix,) and not node.kwargs:
-        return REDUCTIONS[node.target](block for _, block in _blocks(gm, matrix, rows, values))
+    matrix = node.all_input_nodes[0]
+    if node.args == (matrix,) and is_reduction(node.target, matrix.meta["val"], node.kwargs):
+        blocks = partial(_values, gm, matrix, rows, values)
+        return REDUCTIONS[node.target](blocks)
     return evaluate(gm, node)
+
+
+def _values(
+    gm: GraphModule, node: Node, rows: set[Node], values: dict[Node, Any]
+) -> Iterator[Tensor]:
+    return (block for _, block in _blocks(gm, node, rows, values))
 
 
 def _blocks(

@@ -121,8 +121,25 @@ def test_blocks_equal_the_whole(
     assert sum(part.shape[0] for _, part in parts) == 13
     assert len(parts) == -(-13 // max(1, block // 8))
     for rows, part in parts:
-        # The mean's sum is taken in another order: its last bit may differ.
-        torch.testing.assert_close(part, whole[rows], rtol=1e-6, atol=0)
+        assert torch.equal(part, whole[rows])
+
+
+def test_expressions_of_two_matrices_are_evaluated() -> None:
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.v = nn.Parameter(torch.randn(3, 4)), nn.Parameter(torch.randn(4, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.nn.functional.linear(x, self.w * (self.w @ self.v).mean())
+
+    module = Product()
+    gm = Canonicalize()(trace(module, (torch.zeros(2, 4),)))
+    node = last_call(gm).args[1]
+    assert isinstance(node, Node)
+    ((rows, block),) = constants.evaluate_rows(gm, node)
+    assert rows == slice(0, 3)
+    torch.testing.assert_close(block, (module.w * (module.w @ module.v).mean()).detach())
 
 
 def stored(weight: Tensor) -> tuple[GraphModule, Node]:
