@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 
+from mmfree_compiler.elementary import ARITHMETIC
 from mmfree_compiler.parallel import each
 from mmfree_compiler.program import Array, Program
 from mmfree_compiler.program_text import listing
@@ -14,10 +15,11 @@ from mmfree_compiler.program_text import listing
 def fingerprint(program: Program) -> str:
     """SHA-256, in hex, of a Program before any backend's passes: its text and its constants.
 
-    Artifacts with equal fingerprints can exchange states.
+    The version of the arithmetic counts too: artifacts with equal fingerprints can exchange states,
+    and every target continues them with the same bits.
     """
     parts = [part for constant in program.constants.values() for part in constant.parts]
-    facts = [listing(program).encode(), *each(_digest, parts)]
+    facts = [f"arithmetic {ARITHMETIC}\n{listing(program)}".encode(), *each(_digest, parts)]
     return hashlib.sha256(b"".join(facts)).hexdigest()
 
 

@@ -39,9 +39,9 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "program": ({"notes", "structure"}, {"numpy"}),
     "program_rules": ({"errors", "program"}, set()),
     "program_text": ({"program"}, set()),
-    "fingerprint": ({"parallel", "program", "program_text"}, {"numpy"}),
+    "fingerprint": ({"elementary", "parallel", "program", "program_text"}, {"numpy"}),
     "artifact": (
-        {"errors", "program", "structure", "wording"},
+        {"elementary", "errors", "program", "structure", "wording"},
         {"cryptography", "numpy", "pydantic"},
     ),
     # The table of backends and the interface that they keep to.

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmfree_compiler.artifact import archive, read_artifact, write_archive
+from mmfree_compiler.elementary import ARITHMETIC
 from mmfree_compiler.errors import ArtifactError
 
 
@@ -128,6 +129,11 @@ def test_rewriting_changes_nothing_by_itself() -> None:
         ({"schema_version": 1}, "schema version 1.*reads 2.*Compile the model again"),
         ({"schema_version": 0}, "schema version 0.*Compile the model again"),
         ({"schema_version": "2"}, "schema_version"),
+        (
+            {"arithmetic": ARITHMETIC + 1},
+            f"arithmetic {ARITHMETIC + 1}.*knows {ARITHMETIC}.*Upgrade",
+        ),
+        ({"arithmetic": -1}, "arithmetic"),
         ({"surprise": 1}, "surprise"),
         ({"kind": "poem"}, "kind"),
         ({"fingerprint": "0"}, "fingerprint"),

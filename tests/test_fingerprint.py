@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import mmfree_compiler as mmf
 from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.elementary import ARITHMETIC
 from mmfree_compiler.models import GLU, MatMulFreeLM, ModelConfig
 from mmfree_compiler.models.initial import initialize
 
@@ -80,6 +81,13 @@ OTHERS: dict[str, Callable[[], nn.Module]] = {
     "convolutions": lambda: model(use_short_conv=True),
     "lower bounds": lambda: model(use_lower_bound=False),
 }
+
+
+def test_another_arithmetic_is_another_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its states would not be continued with the same bits."""
+    ours = fingerprint(model())
+    monkeypatch.setattr("mmfree_compiler.fingerprint.ARITHMETIC", ARITHMETIC + 1)
+    assert fingerprint(model()) != ours
 
 
 @pytest.mark.parametrize("what", OTHERS)

@@ -28,6 +28,7 @@ from mmfree_compiler.artifact.manifest import (
 from mmfree_compiler.artifact.mapped import Bytes, MappedFile, sha256
 from mmfree_compiler.artifact.signature import Key
 from mmfree_compiler.artifact.weights import Array, Table, aligned_empty, read_tensor
+from mmfree_compiler.elementary import ARITHMETIC
 from mmfree_compiler.errors import ArtifactError
 from mmfree_compiler.program import Program
 from mmfree_compiler.wording import printable
@@ -227,12 +228,16 @@ def _parse_manifest(thing: str, text: bytes) -> Manifest:
                 "Upgrade mmfree-compiler" if found > SCHEMA_VERSION else "Compile the model again"
             )
             raise ArtifactError(thing, cause, hint)
-        return Manifest.model_validate_json(text, strict=True)
+        manifest = Manifest.model_validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or MANIFEST
         cause = f"has an invalid manifest: {where}: {first['msg']}"[:400]
         raise ArtifactError(thing, cause, _REMAKE) from error
+    if manifest.arithmetic > ARITHMETIC:
+        cause = f"follows arithmetic {manifest.arithmetic}, this runtime knows {ARITHMETIC}"
+        raise ArtifactError(thing, cause, "Upgrade mmfree-compiler")
+    return manifest
 
 
 def _member(data: Bytes) -> Member:

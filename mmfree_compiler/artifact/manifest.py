@@ -10,12 +10,12 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from mmfree_compiler.elementary import ARITHMETIC
 from mmfree_compiler.program import DENSE, Role
 from mmfree_compiler.structure import Structure, check, plain
 from mmfree_compiler.wording import printable
 
 SCHEMA_VERSION = 2
-ARITHMETIC = 0  # the version of the rounding rules: 0 promises a tolerance, not exact bits
 WEIGHTS, TOKENIZER, MANIFEST = "weights.bin", "tokenizer.json", "manifest.json"
 STATE = "state.json"  # the header of a state file, which no artifact has
 
