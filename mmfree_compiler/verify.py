@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmfree_compiler.checking.numbers import Numbers
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.wording import counted
 
@@ -109,7 +110,9 @@ def verify(
         targets = text[start + 1 : start + WINDOW + 1]
         inputs = text[None, start : start + len(targets)]
         logits, state = session(inputs, state)
-        reference, reference_state = model(inputs, reference_state)
+        # So that both have the same ternary weights.
+        with Numbers():  # type: ignore[no-untyped-call]
+            reference, reference_state = model(inputs, reference_state)
         if logits.shape != reference.shape:
             cause = f"has {logits.shape[-1]} logits, the reference has {reference.shape[-1]}"
             hint = "Compare it with the checkpoint that it was compiled from"

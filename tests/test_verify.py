@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.models import MatMulFreeLM, ModelConfig
+from mmfree_compiler.passes.arithmetic import compute
 from mmfree_compiler.verify import WINDOW, Report, verify
 
 TOKENS = np.arange(2 * WINDOW + 10) % 2
@@ -100,3 +101,21 @@ def test_nothing_to_predict(length: int) -> None:
 def test_different_vocabularies() -> None:
     with pytest.raises(InputError, match="3 logits, the reference has 2"):
         verify(constant(0.5, 0.25, 0.25), constant(0.5, 0.5), TOKENS)
+
+
+def test_the_reference_has_the_ternary_weights_of_the_artifact() -> None:
+    """Its mean |w| is the one that was folded, of any order of the sum."""
+    weight = torch.randn(300, 1000, generator=torch.Generator().manual_seed(0))
+    folded = compute(torch.ops.aten.mean.default, (weight.abs(),), {})
+
+    def logits(mean: Tensor, tokens: Tensor) -> Tensor:
+        row: Tensor = (mean - folded) * 1e9 * torch.arange(4.0)
+        return row.expand(1, tokens.shape[1], 4)
+
+    for order in (weight, weight.flip(0), weight.T.contiguous()):
+        report = verify(
+            lambda tokens, _: (logits(folded, tokens), None),
+            lambda tokens, _, w=order: (logits(w.abs().mean(), tokens), None),  # type: ignore[misc]
+            np.arange(3),
+        )
+        assert report.kl_max == 0
