@@ -1,4 +1,4 @@
-"""The constants of exp and tanh, which the references in ops/ and every backend read.
+"""The constants of exp and tanh: the references in ops/, every backend and the runtime read them.
 
 docs/numerics.md, "Elementary functions", says what they are used in, step by step. Each is a fp32
 number in its shortest form. The polynomials are minimax fits of the relative error;

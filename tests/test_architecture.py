@@ -47,7 +47,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     # The table of backends and the interface that they keep to.
     "backends": ({"artifact", "errors", "program", "target"}, {"numpy"}),
     "runtime": (
-        {"artifact", "backends", "errors", "target", "wording"},
+        {"artifact", "backends", "elementary", "errors", "target", "wording"},
         {"numpy", "pydantic", "tokenizers"},
     ),
     "ops": ({"elementary", "errors", "program"}, {"torch"}),
