@@ -51,13 +51,13 @@ class Generation(Iterator[Token]):
         state: State,
         sampling: Sampling,
         stop_tokens: frozenset[int],
-        random: np.random.Generator,
+        seed: int,
         stream: TextStream | None,
     ) -> None:
         self.tokens: list[Token] = []
         self.finish_reason: FinishReason | None = None
         self._model, self._sampling, self._stop_tokens = model, sampling, stop_tokens
-        self._random, self._stream = random, stream
+        self._seed, self._stream = seed, stream
         self._stops = StopFilter(sampling.stop_strings)
         self._state = state
         self._mid_token = False  # stays True after an interrupt: the state may be half updated
@@ -108,7 +108,8 @@ class Generation(Iterator[Token]):
 
     def _accept(self, logits: Floats) -> Token:
         """Choose the next token from `logits` (V,), which follow the pending ids."""
-        chosen, logprob = sample(logits, self._seen, self._sampling, self._random)
+        (position,) = self._state.length
+        chosen, logprob = sample(logits, self._seen, self._sampling, self._seed, position)
         self._pending = np.array([chosen])
         self._seen[chosen] = True
         token = Token(chosen, self._text(chosen), logprob)

@@ -1,4 +1,8 @@
-"""From logits to the next token: penalty, top-k, temperature, top-p, a draw. Deterministic."""
+"""From logits to the next token: penalty, top-k, temperature, top-p, a draw.
+
+docs/numerics.md, "Sampling", has the steps. Each is exact or rounded once, so that equal logits
+give equal tokens on every machine.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfree_compiler.errors import InputError
+from mmfree_compiler.runtime.drawing import Weights, draw, nucleus, total
+from mmfree_compiler.runtime.exp import exp
+from mmfree_compiler.runtime.philox import random_bits
 from mmfree_compiler.runtime.sampling import Sampling
 
 Floats = NDArray[np.float32]
@@ -15,12 +22,13 @@ Doubles = NDArray[np.float64]
 Ids = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
+_LIKELIEST = np.float32(2**30)  # the weight of the likeliest token
+_LEAST = np.float32(-21.487562)  # round(2^30 * e^x) is 0 for every x below, and at least 1 from it
 _LOWEST_TEMPERATURE = 1e-30  # below it, fp32 quotients of equal logits would be 0 / 0
 # A penalty of up to 1000 could make infinity of a logit above the first. Scaled by the second it
-# cannot, and nothing else changes: differing logits of this size differ by far more than the 104
-# times the highest temperature that fp32 probabilities can tell apart.
+# cannot, and nothing else changes: differing logits of this size differ by far more than the 22
+# times the highest temperature from which on weights are 0.
 _HUGE, _HEADROOM = np.float32(1e30), np.float32(2.0**-10)
-_BLOCK = 256  # weights; a draw finds the right block before the right weight in it
 
 
 def distribution(logits: Floats, seen: Flags, sampling: Sampling) -> tuple[Ids, Doubles]:
@@ -29,40 +37,34 @@ def distribution(logits: Floats, seen: Flags, sampling: Sampling) -> tuple[Ids, 
     `logits` (V,) may contain -inf, but not only -inf, and neither NaN nor +inf: InputError. `seen`
     (V,) marks the tokens that the repetition penalty applies to.
     """
-    ids, weights = _weights(logits, seen, sampling)
-    return ids, weights / weights.sum(dtype=np.float64)
+    top, weights = _candidates(logits, seen, sampling)
+    kept = np.flatnonzero(weights)
+    return kept if top is None else top[kept], weights[kept] / total(weights)
 
 
 def sample(
-    logits: Floats, seen: Flags, sampling: Sampling, random: np.random.Generator
+    logits: Floats, seen: Flags, sampling: Sampling, seed: int, position: int
 ) -> tuple[int, float]:
     """A token's id, and the natural logarithm of its probability under the plain logits.
 
-    Draws one number from `random` unless greedy. Arguments and errors are `distribution`'s.
+    `position` is that of the token in its sequence; both it and `seed` are below 2^64. The other
+    arguments and the errors are `distribution`'s.
     """
-    ids, weights = _weights(logits, seen, sampling)
-    index = _draw(weights, random.random()) if sampling.temperature else 0
-    chosen = int(ids[index])
+    top, weights = _candidates(logits, seen, sampling)
+    index = draw(weights, random_bits(seed, position)) if weights.size > 1 else 0
+    chosen = index if top is None else int(top[index])
     return chosen, log_probability(logits, chosen)
 
 
-def _weights(logits: Floats, seen: Flags, sampling: Sampling) -> tuple[Ids, Floats]:
-    """Ids of the tokens that may be chosen, and weights in proportion to their probabilities.
-
-    Uses fp32 and few copies: a float64 array over the vocabulary is so large that its memory goes
-    back to the system and comes again page by page, for every token.
-    """
+def _candidates(logits: Floats, seen: Flags, sampling: Sampling) -> tuple[Ids | None, Weights]:
+    """Ids of the tokens to choose from, None for all, and their weights, some of which may be 0."""
     _check(logits)
-    scores = _penalized(logits, seen, sampling.repetition_penalty)
-    top = _largest(scores, sampling.top_k if sampling.temperature else 1)
-    if top is not None:
-        scores = scores[top]
-    with np.errstate(over="ignore"):  # to -inf: huge logits, or a tiny temperature
-        weights = scores - scores.max()
-        weights /= max(sampling.temperature, _LOWEST_TEMPERATURE)
-    np.exp(weights, out=weights)
-    kept = np.flatnonzero(weights) if sampling.top_p == 1 else _nucleus(weights, sampling.top_p)
-    return kept if top is None else top[kept], weights[kept]
+    scores = _penalized(logits, seen, np.float32(sampling.repetition_penalty))
+    if not sampling.temperature:
+        return np.array([scores.argmax()]), np.ones(1, np.int32)
+    top = _largest(scores, sampling.top_k)
+    weights = _weights(scores if top is None else scores[top], sampling.temperature)
+    return top, nucleus(weights, sampling.top_p)
 
 
 def _check(logits: Floats) -> None:
@@ -74,15 +76,36 @@ def _check(logits: Floats) -> None:
     raise InputError("logits", hold, "Start from another state, or check the weights")
 
 
-def _penalized(logits: Floats, seen: Flags, penalty: float) -> Floats:
+def _penalized(logits: Floats, seen: Flags, penalty: np.float32) -> Floats:
     """Logits after the penalty; huge ones times `_HEADROOM`, which changes no choice."""
     if penalty == 1:
         return logits
-    huge = max(logits.max(), -logits.max()) > _HUGE
+    huge = abs(logits.max()) > _HUGE
     scores = logits * _HEADROOM if huge else logits.copy()
+    read = scores[seen]
     with np.errstate(over="ignore"):  # to -inf, of logits far below the largest
-        scores[seen] *= np.where(scores[seen] > 0, 1 / penalty, penalty).astype(np.float32)
+        scores[seen] = np.where(read > 0, read / penalty, read * penalty)
     return scores
+
+
+def _largest(scores: Floats, k: int) -> Ids | None:
+    """Ascending indices of the k largest scores, lower ones first among equals; None for all."""
+    if k == 0 or k >= scores.size:
+        return None
+    least = np.partition(scores, -k)[-k]
+    above, equal = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
+    return np.sort(np.concatenate([above, equal[: k - above.size]]))
+
+
+def _weights(scores: Floats, temperature: float) -> Weights:
+    """`round(2^30 * e^s)` of `s = (score - largest score) / temperature`."""
+    with np.errstate(over="ignore"):  # to -inf: huge logits, or a tiny temperature
+        relative = scores - scores.max()
+        relative /= np.float32(max(temperature, _LOWEST_TEMPERATURE))
+    counts = relative >= _LEAST
+    weights = np.zeros(scores.size, np.int32)
+    weights[counts] = np.rint(exp(relative[counts]) * _LIKELIEST)
+    return weights
 
 
 def log_probability(logits: Floats, token: int) -> float:
@@ -91,50 +114,3 @@ def log_probability(logits: Floats, token: int) -> float:
     with np.errstate(over="ignore"):  # to -inf
         total = np.exp(logits - peak).sum(dtype=np.float64)
     return float(logits[token]) - float(peak) - math.log(total)
-
-
-def _largest(scores: Floats, k: int) -> Ids | None:
-    """Ascending indices of the k largest scores, lower ones first among equals; None for all."""
-    if k == 1:
-        return np.array([scores.argmax()])
-    if k == 0 or k >= scores.size:
-        return None
-    return _at_least(np.partition(scores, -k)[-k], scores, k)
-
-
-def _draw(weights: Floats, at: float) -> int:
-    """The index at which the running sum of `weights`, all positive, exceeds `at` of their total.
-
-    `at` is from 0 to 1. Sums of blocks find the one block that is summed term by term.
-    """
-    starts = np.arange(0, weights.size, _BLOCK)
-    ends = np.add.reduceat(weights, starts, dtype=np.float64).cumsum()
-    wanted = at * ends[-1]
-    block = min(int(ends.searchsorted(wanted, "right")), ends.size - 1)
-    terms = weights[starts[block] : starts[block] + _BLOCK].astype(np.float64)
-    sums = terms.cumsum() + (ends[block - 1] if block else 0.0)
-    return int(starts[block]) + min(int(sums.searchsorted(wanted, "right")), sums.size - 1)
-
-
-# Fractions of the largest weight. If the weights above a cut sum to enough, only they are sorted.
-_CUTS = (2.0**-8, 2.0**-16)
-
-
-def _nucleus(weights: Floats, top_p: float) -> Ids:
-    """Ascending indices of the fewest largest weights whose sum reaches `top_p` of the total.
-
-    The largest weight is 1.
-    """
-    wanted = top_p * weights.sum(dtype=np.float64)
-    parts = (weights[weights >= cut] for cut in _CUTS)
-    large = next((part for part in parts if part.sum(dtype=np.float64) >= wanted), weights)
-    ranked = np.sort(large)[::-1]
-    sums = ranked.astype(np.float64).cumsum()
-    count = min(int(sums.searchsorted(wanted)) + 1, ranked.size)
-    return _at_least(ranked[count - 1], weights, count)
-
-
-def _at_least(least: np.float32, scores: Floats, count: int) -> Ids:
-    """Ascending indices of the `count` largest scores, down to `least`, lower ones among equals."""
-    above, equal = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
-    return np.sort(np.concatenate([above, equal[: count - above.size]]))

@@ -34,7 +34,8 @@ class Sampling:
     them when they are negative (Keskar et al. 2019, CTRL); 0.001 to 1000, 1 changes nothing.
     top_k: keeps the k likeliest tokens, lower ids first among equals; 0 keeps all.
     temperature: divides the logits; 0 is greedy: the likeliest token, the lowest id among equals.
-    top_p: keeps the fewest tokens whose probabilities sum to it (Holtzman et al. 2020).
+    top_p: keeps the fewest tokens whose probabilities sum to it (Holtzman et al. 2020), rounded to
+    a multiple of 2^-15.
 
     The generation ends at the first of these:
 

@@ -214,11 +214,11 @@ class Session:
         """Tokens that follow `prompt` (text or ids), as an iterator that runs when it is read.
 
         `options` are fields of Sampling (`temperature=0.8`); they replace those of `sampling`.
-        Equal seeds give equal tokens; None is a random seed. `state`, of one sequence, is the state
-        before the prompt; it is not changed. The repetition penalty counts tokens of the prompt and
-        generated ones, not those that `state` has seen. `allow_special_tokens` and
-        `max_prompt_bytes` are those of `encode`. All arguments are checked here, before the
-        first token: InputError, StateError.
+        Equal seeds, from 0 to 2^64 - 1, give equal tokens at equal positions of the sequence; None
+        is a random seed. `state`, of one sequence, is the state before the prompt; it is not
+        changed. The repetition penalty counts tokens of the prompt and generated ones, not those
+        that `state` has seen. `allow_special_tokens` and `max_prompt_bytes` are those of `encode`.
+        All arguments are checked here, before the first token: InputError, StateError.
 
         Tokens have text when the artifact has a tokenizer and the tokenizers package is installed.
         """

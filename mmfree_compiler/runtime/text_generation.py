@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Sized
 from functools import cached_property
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,12 @@ from mmfree_compiler.runtime.generation import Generation, run_together
 from mmfree_compiler.runtime.language_model import Ids, LanguageModel
 from mmfree_compiler.runtime.prompts import Reading
 from mmfree_compiler.runtime.sampling import Sampling
+from mmfree_compiler.runtime.seeds import checked_seed, seeds
 from mmfree_compiler.runtime.state import State
 from mmfree_compiler.runtime.text_stream import TextStream
 from mmfree_compiler.runtime.tokenizer import Tokenizer
-from mmfree_compiler.wording import counted
 
 _NO_TOKENIZER = "but the artifact has no tokenizer"
-_SEED_HINT = "Pass one seed, or one per prompt"
 
 
 class TextGenerator:
@@ -70,10 +68,10 @@ class TextGenerator:
         stop_tokens = self._stop_tokens(sampling)
         ids = self.encode(prompt, state is None, reading)
         stream = self._stream(ids)
-        before, random = self._model.fork(state, 1), _random(seed)
+        before, key = self._model.fork(state, 1), checked_seed(seed)
         if state is not None:
             state.check_numbers()
-        return Generation(self._model, ids, before, sampling, stop_tokens, random, stream)
+        return Generation(self._model, ids, before, sampling, stop_tokens, key, stream)
 
     def generate_batch(
         self,
@@ -85,7 +83,7 @@ class TextGenerator:
     ) -> list[Generation]:
         if isinstance(prompts, str) or not isinstance(prompts, Sized) or len(prompts) == 0:
             raise InputError("prompts", "are not a non-empty list", "Pass a list of prompts")
-        pairs = zip(prompts, _seeds(seed, len(prompts)), strict=True)
+        pairs = zip(prompts, seeds(seed, len(prompts)), strict=True)
         generations = [self.generate(each, sampling, one, state, reading) for each, one in pairs]
         run_together(generations)
         return generations
@@ -126,23 +124,3 @@ class TextGenerator:
         if TOKENIZER not in self._artifact.members or not Tokenizer.available():
             return None
         return None if self.tokenizer is None else TextStream(self.tokenizer, ids.tolist())
-
-
-def _random(seed: int | None) -> np.random.Generator:
-    if seed is not None and not (isinstance(seed, Integral) and seed >= 0):
-        cause = f"{seed!r} is not a non-negative integer"
-        raise InputError("seed", cause, "Leave it out for a random seed")
-    return np.random.default_rng(seed)
-
-
-def _seeds(seed: int | Sequence[int] | None, count: int) -> Sequence[int | None]:
-    if seed is None:
-        return [None] * count
-    if isinstance(seed, int | np.integer):
-        return range(int(seed), int(seed) + count)
-    if not isinstance(seed, Sized):
-        raise InputError("seed", f"{seed!r} is not an integer", _SEED_HINT)
-    if len(seed) != count:
-        cause = f"{counted(len(seed), 'seed')} for {counted(count, 'prompt')}"
-        raise InputError("seed", cause, _SEED_HINT)
-    return seed

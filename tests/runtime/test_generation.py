@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from mmfree_compiler.artifact import Port
 from mmfree_compiler.errors import InputError, StateError
-from mmfree_compiler.runtime import Session, Token
+from mmfree_compiler.runtime import Sampling, Session, Token
 from mmfree_compiler.runtime import generation as generation_module
+from mmfree_compiler.runtime.next_token import sample
 
 SESSION = lm_session()
 PROMPT = [72, 105, 33]
@@ -44,6 +45,34 @@ def test_same_seed_same_text() -> None:
     ]
     assert texts[0] == texts[1] != texts[2]
     assert ids_of(PROMPT) != ids_of(PROMPT)  # random seeds
+
+
+def test_tokens_are_drawn_by_seed_and_position() -> None:
+    """Positions count from the start of the sequence, whatever part of it is in the state."""
+    found = ids_of(PROMPT, seed=5, max_new_tokens=6, stop_tokens=())
+    tokens = list(PROMPT)
+    for position in range(3, 9):
+        logits = SESSION([tokens])[0][0, -1]
+        chosen, _ = sample(logits, np.zeros(VOCAB, np.bool_), Sampling(), 5, position)
+        tokens.append(chosen)
+    assert found == tokens[3:]
+
+
+@pytest.mark.parametrize("cut", [1, 4])
+def test_generating_again_from_the_middle(cut: int) -> None:
+    """With the same seed a generation goes on as if it had not ended, on a state or on ids."""
+    options: dict[str, Any] = {"seed": 6, "stop_tokens": ()}
+    whole = ids_of(PROMPT, max_new_tokens=8, **options)
+    read, rest = [*PROMPT, *whole[:cut]], whole[cut:]
+    assert ids_of(read, max_new_tokens=8 - cut, **options) == rest
+    state = SESSION.prefill(read[:-1])
+    assert ids_of(read[-1:], state=state, max_new_tokens=8 - cut, **options) == rest
+
+
+def test_forks_of_a_state_differ_by_seed() -> None:
+    state = SESSION.prefill(PROMPT)
+    one, same, other = (ids_of("a", state=state, seed=seed, stop_tokens=()) for seed in (1, 1, 2))
+    assert one == same != other
 
 
 @pytest.mark.parametrize("before", [0, 1, 3])

@@ -188,9 +188,10 @@ def test_what_is_not_a_prompt(prompt: Any, message: str) -> None:
 
 def test_numbers_of_any_type_are_settings() -> None:
     numbers: dict[str, Any] = {"temperature": Fraction(1, 2), "top_k": np.int32(3)}
+    seed: Any = np.uint64(2**64 - 1)
     made = Sampling(**numbers, top_p=0.5)
     assert made == Sampling(temperature=0.5, top_k=3, top_p=0.5)
-    few = SESSION.generate([1], made, seed=2**200, max_new_tokens=2, stop_tokens=())
+    few = SESSION.generate([1], made, seed=seed, max_new_tokens=2, stop_tokens=())
     assert len(list(few)) == 2
     endless = SESSION.generate([1], max_new_tokens=10**40, top_k=10**40, stop_tokens=())
     assert next(endless).id < 257

@@ -1,4 +1,7 @@
-"""Sampling: what may be chosen, with which probability, and that a seed decides everything else."""
+"""Sampling: what may be chosen, with which probability, and that a seed decides everything else.
+
+test_sampling_steps.py has the exact weights, test_drawing.py top-p and draws of given ones.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mmfree_compiler.errors import InputError
-from mmfree_compiler.runtime.next_token import _draw, distribution, log_probability, sample
+from mmfree_compiler.runtime.next_token import distribution, log_probability, sample
 from mmfree_compiler.runtime.sampling import Sampling, SamplingOptions
 
 NEVER = float("-inf")
+LEAST = np.float32(-21.487562)  # relative logits below have weight 0
 # Few distinct values, so that ties are common, and -inf, which masks a token out.
 LOGITS = arrays(
     np.float32,
@@ -43,7 +47,7 @@ def unseen(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.zeros(logits.shape, np.bool_)
 
 
-@given(LOGITS, SAMPLINGS, st.integers(0, 2**32))
+@given(LOGITS, SAMPLINGS, st.integers(0, 2**64 - 1))
 def test_a_distribution_over_possible_tokens(logits: Any, sampling: Sampling, bits: int) -> None:
     seen = (bits >> np.arange(logits.size)) % 2 == 1
     ids, probabilities = distribution(logits, seen, sampling)
@@ -53,10 +57,10 @@ def test_a_distribution_over_possible_tokens(logits: Any, sampling: Sampling, bi
     assert abs(probabilities.sum() - 1) < 1e-12
     assert np.isfinite(logits[ids]).all()
     assert len(ids) <= (sampling.top_k or logits.size)
-    chosen, logprob = sample(logits, seen, sampling, np.random.default_rng(bits))
+    chosen, logprob = sample(logits, seen, sampling, bits, 7)
     assert chosen in ids
     assert logprob == log_probability(logits, chosen)
-    assert (chosen, logprob) == sample(logits, seen, sampling, np.random.default_rng(bits))
+    assert (chosen, logprob) == sample(logits, seen, sampling, bits, 7)
 
 
 @given(LOGITS, st.integers(0, 29))
@@ -71,15 +75,13 @@ def test_log_probabilities(logits: Any, token: int) -> None:
 def test_top_k_keeps_the_largest_and_the_lower_of_equals(logits: Any, k: int) -> None:
     ids, _ = distribution(logits, unseen(logits), Sampling(top_k=k))
     by_rank = sorted(range(logits.size), key=lambda i: (-logits[i], i))[:k]
-    # A token e^-104 times as likely as the best has no fp32 weight; near that, rounding decides.
-    sure = {i for i in by_rank if logits[i] - logits.max() > -103}
-    possible = {i for i in by_rank if logits[i] - logits.max() > -105}
-    assert sure <= set(ids.tolist()) <= possible
-    assert (np.diff(ids) > 0).all()
+    expected = [i for i in sorted(by_rank) if logits[i] - logits.max() >= LEAST]
+    assert ids.tolist() == expected
 
 
-@given(LOGITS, st.floats(0.01, 0.99))
-def test_top_p_keeps_the_fewest_that_reach_it(logits: Any, top_p: float) -> None:
+@given(LOGITS, st.integers(1, 2**15 - 1))
+def test_top_p_keeps_the_fewest_that_reach_it(logits: Any, share: int) -> None:
+    top_p = share / 2**15
     whole_ids, whole = distribution(logits, unseen(logits), Sampling())
     ids, _ = distribution(logits, unseen(logits), Sampling(top_p=top_p))
     kept = whole[np.isin(whole_ids, ids)]
@@ -89,7 +91,7 @@ def test_top_p_keeps_the_fewest_that_reach_it(logits: Any, top_p: float) -> None
 
 
 @pytest.mark.parametrize("spread", [0.01, 1.0, 8.0])
-@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.95, 1 - 1e-12])
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.95])
 def test_top_p_of_a_large_vocabulary(spread: float, top_p: float) -> None:
     """Flat and peaked: the nucleus by its definition, a stable sort of everything."""
     logits = (np.random.default_rng(0).standard_normal(5000) * spread).round(2).astype(np.float32)
@@ -101,18 +103,17 @@ def test_top_p_of_a_large_vocabulary(spread: float, top_p: float) -> None:
     assert ids.tolist() == sorted(order[: len(ids)].tolist())
 
 
-@given(LOGITS, st.integers(0, 2**32))
+@given(LOGITS, st.integers(0, 2**64 - 1))
 def test_greedy_is_argmax(logits: Any, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    chosen, _ = sample(logits, unseen(logits), Sampling(temperature=0), random)
+    chosen, _ = sample(logits, unseen(logits), Sampling(temperature=0), seed, 0)
     assert chosen == np.argmax(logits)
 
 
 @given(LOGITS)
 def test_plain_sampling_is_softmax(logits: Any) -> None:
     ids, probabilities = distribution(logits, unseen(logits), Sampling())
-    # fp32 exponentials of fp32 differences of up to 130
-    assert np.allclose(probabilities, np.exp(log_softmax(logits)[ids]), rtol=1e-4, atol=1e-37)
+    # fp32 exponentials of fp32 differences; each weight is rounded to a multiple of 2^-30
+    assert np.allclose(probabilities, np.exp(log_softmax(logits)[ids]), rtol=1e-5, atol=2**-30)
 
 
 def test_the_repetition_penalty_makes_seen_tokens_less_likely() -> None:
@@ -130,24 +131,13 @@ def test_temperature_divides() -> None:
     assert np.allclose(found, expected / expected.sum(), rtol=1e-6)  # fp32
 
 
-def test_draws_follow_the_distribution() -> None:
+@pytest.mark.parametrize("by", ["seed", "position"])
+def test_draws_follow_the_distribution(by: str) -> None:
     logits = np.log(np.array([0.5, 0.3, 0.2], np.float32))
-    random = np.random.default_rng(0)
-    drawn = [sample(logits, unseen(logits), Sampling(), random)[0] for _ in range(4000)]
+    places = [{"seed": 0, "position": 0} | {by: i} for i in range(4000)]
+    drawn = [sample(logits, unseen(logits), Sampling(), **place)[0] for place in places]
     # five standard deviations of a frequency among 4000 draws are below 0.04
     assert np.abs(np.bincount(drawn, minlength=3) / 4000 - [0.5, 0.3, 0.2]).max() < 0.04
-
-
-@given(
-    arrays(np.float32, st.integers(1, 2000), elements=st.floats(2**-20, 1, width=32)),
-    st.floats(0, 1, exclude_max=True),
-)
-def test_a_draw_is_where_the_sum_passes_it(weights: Any, at: float) -> None:
-    index = _draw(weights, at)
-    sums = weights.astype(np.float64).cumsum()
-    before = sums[index - 1] if index else 0.0
-    # float64 sums of at most 2000 terms in two orders
-    assert before - 1e-9 <= at * sums[-1] <= sums[index] + 1e-9
 
 
 def test_a_tiny_temperature_is_greedy() -> None:
@@ -163,7 +153,7 @@ def test_damaged_logits(bad: float, temperature: float) -> None:
     sampling = Sampling(temperature=temperature)
     cause = "are all -inf" if bad == -np.inf else "contain NaN or infinity"
     with pytest.raises(InputError, match=f"logits: {cause}"):
-        sample(logits, unseen(logits), sampling, np.random.default_rng(0))
+        sample(logits, unseen(logits), sampling, 0, 0)
 
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -192,10 +182,10 @@ def test_huge_logits(logits: list[float], penalty: float, temperature: float, se
     weights = np.exp((scores - scores.max()) / max(temperature, 1e-30))
     if not temperature:
         weights[np.arange(3) != scores.argmax()] = 0
-    expected = np.flatnonzero(weights > 1e-44)  # fp32 has smaller weights only as 0
+    expected = np.flatnonzero(weights > 2**-31)  # smaller ones are rounded to 0
     assert ids.tolist() == expected.tolist()
     assert np.allclose(found, weights[expected] / weights.sum(), rtol=1e-3)
-    chosen, logprob = sample(array, flags, sampling, np.random.default_rng(0))
+    chosen, logprob = sample(array, flags, sampling, 0, 0)
     assert chosen in ids
     assert logprob == log_softmax(array)[chosen]
 
@@ -274,16 +264,3 @@ def test_an_option_that_does_not_exist() -> None:
         lm_session().generate([1], **options)
     with pytest.raises(InputError, match=message):
         lm_session().generate_batch([[1]], **options)
-
-
-@pytest.mark.parametrize("seed", [1.5, -1, "x", [1, 2]], ids=str)
-def test_bad_seeds_of_a_batch(seed: Any) -> None:
-    with pytest.raises(InputError, match="seed"):
-        lm_session().generate_batch([[1]], seed=seed)
-
-
-def test_a_seed_as_numpy_counts_it() -> None:
-    seed: Any = np.uint8(255)
-    found = lm_session().generate_batch([[1], [1]], seed=seed, max_new_tokens=8, stop_tokens=())
-    expected = lm_session().generate([1], seed=256, max_new_tokens=8, stop_tokens=())
-    assert found[1].ids == [token.id for token in expected]
