@@ -47,9 +47,11 @@ def unseen(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.zeros(logits.shape, np.bool_)
 
 
-@given(LOGITS, SAMPLINGS, st.integers(0, 2**64 - 1))
-def test_a_distribution_over_possible_tokens(logits: Any, sampling: Sampling, bits: int) -> None:
-    seen = (bits >> np.arange(logits.size)) % 2 == 1
+@given(LOGITS, SAMPLINGS, st.integers(0, 2**32), st.integers(0, 2**64 - 1))
+def test_a_distribution_over_possible_tokens(
+    logits: Any, sampling: Sampling, flags: int, seed: int
+) -> None:
+    seen = (flags >> np.arange(logits.size)) % 2 == 1
     ids, probabilities = distribution(logits, seen, sampling)
     assert (np.diff(ids) > 0).all()
     assert (probabilities > 0).all()
@@ -57,10 +59,10 @@ def test_a_distribution_over_possible_tokens(logits: Any, sampling: Sampling, bi
     assert abs(probabilities.sum() - 1) < 1e-12
     assert np.isfinite(logits[ids]).all()
     assert len(ids) <= (sampling.top_k or logits.size)
-    chosen, logprob = sample(logits, seen, sampling, bits, 7)
+    chosen, logprob = sample(logits, seen, sampling, seed, 7)
     assert chosen in ids
     assert logprob == log_probability(logits, chosen)
-    assert (chosen, logprob) == sample(logits, seen, sampling, bits, 7)
+    assert (chosen, logprob) == sample(logits, seen, sampling, seed, 7)
 
 
 @given(LOGITS, st.integers(0, 29))
