@@ -7,6 +7,8 @@ tests/ops/every_float.py measures the functions on every fp32 number.
 
 from __future__ import annotations
 
+import struct
+
 # The version of these constants, and of every step in docs/numerics.md: it changes with any bit of
 # a result. Version 0 promised a tolerance.
 ARITHMETIC = 1
@@ -24,3 +26,17 @@ EXP = (0.0013863615, 0.008367674, 0.041667245, 0.16666533, 0.5)
 # (tanh(x) / x - 1) / z for z = x^2, |x| < TANH_NEAR, highest power first.
 TANH = (-0.005704982, 0.020639082, -0.05373971, 0.13331442, -0.3333328)
 TANH_NEAR = 0.625
+
+# Fixed point: a row whose absmax is below 2^e is taken in steps of 2^(e - FIXED_BITS). A smaller e
+# counts as LEAST_EXPONENT, so that fp32 has both powers of two, 2^(FIXED_BITS - e) and its inverse.
+FIXED_BITS, LEAST_EXPONENT = 23, -103
+
+# Activation codes: the largest one, and the least absmax; a smaller one counts as this one, so that
+# CODE_MAX / absmax is finite.
+CODE_MAX, LEAST_PEAK = 127, 2.0**-120
+
+
+def codes_per_unit(quant_eps: float) -> float:
+    """CODE_MAX / quant_eps, both fp32; rounding it to fp32 gives their fp32 quotient."""
+    (rounded,) = struct.unpack("f", struct.pack("f", quant_eps))
+    return float(CODE_MAX / rounded)

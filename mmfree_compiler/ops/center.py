@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mmfree_compiler.ops.register import like_first, op
+from mmfree_compiler.ops.statistics import mean
 
 
 @op("row", like_first)
@@ -14,10 +15,5 @@ def center(x: Tensor) -> Tensor:
     The mean of a row far from zero is rounded coarsely. Subtracting it leaves deviations that are
     nearly exact, and their mean is what the rounding took.
     """
-    deviations = x - _mean(x)
-    return deviations - _mean(deviations)
-
-
-def _mean(x: Tensor) -> Tensor:
-    """Divided before the sum, which could overflow."""
-    return (x / x.shape[-1]).sum(-1, keepdim=True)
+    deviations = x - mean(x)
+    return deviations - mean(deviations)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from mmfree_compiler.ops.quantize import codes_like, quantize
+from mmfree_compiler.ops.quantize import codes_like, quantize_scaled
 from mmfree_compiler.ops.register import op
-from mmfree_compiler.ops.rms_norm import rms_norm
+from mmfree_compiler.ops.statistics import mean_square, rstd
 
 
 def _fake(
@@ -27,7 +28,23 @@ def norm_quant(
     """Norm, norm and quantize for several consumers: [codes, scale] for each of `inners`.
 
     `u = rms_norm(x, outer, outer_eps)` (or x when `outer` is None), then for each inner weight
-    `quantize(rms_norm(u, inner, inner_eps), quant_eps)`. Backends may use one reduction for all.
+    `quantize(rms_norm(u, inner, inner_eps), quant_eps)`. What the norms divide by is a factor of
+    the whole row, which the codes do not depend on: it enters the scale alone, but for rows that
+    are smaller than `quant_eps`.
     """
-    u = x if outer is None else rms_norm(x, outer, outer_eps)
-    return [t for w in inners for t in quantize(rms_norm(u, w, inner_eps), quant_eps)]
+    if outer is None:
+        u, r = x, rstd(mean_square(x), inner_eps)
+    else:
+        u = x * outer
+        r = _rstd_of_both(mean_square(x), mean_square(u), outer_eps, inner_eps)
+    return [t for w in inners for t in quantize_scaled(u * w, r, quant_eps)]
+
+
+def _rstd_of_both(before: Tensor, after: Tensor, outer_eps: float, inner_eps: float) -> Tensor:
+    """Of a norm after a norm: `after` is the mean square with the outer norm's weight, without its
+    factor r. So `r^2 * after` is what the inner norm finds. NaN if only that overflows.
+    """
+    outer = rstd(before, outer_eps)
+    normed = outer * outer * after
+    inner = rstd(normed.where(normed.isfinite(), torch.nan), inner_eps)
+    return torch.where(outer == 0, outer, outer * inner)

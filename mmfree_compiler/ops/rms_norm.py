@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from mmfree_compiler.ops.register import like_first, op
-from mmfree_compiler.ops.sqrt import sqrt
+from mmfree_compiler.ops.statistics import mean_square, rstd
 
 
 @op("row", like_first)
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """`x / sqrt(mean(x^2) + eps) * weight`; a row that holds NaN or infinity becomes NaN."""
-    rms = sqrt(x.square().mean(-1, keepdim=True) + eps)
-    finite = x.isfinite().all(-1, keepdim=True)
-    return x / rms.where(finite, torch.nan) * weight
+    """`(x * r) * weight`, `r = 1 / sqrt(mean(x^2) + eps)`; NaN if the row holds NaN or infinity."""
+    return x * rstd(mean_square(x), eps) * weight

@@ -14,6 +14,7 @@ from tvm.tirx.script.builder import ir as I
 LANES = 16
 FLOATS = f"float32x{LANES}"
 INTS = f"int32x{LANES}"
+LONGS = f"uint64x{LANES // 2}"
 
 Expr = Any  # a TIR expression: tvm.tirx has no public static type for one
 Buffer = Any
@@ -29,6 +30,11 @@ def splat_int(value: int | Expr) -> Expr:
     """The same int32 in every lane."""
     scalar = T.int32(value) if isinstance(value, int) else value
     return T.broadcast(scalar, LANES)
+
+
+def splat_long(value: int) -> Expr:
+    """The same uint64 in every one of half as many lanes."""
+    return T.broadcast(T.uint64(value), LANES // 2)
 
 
 def lanes(offset: Expr, count: int = LANES) -> Expr:
@@ -62,11 +68,17 @@ def cut(vector: Expr) -> Expr:
     return load(cell, 0)
 
 
-def zeros(dtype: str = "float32") -> Buffer:
+def zeros(dtype: str, count: int = LANES) -> Buffer:
     """A register of zeros, for a running reduction."""
-    cell = register(dtype)
-    store(cell, 0, T.broadcast(T.float32(0) if dtype == "float32" else T.int32(0), LANES))
+    cell = register(dtype, count)
+    clear(cell)
     return cell
+
+
+def clear(cell: Buffer) -> None:
+    """Fill a register with zeros."""
+    count = int(cell.shape[0])
+    store(cell, 0, T.broadcast(T.Cast(cell.dtype, T.int32(0)), count), count)
 
 
 def keep_first(vector: Expr, count: int) -> Expr:
@@ -75,9 +87,9 @@ def keep_first(vector: Expr, count: int) -> Expr:
     return T.Select(inside, vector, splat(0.0))
 
 
-def fold(cell: Buffer, combine: Callable[[Expr, Expr], Expr], dtype: str = "float32") -> Expr:
+def fold(cell: Buffer, combine: Callable[[Expr, Expr], Expr]) -> Expr:
     """Reduce a register's lanes as a tree: log2(LANES) steps instead of LANES dependent ones."""
-    width = LANES // 2
+    dtype, width = cell.dtype, int(cell.shape[0]) // 2
     while width:
         kind = f"{dtype}x{width}" if width > 1 else dtype
         halves = combine(cell.vload([0], kind), cell.vload([width], kind))
@@ -86,13 +98,13 @@ def fold(cell: Buffer, combine: Callable[[Expr, Expr], Expr], dtype: str = "floa
     return I.bind(cell[0])
 
 
-def rounded(x: Expr) -> Expr:
+def rounded(x: Expr, dtype: str = FLOATS) -> Expr:
     """x as a fp32 result of its own.
 
     TVM's simplifier cancels terms as if floats were exact, `x - x` (NaN of infinity) and
     `(x + c) - c`; LLVM fuses a product and a sum into one rounding. Neither looks through this.
     """
-    return I.bind(T.call_llvm_pure_intrin(FLOATS, "llvm.arithmetic.fence", x))
+    return I.bind(T.call_llvm_pure_intrin(dtype, "llvm.arithmetic.fence", x))
 
 
 def add(x: Expr, y: Expr) -> Expr:
