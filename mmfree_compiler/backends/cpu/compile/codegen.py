@@ -45,6 +45,18 @@ def library(program: PlannedProgram, isa: Isa, tensors: Mapping[str, TensorEntry
     `tensors` are the constants' places in weights.bin; their data is not read. Raises
     ToolchainError if the link fails.
     """
+    executable = compiled(program, isa, tensors)
+    with temporary_folder() as folder:
+        code, output = folder / "kernels.o", folder / "kernels.so"
+        executable.mod.write_to_file(str(code))
+        link([code], output, isa.triple)
+        return output.read_bytes()
+
+
+def compiled(
+    program: PlannedProgram, isa: Isa, tensors: Mapping[str, TensorEntry]
+) -> tvm.runtime.Executable:
+    """The functions of `library` as TVM's executable; its module has the object and the assembly."""
     kernels = (Kernel("decode", program, isa, 1), Kernel("prefill", program, isa, CHUNK))
     functions = {kernel.name: emit(kernel, tensors) for kernel in kernels}
     if not isa.matrices:
@@ -55,9 +67,4 @@ def library(program: PlannedProgram, isa: Isa, tensors: Mapping[str, TensorEntry
             print(function.script(), file=sys.stderr)
     context = tvm.transform.PassContext(disabled_pass=list(IDLE_PASSES))
     with uninterrupted(), context:  # Ctrl-C in one of TVM's callbacks would raise a RuntimeError
-        executable = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(isa.llvm))
-    with temporary_folder() as folder:
-        code, output = folder / "kernels.o", folder / "kernels.so"
-        executable.mod.write_to_file(str(code))
-        link([code], output, isa.triple)
-        return output.read_bytes()
+        return tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(isa.llvm))

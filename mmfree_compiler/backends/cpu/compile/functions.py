@@ -1,7 +1,6 @@
 """exp and what is made of it, in the steps of the references in ops/: the same bits.
 
-docs/numerics.md, "Elementary functions", says why the steps are these. Products that are exact are
-left open to LLVM, which may fuse them with the sum that follows: that is rounded once either way.
+docs/arithmetic.md says why the steps are these.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def _one_and_exp_of_minus(x: Expr) -> Expr:
     """`1 + exp(-x)`, to the bit, with one power of two: results below 2^-126 would add nothing."""
     x = v.at_most(_ADDS_NOTHING, v.at_least(-e.EXP_MOST, x))
     twice, biased = _parts(x, sign=-1.0, scale=2.0, plus=_BIAS - 1)
-    return v.rounded(v.splat(1.0) + twice * _power_of_two(biased))
+    return v.add(v.splat(1.0), v.multiply(twice, _power_of_two(biased)))
 
 
 def _parts(x: Expr, sign: float = 1.0, scale: float = 1.0, plus: int = 0) -> tuple[Expr, Expr]:
@@ -39,11 +38,11 @@ def _parts(x: Expr, sign: float = 1.0, scale: float = 1.0, plus: int = 0) -> tup
     """
     n, low_bits = v.nearest(v.multiply(x, v.splat(sign * e.LOG2_E)), plus)
     signed = x if sign > 0 else v.negative(x)
-    high = v.rounded(signed - n * v.splat(e.LN2_HIGH))
+    high = v.subtract(signed, v.multiply(n, v.splat(e.LN2_HIGH)))
     r = v.subtract(high, v.multiply(n, v.splat(e.LN2_LOW)))
     tail = _polynomial(r, tuple(scale * coefficient for coefficient in e.EXP))
     curved = v.multiply(tail, v.multiply(r, r))
-    return v.add(v.rounded(curved + r * v.splat(scale)), v.splat(scale)), low_bits
+    return v.add(v.add(curved, v.multiply(r, v.splat(scale))), v.splat(scale)), low_bits
 
 
 def sigmoid(x: Expr) -> Expr:

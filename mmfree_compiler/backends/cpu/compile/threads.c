@@ -125,8 +125,32 @@ static void keep_apart(int id) {
     if (CPU_COUNT(&others)) sched_setaffinity(0, sizeof others, &others);
 }
 
+/* How a CPU rounds is a register that a program may have set for itself: torch and libraries built
+ * with -ffast-math flush denormals to zero. Kernels round to nearest and keep denormals. */
+#if defined(__x86_64__)
+enum { PLAIN_FLOATS = 0x1f80 }; /* and raise no exceptions: Intel's manual, volume 1, 10.2.3 */
+static uint64_t float_mode(void) { return __builtin_ia32_stmxcsr(); }
+static void set_float_mode(uint64_t mode) { __builtin_ia32_ldmxcsr((unsigned)mode); }
+#else
+enum { PLAIN_FLOATS = 0 }; /* of FPCR: Arm's architecture reference manual, C5.2.8 */
+static uint64_t float_mode(void) {
+    uint64_t mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    return mode;
+}
+static void set_float_mode(uint64_t mode) { __asm__ volatile("msr fpcr, %0" : : "r"(mode)); }
+#endif
+
+static int with_plain_floats(Task task, int id, Group *group, void *closure) {
+    uint64_t before = float_mode();
+    set_float_mode(PLAIN_FLOATS);
+    int status = task(id, group, closure);
+    set_float_mode(before);
+    return status;
+}
+
 static void run_task(int id) {
-    int status = pool.task(id, &pool.group, pool.closure);
+    int status = with_plain_floats(pool.task, id, &pool.group, pool.closure);
     if (status) atomic_store(&pool.status, status);
 }
 
@@ -175,7 +199,7 @@ __attribute__((visibility("hidden"))) void mmfree_set_threads(int32_t n) {
 /* Tasks read their number from `group`, so that fewer tasks than requested do all the work. */
 static int launch(Task task, void *closure, int num_task) {
     (void)num_task; /* 0 in generated code, which means all threads */
-    if (next_tasks == 1) return task(0, &(Group){NULL, 1}, closure);
+    if (next_tasks == 1) return with_plain_floats(task, 0, &(Group){NULL, 1}, closure);
     pthread_mutex_lock(&pool.launching);
     grow(next_tasks - 1);
     int tasks = pool.worker_count + 1 < next_tasks ? pool.worker_count + 1 : next_tasks;

@@ -1,0 +1,63 @@
+"""No instruction of any variant rounds a product and a sum at once: results would depend on it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from op_modules import TinyLM
+from special_values import Pointwise, Rows
+from torch import Tensor, nn
+
+import mmfree_compiler as mmf
+from mmfree_compiler.artifact import TensorEntry
+from mmfree_compiler.backends.cpu.compile import compiler
+from mmfree_compiler.backends.cpu.compile.build import Job, Recipe
+from mmfree_compiler.backends.cpu.compile.codegen import compiled
+from mmfree_compiler.backends.cpu.compile.isa import ISAS
+from mmfree_compiler.backends.cpu.compile.planned import PlannedProgram
+
+WIDTH = 37
+TARGET = f"cpu:{','.join(ISAS)}"
+# x86: vfmadd231ps, vfmsub132ss, vfnmadd..., vfmaddsub...; aarch64: fmla, fmls, fmadd, fnmsub, ...
+FUSED = re.compile(r"^\s*(vfn?m(add|sub)\w*|fml[as]\w*|fn?m(add|sub)\w*)\b", re.MULTILINE)
+
+
+class Everything(nn.Module):
+    """Every pointwise op and every op of rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pointwise, self.rows = Pointwise(), Rows(WIDTH)
+
+    def forward(self, x: Tensor, y: Tensor) -> list[Tensor]:
+        return [*self.pointwise(x, y), *self.rows(x, y)]
+
+
+def job(module: nn.Module, monkeypatch: pytest.MonkeyPatch, *inputs: Tensor) -> Job:
+    """What compiling the module gives to the code generator."""
+    found: list[Job] = []
+
+    def take(
+        program: PlannedProgram, tensors: dict[str, TensorEntry], recipes: dict[str, Recipe]
+    ) -> dict[str, bytes]:
+        found.append(Job.of(program, tensors, recipes))
+        return dict.fromkeys(recipes, b"")
+
+    monkeypatch.setattr(compiler, "libraries", take)
+    mmf.compile(module, TARGET, example_inputs=inputs, check=False)
+    return found[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ISAS)
+def test_nothing_is_fused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = torch.ones(2, WIDTH)
+    ids = torch.zeros(2, 3, dtype=torch.int64)
+    for module, inputs in ((Everything(), (example, example)), (TinyLM(L=2), (ids,))):
+        made = job(module, monkeypatch, *inputs)
+        assembly = compiled(made.read_by(name), ISAS[name], made.tensors).mod.inspect_source("asm")
+        assert "mul" in assembly
+        found = sorted({match.group(1) for match in FUSED.finditer(assembly)})
+        assert not found
