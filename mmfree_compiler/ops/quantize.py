@@ -33,7 +33,10 @@ def quantize_scaled(v: Tensor, r: Tensor, quant_eps: float) -> list[Tensor]:
     peak = v.abs().amax(-1, keepdim=True).clamp(min=LEAST_PEAK)
     absmax = peak * r
     tiny, finite = absmax < quant_eps, absmax.isfinite()
-    inverse = torch.where(tiny, r * codes_per_unit(quant_eps), CODE_MAX / peak)
+    # CODE_MAX / peak would be CODE_MAX * (1 / peak), rounded twice.
+    inverse = torch.where(
+        tiny, r * codes_per_unit(quant_eps), torch.full_like(peak, CODE_MAX) / peak
+    )
     codes = (v * inverse).round().clamp(-128, CODE_MAX).where(finite, 0).nan_to_num()
     scale = absmax.where(~tiny, quant_eps).where(finite, torch.nan) / CODE_MAX
     return [codes.to(torch.int8), scale]

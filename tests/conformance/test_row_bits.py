@@ -23,7 +23,7 @@ variants = pytest.mark.parametrize("variant", RUNNABLE)
 def forced_rows(width: int) -> Tensor:
     """Zeros of both signs, denormals, huge values, single outliers, every size, random bits."""
     generator = torch.Generator().manual_seed(width)
-    normal = torch.randn(64, width, generator=generator)
+    normal = torch.randn(1024, width, generator=generator)  # some codes fall on a .5 edge
     sizes = torch.tensor([10.0**k for k in range(-45, 38)]).float()
     sized = normal[torch.arange(len(sizes)) % 64] * sizes[:, None]
     outliers = normal[:8].clone()
@@ -55,6 +55,6 @@ def test_rows(variant: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None
     expected = module(x, h)
     for k, (a, b) in enumerate(zip(session(x, h), expected, strict=True)):
         assert_same_bits(a, b, f"output {k} of {width} columns", x)
-    for row in range(0, len(x), 7):
+    for row in range(0, len(x), 29):
         for a, b in zip(session(x[[row]], h[[row]]), expected, strict=True):
             assert_same_bits(a, b[[row]], f"row {row} of {width} columns", x[[row]])

@@ -56,7 +56,7 @@ def library(program: PlannedProgram, isa: Isa, tensors: Mapping[str, TensorEntry
 def compiled(
     program: PlannedProgram, isa: Isa, tensors: Mapping[str, TensorEntry]
 ) -> tvm.runtime.Executable:
-    """The functions of `library` as TVM's executable; its module has the object and the assembly."""
+    """The functions of `library`: TVM's executable; its module has the object and the assembly."""
     kernels = (Kernel("decode", program, isa, 1), Kernel("prefill", program, isa, CHUNK))
     functions = {kernel.name: emit(kernel, tensors) for kernel in kernels}
     if not isa.matrices:
