@@ -29,6 +29,7 @@ TANH_NEAR = 0.625
 
 # Fixed point: a row whose absmax is below 2^e is taken in steps of 2^(e - FIXED_BITS). A smaller e
 # counts as LEAST_EXPONENT, so that fp32 has both powers of two, 2^(FIXED_BITS - e) and its inverse.
+# Smaller rows keep fewer bits; that is far below every eps that such a sum is added to.
 FIXED_BITS, LEAST_EXPONENT = 23, -103
 
 # Activation codes: the largest one, and the least absmax; a smaller one counts as this one, so that

@@ -9,29 +9,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-BITS = 23
-# So 2^(BITS - e) is an fp32 number. Values whose largest is below 2^LEAST keep fewer bits; that is
-# far below every eps that such a sum is added to or compared with.
-LEAST = -103
+from mmfree_compiler.elementary import FIXED_BITS, LEAST_EXPONENT
+
 _MAGIC = 1.5 * 2.0**52  # adding it in fp64 rounds to an integer, which then is in the low bits
 _MAGIC_BITS = 0x4338000000000000
 
 
 def exponent(peak: Tensor) -> Tensor:
-    """The least e with `peak` < 2^e, or LEAST if that is less: int32 of a fp32 `peak` >= 0.
+    """The least e with `peak` < 2^e, or LEAST_EXPONENT if that is less: int32 of a fp32 `peak` >= 0.
 
     129 where `peak` is infinite or NaN.
     """
-    return ((peak.contiguous().view(torch.int32) >> 23) - 126).clamp(min=LEAST)
+    return ((peak.contiguous().view(torch.int32) >> 23) - 126).clamp(min=LEAST_EXPONENT)
 
 
 def fixed(x: Tensor, e: Tensor) -> Tensor:
-    """`x * 2^(BITS - e)` rounded half to even: int64 of fp32 values, |x| < 2^e for each e.
+    """`x * 2^(FIXED_BITS - e)` rounded half to even: int64 of fp32 values, |x| < 2^e for each e.
 
     Not by torch.round, which the checks take for an activation quantizer. Values that are not
     finite become some integer.
     """
-    scaled = (x * power_of_two(BITS - e)).double()
+    scaled = (x * power_of_two(FIXED_BITS - e)).double()
     return scaled.add_(_MAGIC).view(torch.int64).sub_(_MAGIC_BITS)
 
 
