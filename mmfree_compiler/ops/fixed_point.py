@@ -16,7 +16,7 @@ _MAGIC_BITS = 0x4338000000000000
 
 
 def exponent(peak: Tensor) -> Tensor:
-    """The least e with `peak` < 2^e, or LEAST_EXPONENT if that is less: int32 of a fp32 `peak` >= 0.
+    """The least e, from LEAST_EXPONENT, with `peak` < 2^e: int32 of a fp32 `peak` >= 0.
 
     129 where `peak` is infinite or NaN.
     """

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmfree_compiler.elementary import FIXED_BITS
 from mmfree_compiler.ops.exp import exp
-from mmfree_compiler.ops.fixed_point import BITS, exponent, fixed, power_of_two
+from mmfree_compiler.ops.fixed_point import exponent, fixed, power_of_two
 
 aten = torch.ops.aten
 
@@ -81,11 +82,11 @@ def _total(blocks: Blocks) -> _Total:
         total = torch.stack([block.double().sum() for block in blocks()]).sum()
         return _Total(total, torch.tensor(1.0), torch.tensor(float(count)).double(), peak.dtype)
     e = exponent(peak.float())
-    scale = power_of_two(BITS - e)
+    scale = power_of_two(FIXED_BITS - e)
     # In fp64, integers below 2^53 have no order either, and int64 would take twice the time.
     sums = [(block.float() * scale).round_().sum(dtype=torch.float64) for block in blocks()]
     integer = torch.tensor(sum(map(int, sums))).float()
-    return _Total(integer, power_of_two(e - BITS), torch.tensor(float(count)), peak.dtype)
+    return _Total(integer, power_of_two(e - FIXED_BITS), torch.tensor(float(count)), peak.dtype)
 
 
 def sum_along(
@@ -108,7 +109,7 @@ def _along(x: Tensor, dims: Sequence[int] | None, keepdim: bool, mean: bool) -> 
     e = exponent(peak)
     total = fixed(x, e).sum(every, keepdim=True).float()
     count = torch.tensor(x.numel() / total.numel() if mean else 1.0)
-    exact = total / count * power_of_two(e - BITS)
+    exact = total / count * power_of_two(e - FIXED_BITS)
     result = exact.where(peak.isfinite(), (x.double().sum(every, keepdim=True) / count).float())
     return result if keepdim else result.squeeze(every)
 

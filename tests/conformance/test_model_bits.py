@@ -42,7 +42,7 @@ def digest(session: Session, batch: int = SEQUENCES, chunk: int = PROMPT) -> str
     found = hashlib.sha256()
     parts = [run(session, rows, chunk) for rows in tokens(session).split(batch)]
     for whole in zip(*parts, strict=True):
-        rows = np.concatenate([part for part in whole])
+        rows = np.concatenate(whole)
         found.update(np.where(np.isnan(rows), np.float32(np.nan), rows).tobytes())
     return found.hexdigest()
 

@@ -8,7 +8,8 @@ import torch
 from special_values import FINITE, bit_patterns
 from torch import Tensor
 
-from mmfree_compiler.ops.fixed_point import BITS, LEAST, exponent, fixed, power_of_two
+from mmfree_compiler.elementary import FIXED_BITS, LEAST_EXPONENT
+from mmfree_compiler.ops.fixed_point import exponent, fixed, power_of_two
 
 
 def finite_numbers() -> Tensor:
@@ -20,9 +21,9 @@ def test_exponents_are_the_least_powers_of_two_above() -> None:
     sizes = finite_numbers().abs()
     e = exponent(sizes).double()
     assert (sizes.double() < 2.0**e).all()
-    assert ((sizes.double() >= 2.0 ** (e - 1)) | (e == LEAST)).all()
+    assert ((sizes.double() >= 2.0 ** (e - 1)) | (e == LEAST_EXPONENT)).all()
     known = torch.tensor([0.0, 1e-45, 0.5, 0.99999994, 1.0, 3.4028235e38, float("inf")])
-    assert exponent(known).tolist() == [LEAST, LEAST, 0, 0, 1, 128, 129]
+    assert exponent(known).tolist() == [LEAST_EXPONENT, LEAST_EXPONENT, 0, 0, 1, 128, 129]
 
 
 def test_powers_of_two() -> None:
@@ -40,9 +41,9 @@ def test_integers_are_the_nearest_ones() -> None:
     x = finite_numbers()[:, None]
     e = exponent(x.abs())
     assert e.shape == x.shape
-    expected = np.rint(x.double().numpy() * 2.0 ** (BITS - e.double().numpy()))
+    expected = np.rint(x.double().numpy() * 2.0 ** (FIXED_BITS - e.double().numpy()))
     np.testing.assert_array_equal(fixed(x, e).numpy(), expected)
-    assert fixed(x, e).abs().max() <= 2**BITS
+    assert fixed(x, e).abs().max() <= 2**FIXED_BITS
 
 
 @pytest.mark.parametrize("width", [1, 15, 129, 5632])
@@ -52,14 +53,14 @@ def test_sums_of_rows_have_no_order(width: int) -> None:
     e = exponent(x.abs().amax(-1, keepdim=True))
     sums = fixed(x, e).sum(-1, keepdim=True)
     assert torch.equal(sums, fixed(x.flip(-1), e).sum(-1, keepdim=True))
-    exact = sums.double() * 2.0 ** (e.double() - BITS)
-    near = width * 2.0 ** (e.double() - BITS - 1)
+    exact = sums.double() * 2.0 ** (e.double() - FIXED_BITS)
+    near = width * 2.0 ** (e.double() - FIXED_BITS - 1)
     assert ((exact - x.double().sum(-1, keepdim=True)).abs() <= near).all()
 
 
 def test_a_value_just_below_a_power_of_two_rounds_up_to_it() -> None:
     x = torch.tensor([0.9999999, -0.99999994])
-    assert fixed(x, torch.tensor(0, dtype=torch.int32)).tolist() == [8388607, -(2**BITS)]
+    assert fixed(x, torch.tensor(0, dtype=torch.int32)).tolist() == [8388607, -(2**FIXED_BITS)]
 
 
 def test_integers_become_fp32_by_one_rounding() -> None:
