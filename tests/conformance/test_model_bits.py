@@ -40,7 +40,7 @@ def digest(session: Session, batch: int = SEQUENCES, chunk: int = PROMPT) -> str
     The prompt is read in chunks, the rest token by token.
     """
     found = hashlib.sha256()
-    parts = [run(session, rows, chunk) for rows in tokens(session).split(batch)]
+    parts = [run(session, rows, chunk) for rows in torch.split(tokens(session), batch)]
     for whole in zip(*parts, strict=True):
         rows = np.concatenate(whole)
         found.update(np.where(np.isnan(rows), np.float32(np.nan), rows).tobytes())
@@ -50,7 +50,7 @@ def digest(session: Session, batch: int = SEQUENCES, chunk: int = PROMPT) -> str
 def run(session: Session, ids: Tensor, chunk: int) -> Iterator[np.ndarray]:
     """Logits (B, T, V) of ids (B, T), then each state (B, ...)."""
     state, logits = None, []
-    for piece in (*ids[:, :PROMPT].split(chunk, 1), *ids[:, PROMPT:].split(1, 1)):
+    for piece in (*torch.split(ids[:, :PROMPT], chunk, 1), *torch.split(ids[:, PROMPT:], 1, 1)):
         made, state = session(piece, state)
         logits.append(made)
     yield torch.cat(logits, 1).numpy()
