@@ -1,6 +1,6 @@
 """The constants of exp and tanh: the references in ops/, every backend and the runtime read them.
 
-docs/numerics.md, "Elementary functions", says what they are used in, step by step. Each is a fp32
+docs/arithmetic.md, "Elementary functions", says what they are used in, step by step. Each is a fp32
 number in its shortest form. The polynomials are minimax fits of the relative error;
 tests/ops/every_float.py measures the functions on every fp32 number.
 """
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import struct
 
-# The version of these constants, and of every step in docs/numerics.md: it changes with any bit of
-# a result. Version 0 promised a tolerance.
+# The version of these constants, and of every step in docs/arithmetic.md: it changes with any bit
+# of a result. Version 0 promised a tolerance.
 ARITHMETIC = 1
 
 LOG2_E = 1.442695

@@ -17,7 +17,7 @@ from mmfree_compiler.checking.numbers import Numbers
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.wording import counted
 
-TOLERANCE = 1e-3  # of the perplexity ratio: numerics.md, promise (d)
+TOLERANCE = 1e-3  # of the perplexity ratio: docs/numerics.md
 WINDOW = 128  # tokens: bounds the memory of both models' logits
 
 # tokens (1, T) int64 and a state -> logits (1, T, V) fp32 and the next state: a runtime.Session, a

@@ -67,8 +67,8 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "explain": ({"notes"}, {"torch"}),
     "passes": (
-        {"debug", "errors", "explain", "notes", "ops", "origin", "parallel", "program"}
-        | {"program_rules", "program_text", "structure", "wording"},
+        {"debug", "elementary", "errors", "explain", "notes", "ops", "origin", "parallel"}
+        | {"program", "program_rules", "program_text", "structure", "wording"},
         {"numpy", "torch"},
     ),
     "backends.cpu": (

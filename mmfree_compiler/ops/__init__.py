@@ -4,7 +4,8 @@ To add an op, copy the file of a similar one and change it. Every module of this
 so no other file here changes; each backend that supports the op needs an entry in its own table.
 
 All values are rows: shape `(..., width)`, one row per token; leading dimensions are batch and time.
-The references follow the numerics contract in docs/numerics.md, whose sections the comments cite.
+The references are the steps of docs/arithmetic.md. They follow the contract in docs/numerics.md,
+whose sections the comments cite.
 Importing this registers `torch.ops.mmfree`.
 """
 

@@ -13,7 +13,7 @@ from mmfree_compiler.ops.spelling import aten, direct
 
 @op("pointwise", aten={aten.exp.default: direct})
 def exp(x: Tensor) -> Tensor:
-    """`e^x = 2^n * e^r` with `n = round(x / ln 2)`, in the steps of docs/numerics.md."""
+    """`e^x = 2^n * e^r` with `n = round(x / ln 2)`, in the steps of docs/arithmetic.md."""
     x = x.float().clamp(e.EXP_LEAST, e.EXP_MOST)
     n = torch.round(x * e.LOG2_E)
     r = x - n * e.LN2_HIGH - n * e.LN2_LOW

@@ -1,7 +1,7 @@
 """The value of one call on constants, with the same bits on every machine.
 
 torch's own kernels for exp, or for the sum of a row, give other last bits on another CPU or with
-other threads. docs/numerics.md, "Constants", has the steps, and what is not promised.
+other threads. docs/arithmetic.md, "Constants", has the steps, and what is not promised.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Sums, means and what is made of them, with the same bits on every machine.
 
-docs/numerics.md, "Constants", has the steps. A last bit of mean|w| that depended on the threads or
-on the CPU would carry some weights of a large model over their .5 edge.
+docs/arithmetic.md, "Constants", has the steps. A last bit of mean|w| that depended on the threads
+or on the CPU would carry some weights of a large model over their .5 edge.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`exp` in NumPy: the steps of ops/exp.py and docs/numerics.md, with the same bits."""
+"""`exp` in NumPy: the steps of ops/exp.py and docs/arithmetic.md, with the same bits."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """From logits to the next token: penalty, top-k, temperature, top-p, a draw.
 
-docs/numerics.md, "Sampling", has the steps. Each is exact or rounded once, so that equal logits
+docs/arithmetic.md, "Sampling", has the steps. Each is exact or rounded once, so that equal logits
 give equal tokens on every machine.
 """
 

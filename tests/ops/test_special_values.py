@@ -16,7 +16,7 @@ from torch import Tensor
 from mmfree_compiler.models.modules import BitLinear, RMSNorm
 from mmfree_compiler.ops import OPS
 
-# Where this project's arithmetic is its own: see docs/numerics.md, "Elementary functions".
+# Where this project's arithmetic is its own: see docs/arithmetic.md, "Elementary functions".
 ULP = {"exp": 2, "sigmoid": 3, "silu": 5, "tanh": 2}
 OWN: dict[str, Callable[[Tensor], Tensor]] = {
     "exp": torch.exp,

@@ -21,7 +21,7 @@ from mmfree_compiler.runtime.sampling import Sampling
 def test_weights_by_their_definition(
     logits: Any, sampling: Sampling, flags: int, bits: int
 ) -> None:
-    """The steps of docs/numerics.md, one fp32 number after another; then Python's integers."""
+    """The steps of docs/arithmetic.md, one fp32 number after another; then Python's integers."""
     seen = (flags >> np.arange(logits.size)) % 2 == 1
     scores, penalty = list(logits), np.float32(sampling.repetition_penalty)
     for i in np.flatnonzero(seen):
