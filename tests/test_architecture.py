@@ -71,6 +71,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         | {"program", "program_rules", "program_text", "structure", "wording"},
         {"numpy", "torch"},
     ),
+    "same_bits": ({"backends", "errors", "runtime"}, {"numpy"}),
     "backends.cpu": (
         {"artifact", "backends", "debug", "elementary", "errors", "interrupts", "ops", "parallel"}
         | {"program", "temporary", "threads", "wording"},

@@ -1,4 +1,4 @@
-"""`mmfree verify`: compares a compiled model with the fp32 reference of its checkpoint."""
+"""`mmfree verify`: compares a compiled model with its checkpoint, or with another compiled one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.progress import BarColumn, TextColumn
 from mmfree_compiler.cli.loading import load_language_model
 from mmfree_compiler.cli.options import ArtifactPath, Json, Progressless, Threads
 from mmfree_compiler.cli.output import emit, facts, progress
+from mmfree_compiler.cli.same_bits import compare_bits
 from mmfree_compiler.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ LONGEST_TOKEN = 64  # bytes, on average over a text
 def verify(
     model: ArtifactPath,
     against: Annotated[
-        Path, typer.Option(metavar="CHECKPOINT", help="Checkpoint the model was compiled from.")
+        Path,
+        typer.Option(
+            metavar="CHECKPOINT|MODEL",
+            help="Checkpoint the model was compiled from, or the same compiled for another target.",
+        ),
     ],
     text: Annotated[
         Path | None,
@@ -37,16 +42,47 @@ def verify(
             help="Text file to compare on.", show_default="part of Python's documentation"
         ),
     ] = None,
-    tokens: Annotated[int, typer.Option(help="Predict at most this many tokens.", min=1)] = 4096,
+    tokens: Annotated[int, typer.Option(help="Number of tokens to compare on.", min=1)] = 4096,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of the random prompts for another MODEL.", min=0, show_default="0"),
+    ] = None,
     threads: Threads = None,
     quiet: Progressless = False,
     json: Json = False,
 ) -> None:
-    """Compare a compiled model with its checkpoint; exit with code 1 if they differ."""
+    """Compare a compiled model with its checkpoint, or its bits with another compiled model's.
+
+    Exits with code 1 if they differ.
+    """
+    is_artifact = against.is_file()
+    _check_options(is_artifact, text, seed)
+    session = load_language_model(model, threads, verify=True)
+    if is_artifact:
+        passed = compare_bits(session, against, tokens, seed or 0, threads, quiet, json)
+    else:
+        passed = _compare_text(session, against, text, tokens, quiet, json)
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _check_options(is_artifact: bool, text: Path | None, seed: int | None) -> None:
+    """Raise InputError on an option that this comparison does not have."""
+    if is_artifact and text is not None:
+        cause = "is for a checkpoint; compiled models are compared on random prompts"
+        raise InputError("text", cause, "Leave it out, or choose prompts with --seed")
+    if not is_artifact and seed is not None:
+        cause = "is for another compiled model; a checkpoint is compared on a text"
+        raise InputError("seed", cause, "Leave it out, or choose a text with --text")
+
+
+def _compare_text(
+    session: Session, against: Path, text: Path | None, tokens: int, quiet: bool, json: bool
+) -> bool:
+    """Print how far `session` is from a checkpoint on a text; whether that is close enough."""
     from mmfree_compiler import models
     from mmfree_compiler.verify import verify as compare
 
-    session = load_language_model(model, threads, verify=True)
     reference = models.load_checkpoint(against)
     with progress(TextColumn("{task.description}"), BarColumn(), quiet=quiet or json) as bar:
         task = bar.add_task("read the text", total=None)
@@ -57,8 +93,7 @@ def verify(
         report = compare(session, reference, ids, lambda count: bar.advance(task, count))
     document = _finite(asdict(report) | {"ratio": report.ratio, "passed": report.passed})
     emit(json, document, facts(_rows(report)))
-    if not report.passed:
-        raise typer.Exit(1)
+    return report.passed
 
 
 def _held_out(tokens: int) -> bytes:
