@@ -150,6 +150,38 @@ for task in os.listdir("/proc/self/task"):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize(
+    ("change", "ask"),
+    [
+        ("torch.set_flush_denormal(True)", "(torch.tensor(1e-40) * 1 == 0).item()"),
+        *((f"libm.fesetround({mode})", "libm.fegetround()") for mode in (0x400, 0x800, 0xC00)),
+    ],
+)
+def test_tasks_round_to_nearest_and_keep_denormals(library: Path, change: str, ask: str) -> None:
+    """Whatever the caller has set, which stays. The modes are x86's: down, up, towards zero."""
+    body = f"""
+import torch
+libm = ctypes.CDLL("libm.so.6")
+def check():
+    plain = {ask}
+    {change}
+    changed = {ask}
+    assert changed != plain
+    for tasks in (1, 2, 3):
+        assert pool.unusual_floats(tasks) == 0, tasks
+        assert {ask} == changed
+    results.append(changed)
+results = []
+other = threading.Thread(target=check)
+other.start()
+other.join()
+check()
+assert len(results) == 2
+"""
+    result = _in_child(library, body)
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
 def test_a_worker_leaves_the_callers_cpu(library: Path) -> None:
     body = """

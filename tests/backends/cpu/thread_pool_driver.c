@@ -62,6 +62,22 @@ int status_of_failure(int id) {
     return __TVMBackendParallelLaunch(fail_in, &id, 0);
 }
 
+static int check_floats(int id, Group *group, void *closure) {
+    (void)id, (void)group;
+    volatile float denormal = 1e-40f, one = 1, small = 0x1p-30f;
+    if (denormal * one == 0 || one + small != one || one - small != one)
+        __atomic_fetch_add((int *)closure, 1, __ATOMIC_RELAXED);
+    return 0;
+}
+
+/* The number of `tasks` tasks that do not round to nearest, or that flush denormals. */
+int unusual_floats(int tasks) {
+    int count = 0;
+    mmfree_set_threads(tasks);
+    __TVMBackendParallelLaunch(check_floats, &count, 0);
+    return count;
+}
+
 static int pin_worker(int id, Group *group, void *cpus) {
     (void)group;
     return id == 1 ? sched_setaffinity(0, sizeof(cpu_set_t), cpus) : 0;
