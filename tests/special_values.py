@@ -38,6 +38,23 @@ def pairs(width: int) -> tuple[Tensor, Tensor]:
     return tuple(torch.cat(both).view(-1, width) for both in zip((x, y), random, strict=True))  # type: ignore[return-value]
 
 
+def forced_rows(width: int) -> Tensor:
+    """Zeros of both signs, denormals, huge values, single outliers, every size, random bits."""
+    generator = torch.Generator().manual_seed(width)
+    normal = torch.randn(1024, width, generator=generator)  # some codes fall on a .5 edge
+    sizes = torch.tensor([10.0**k for k in range(-45, 38)]).float()
+    sized = normal[torch.arange(len(sizes)) % 64] * sizes[:, None]
+    outliers = normal[:8].clone()
+    outliers[:, -1] = torch.tensor([1e30, -3.4028235e38, 1e-45, 1e4, -1e19, 1.9e19, 65504.0, -1e5])
+    signed = torch.stack([torch.zeros(width), -torch.zeros(width), normal[0] * 0])
+    ties = (torch.arange(width) % 255 - 127).float()[None] * torch.tensor([[0.5], [1.0], [1.5]])
+    broken = normal[:6].clone()
+    broken[:3, 0] = broken[3:, -1] = torch.tensor([float("nan"), float("inf"), -float("inf")])
+    random = bit_patterns(8 * width, seed=width).view(8, width)
+    finite = random.where(random.isfinite(), 1.0)
+    return torch.cat([normal, sized, outliers, signed, ties, broken, random, finite])
+
+
 class Pointwise(nn.Module):
     """Every pointwise op; `names` are those of the outputs."""
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from aarch64_emulation import CPUS, Library, emulate, missing
 from op_modules import TinyLM, mm, state_rows, ternary
-from special_values import Pointwise, Rows, assert_same_bits, pairs
+from special_values import Pointwise, Rows, assert_same_bits, forced_rows, pairs
 from torch import Tensor, nn
 
 import mmfree_compiler as mmf
@@ -91,9 +91,11 @@ def pointwise() -> Artifact:
     return mmf.compile(Pointwise(), TARGET, example_inputs=(torch.ones(3, 37),) * 2).artifact
 
 
-@pytest.fixture(scope="module")
-def rows() -> Artifact:
-    return mmf.compile(Rows(37), TARGET, example_inputs=(torch.ones(3, 37),) * 2).artifact
+@pytest.fixture(scope="module", params=[1, 37])
+def rows(request: pytest.FixtureRequest) -> tuple[Artifact, int]:
+    width = request.param
+    examples = (torch.ones(3, width),) * 2
+    return mmf.compile(Rows(width), TARGET, example_inputs=examples).artifact, width
 
 
 @on_each_cpu
@@ -106,18 +108,16 @@ def test_special_values(pointwise: Artifact, variant: str, monkeypatch: pytest.M
 
 
 @on_each_cpu
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_rows_that_are_not_finite(
-    rows: Artifact, variant: str, bad: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows(rows: tuple[Artifact, int], variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many tokens in one call, and one; test_row_bits.py tests the x86 variants."""
     emulate(monkeypatch, variant)
-    session, x = Session(rows, threads=2), torch.rand(5, 37) + 0.5
-    before = session(x, x)
-    broken = x.clone()
-    broken[1, 7], broken[3, 36] = bad, bad
-    for found, fine in zip(session(broken, x), before, strict=True):
-        assert found[[1, 3]].isnan().all()
-        assert torch.equal(found[[0, 2, 4]], fine[[0, 2, 4]])
+    artifact, width = rows
+    session, module, x = Session(artifact, threads=2), Rows(width), forced_rows(width)
+    expected = module(x, x.flip(0))
+    for count in (len(x), 1):
+        got = session(x[:count], x.flip(0)[:count])
+        for k, (a, b) in enumerate(zip(got, expected, strict=True)):
+            assert_same_bits(a, b[:count], f"output {k} of {width} columns", x[:count])
 
 
 @on_each_cpu
