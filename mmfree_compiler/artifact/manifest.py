@@ -10,7 +10,6 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from mmfree_compiler.elementary import ARITHMETIC
 from mmfree_compiler.program import DENSE, Role
 from mmfree_compiler.structure import Structure, check, plain
 from mmfree_compiler.wording import printable
@@ -155,7 +154,7 @@ class Manifest(_Record):
     schema_version: Literal[2] = 2
     producer: str
     target: str
-    arithmetic: Count = ARITHMETIC
+    arithmetic: Count = 0  # as in files from before there were versions; their hash has no field
     kind: Literal["lm", "module"]
     fingerprint: Digest
     builds: tuple[Build, ...] = ()
