@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from aarch64_emulation import CPUS, Library, emulate, missing
+from golden_cases import golden_cases
+from model_bits import digest
 from op_modules import TinyLM, mm, state_rows, ternary
 from special_values import Pointwise, Rows, assert_same_bits, forced_rows, pairs
 from torch import Tensor, nn
@@ -91,11 +94,18 @@ def pointwise() -> Artifact:
     return mmf.compile(Pointwise(), TARGET, example_inputs=(torch.ones(3, 37),) * 2).artifact
 
 
-@pytest.fixture(scope="module", params=[1, 37])
+@pytest.fixture(scope="module", params=[1, 37, 129])
 def rows(request: pytest.FixtureRequest) -> tuple[Artifact, int]:
     width = request.param
     examples = (torch.ones(3, width),) * 2
     return mmf.compile(Rows(width), TARGET, example_inputs=examples).artifact, width
+
+
+@cache
+def whole_model() -> tuple[Artifact, str]:
+    """A golden case, and its digest on the reference."""
+    folder = golden_cases()[0].folder
+    return mmf.compile(folder, TARGET).artifact, digest(mmf.compile(folder, "reference").session)
 
 
 @on_each_cpu
@@ -121,6 +131,14 @@ def test_rows(rows: tuple[Artifact, int], variant: str, monkeypatch: pytest.Monk
 
 
 @on_each_cpu
+@pytest.mark.slow
+def test_a_whole_model(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact, expected = whole_model()
+    emulate(monkeypatch, variant)
+    assert digest(Session(artifact, threads=2)) == expected
+
+
+@on_each_cpu
 def test_a_model_prefills_and_decodes(
     tiny: Artifact, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,12 +149,12 @@ def test_a_model_prefills_and_decodes(
     for threads in (1, 2):
         session = Session(tiny, threads)
         logits, state = session(ids[:, :19])
-        torch.testing.assert_close(logits, expected[:, :19], rtol=1e-4, atol=1e-4)
+        assert_same_bits(logits, expected[:, :19], "logits")
         batch, state = session(ids[:, 19:20], state)
-        torch.testing.assert_close(batch, expected[:, 19:20], rtol=1e-4, atol=1e-4)
+        assert_same_bits(batch, expected[:, 19:20], "batch")
         _, alone = session(ids[:1, :20])
         last, alone = session(ids[:1, 20:], alone)
-        torch.testing.assert_close(last, expected[:1, 20:], rtol=1e-4, atol=1e-4)
+        assert_same_bits(last, expected[:1, 20:], "last")
         results.append((logits, batch, last, state_rows(state), state_rows(alone)))
     for one, two in zip(*results, strict=True):
         assert np.array_equal(one, two)
