@@ -22,6 +22,7 @@ aten = torch.ops.aten
 
 # What makes the blocks of a matrix anew at each call, since a sum reads it twice.
 Blocks = Callable[[], Iterable[Tensor]]
+FLOAT_MAX = torch.finfo(torch.float32).max
 # Elements per block: a block's temporaries fit in a core's cache.
 BLOCK = 1 << 17
 
@@ -41,10 +42,9 @@ def _sum(blocks: Blocks) -> Tensor:
 
 
 def _mean(blocks: Blocks) -> Tensor:
-    """Infinite where the sum is, as in torch."""
+    """Divided before it is scaled, so that nothing overflows on the way."""
     found = _total(blocks)
-    total, mean = found.integer * found.unit, found.integer / found.count * found.unit
-    return mean.where(total.isfinite(), total).to(found.dtype)
+    return (found.integer / found.count * found.unit).to(found.dtype)
 
 
 REDUCTIONS: dict[Any, Callable[[Blocks], Tensor]] = {
@@ -63,7 +63,10 @@ def is_reduction(target: Any, x: Any, options: Any) -> bool:
 
 @dataclass(frozen=True)
 class _Total:
-    """The sum of `count` values is `integer * unit`: an integer rounded to fp32, a power of two."""
+    """The sum of `count` values is `integer * unit`: an integer rounded to fp32, a power of two.
+
+    Not finite where the sum of their magnitudes is not: in some order, torch's own sum overflows.
+    """
 
     integer: Tensor
     unit: Tensor
@@ -86,7 +89,13 @@ def _total(blocks: Blocks) -> _Total:
     # In fp64, integers below 2^53 have no order either, and int64 would take twice the time.
     sums = [(block.float() * scale).round_().sum(dtype=torch.float64) for block in blocks()]
     integer = torch.tensor(sum(map(int, sums))).float()
+    if float(peak) * count > FLOAT_MAX and _magnitude(blocks) > FLOAT_MAX:
+        integer = integer * torch.inf
     return _Total(integer, power_of_two(e - FIXED_BITS), torch.tensor(float(count)), peak.dtype)
+
+
+def _magnitude(blocks: Blocks) -> float:
+    return sum(float(block.double().abs().sum()) for block in blocks())
 
 
 def sum_along(
