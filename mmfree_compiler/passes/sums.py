@@ -119,6 +119,8 @@ def _along(x: Tensor, dims: Sequence[int] | None, keepdim: bool, mean: bool) -> 
     total = fixed(x, e).sum(every, keepdim=True).float()
     count = torch.tensor(x.numel() / total.numel() if mean else 1.0)
     exact = total / count * power_of_two(e - FIXED_BITS)
+    magnitude = x.double().abs().sum(every, keepdim=True)
+    exact = torch.where(magnitude > FLOAT_MAX, exact * torch.inf, exact)
     result = exact.where(peak.isfinite(), (x.double().sum(every, keepdim=True) / count).float())
     return result if keepdim else result.squeeze(every)
 

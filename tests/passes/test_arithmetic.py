@@ -55,10 +55,15 @@ def test_sums_and_means_are_of_integers(
     assert value(aten.mean.dim, x, [-1, 0], True).tolist() == [[mean]]
 
 
-def test_a_mean_of_the_largest_numbers_does_not_overflow() -> None:
+def test_what_overflows_in_some_order_is_not_finite() -> None:
     x = torch.full((100, 100), 2.0**127)
-    assert value(aten.mean.default, x).item() == 2.0**127
-    assert value(aten.sum.default, x).item() == INF
+    for target in (aten.mean.default, aten.sum.default):
+        assert value(target, x).item() == INF
+        assert value(target, -x).item() == -INF
+        assert value(target, torch.cat([x, -x])).isnan()
+    for along in (aten.mean.dim, aten.sum.dim_IntList):
+        assert value(along, x, [0, 1]).item() == INF
+        assert value(along, torch.cat([x, -x]), [0]).isnan().all()
 
 
 @pytest.mark.parametrize("target", [aten.mean.dim, aten.sum.dim_IntList])
