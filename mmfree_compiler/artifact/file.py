@@ -81,7 +81,8 @@ class Artifact:
         arrays = {name: np.frombuffer(data, np.uint8) for name, data in members.items()}
         producer = f"mmfree-compiler {version('mmfree-compiler')}"
         table = {name: _member(data) for name, data in arrays.items()}
-        manifest = Manifest(producer=producer, arithmetic=ARITHMETIC, members=table, **fields)
+        fields = {"arithmetic": ARITHMETIC} | fields
+        manifest = Manifest(producer=producer, members=table, **fields)
         digest = binding.digest(manifest)
         for name in {name for build in manifest.builds for name in build.members.values()}:
             code = binding.bound(arrays[name].tobytes(), digest)

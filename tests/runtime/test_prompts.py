@@ -70,7 +70,7 @@ def test_unknown_words_are_no_special_tokens_in_a_text() -> None:
 @pytest.mark.parametrize(
     ("text", "limit", "message"),
     [
-        ("a" * 9, 8, "has 9 characters. Pass at most 8 bytes, or a larger max_prompt_bytes"),
+        ("a" * 9, 8, "has 9 characters. Pass at most 8 bytes, or a larger `max_prompt_bytes`"),
         ("é" * 5, 8, "has 10 bytes"),
         ("a" * ((1 << 20) + 1), None, "Pass at most 1,048,576 bytes"),
     ],
