@@ -1,7 +1,7 @@
-"""The constants of exp and tanh: the references in ops/, every backend and the runtime read them.
+"""The constants of the arithmetic: the references in ops/, every backend and the runtime read them.
 
-docs/arithmetic.md, "Elementary functions", says what they are used in, step by step. Each is a fp32
-number in its shortest form. The polynomials are minimax fits of the relative error;
+docs/arithmetic.md says what they are used in, step by step. Those of exp and tanh are fp32 numbers
+in their shortest form. The polynomials are minimax fits of the relative error;
 tests/ops/every_float.py measures the functions on every fp32 number.
 """
 

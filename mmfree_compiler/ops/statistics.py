@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmfree_compiler.elementary import FIXED_BITS
 from mmfree_compiler.ops.fixed_point import exponent, fixed, power_of_two
 from mmfree_compiler.ops.sqrt import sqrt
 
@@ -30,7 +31,7 @@ def _scale(x: Tensor) -> tuple[Tensor, Tensor]:
     """A row's exponent, and what one unit of its fixed point is worth."""
     peak = x.abs().amax(-1, keepdim=True)
     e = exponent(peak)
-    return e, power_of_two(e - 23).where(peak.isfinite(), torch.nan)
+    return e, power_of_two(e - FIXED_BITS).where(peak.isfinite(), torch.nan)
 
 
 def rstd(mean_square: Tensor, eps: float) -> Tensor:
