@@ -24,8 +24,13 @@ _FRAME = re.compile(
 
 def place_of(node: Node) -> str:
     """The model's line that made a node; without its source, the module that did."""
+    return own_line(node) or _maker(node) or source_line(node) or str(node.target)
+
+
+def own_line(node: Node) -> str:
+    """`file:line: code` of the innermost recorded line outside of torch, "" without one."""
     own = _own(_frames(node))
-    return _shown(own[-1]) if own else _maker(node) or source_line(node) or str(node.target)
+    return _shown(own[-1]) if own else ""
 
 
 def source_line(node: Node) -> str:
@@ -97,9 +102,17 @@ def _text(file: str, line: str, code: str) -> str:
 
 
 def in_model(frame: FrameType) -> bool:
-    """Whether a frame may run code of a model; torch makes code that belongs to no module."""
+    """Whether a frame may run code of a model.
+
+    Code that belongs to no Python module is a model's if its line is known and torch.fx did not
+    make it: torch makes such code too.
+    """
     name = frame.f_globals.get("__name__")
-    return name is not None and may_be_model(name)
+    if name is not None:
+        return may_be_model(name)
+    file = frame.f_code.co_filename
+    known = bool(linecache.getline(file, frame.f_lineno))
+    return known and not file.startswith("<eval_with_key>")
 
 
 def may_be_model(module: object) -> bool:

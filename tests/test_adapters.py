@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmfree_compiler.adapters import PlainBitLinear, adapted
-from mmfree_compiler.errors import TraceError
+from mmfree_compiler.errors import InputError, TraceError
 from mmfree_compiler.ops import OPS
 from mmfree_compiler.passes import GRAPH, left_over, run
 from mmfree_compiler.trace import trace
@@ -138,11 +138,16 @@ class _OnGpu(_Fused):
         raise RuntimeError(f"{x.device}: needs a GPU")
 
 
-@pytest.mark.parametrize("kind", [_Checked, _Eps, _Clipped, _Summed, _OnGpu])
+@pytest.mark.parametrize("kind", [_Checked, _Eps, _Clipped, _Summed])
 def test_what_only_looks_like_a_fused_layer_is_refused(kind: type[_Fused]) -> None:
     torch.manual_seed(0)
     with pytest.raises(TraceError, match=rf"^\S*{__name__}.py:\d+: \S"):
         trace(nn.Sequential(kind(16, 8), nn.SiLU()), (torch.randn(2, 3, 16),))
+
+
+def test_a_layer_that_needs_a_gpu_is_refused() -> None:
+    with pytest.raises(InputError, match=rf"needs a GPU.*{__name__}.py:\d+: raise RuntimeError"):
+        trace(_OnGpu(16, 8), (torch.randn(2, 3, 16),))
 
 
 class _Published(_OnGpu):
@@ -163,7 +168,7 @@ def test_the_published_layers_need_no_gpu() -> None:
     layer, x = _Published(16, 8).eval(), torch.randn(2, 3, 16)
     with torch.no_grad():
         assert torch.equal(trace(layer, (x,))(x), PlainBitLinear(layer)(x))
-    with pytest.raises(TraceError, match="needs a GPU"):
+    with pytest.raises(InputError, match="needs a GPU"):
         trace(_Derived(16, 8), (x,))
 
 

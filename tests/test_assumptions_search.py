@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import sys
 from types import FrameType
 from typing import Any
@@ -71,7 +72,12 @@ def test_a_debugger_goes_on() -> None:
         sys.settrace(None)
 
 
-def test_classes_of_code_without_a_module() -> None:
+@pytest.mark.parametrize(
+    ("known", "place"), [(False, ""), (True, r"<made>:4: kept\.append\(0\): ")]
+)
+def test_classes_of_code_without_a_module(
+    known: bool, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`exec` in a namespace without a name says that they are built in."""
     source = """
 class Keeps(nn.Module):
@@ -79,9 +85,12 @@ class Keeps(nn.Module):
         kept.append(0)
         return x + len(kept)
 """
+    if known:
+        entry = (len(source), None, source.splitlines(True), "<made>")
+        monkeypatch.setitem(linecache.cache, "<made>", entry)
     names: dict[str, Any] = {"nn": nn, "kept": []}
-    exec(source, names)
+    exec(compile(source, "<made>", "exec"), names)
     assert names["Keeps"].__module__ == "builtins"
-    with pytest.raises(TraceError, match=r"changes Keeps\.forward\.kept"):
+    with pytest.raises(TraceError, match=place + r"changes Keeps\.forward\.kept"):
         trace(names["Keeps"](), (X,))
     assert names["kept"] == []

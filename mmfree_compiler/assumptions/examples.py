@@ -37,7 +37,8 @@ def check_runs(module: nn.Module, examples: tuple[Tensor, ...]) -> None:
         module(*(x.clone() for x in examples))
     except Exception as error:  # the user's code may raise anything
         cause = f"the module itself fails on them: {described(error)}"
-        hint = f"Pass inputs that it takes; it fails at {raising_place(error, module)}"
+        place = raising_place(error, module)
+        hint = f"Pass inputs that it takes, or change its forward; it fails at {place}"
         raise InputError("example_inputs", cause, hint) from error
 
 

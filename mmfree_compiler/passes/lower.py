@@ -15,7 +15,7 @@ from mmfree_compiler.errors import UnsupportedError
 from mmfree_compiler.explain import notes
 from mmfree_compiler.notes import Note
 from mmfree_compiler.ops import OPS, Op
-from mmfree_compiler.origin import source_line
+from mmfree_compiler.origin import own_line, source_line
 from mmfree_compiler.passes.check_supported import VIEWS
 from mmfree_compiler.passes.containers import Describer, outputs_of
 from mmfree_compiler.passes.row_rules import (
@@ -133,8 +133,10 @@ class _Builder:
 
     def add_output(self, k: int, node: fx.Node) -> None:
         found = self.names.get(node)
-        check_output(f"output {k}", self.values.get(found) if isinstance(found, str) else None)
-        check_leading(f"output {k}", node.meta["val"], self.examples)
+        place = own_line(node)
+        thing = f"output {k} ({place})" if place else f"output {k}"
+        check_output(thing, self.values.get(found) if isinstance(found, str) else None)
+        check_leading(thing, node.meta["val"], self.examples)
         self.outputs.append(self._name(node))
 
     def _call(self, node: fx.Node) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import traceback
 import warnings
@@ -51,17 +52,27 @@ def _judge(case: Case, way: str) -> Verdict:
     except MmfreeError as error:
         if way == "eager":
             return Verdict("wrong", f"eager is refused: {error}")
-        return Verdict(_refused(case, error), f"{type(error).__name__}: {error}")
+        return Verdict(refusal(case, str(error)), f"{type(error).__name__}: {error}")
     except Exception:
         return Verdict("foreign", traceback.format_exc(limit=-4))
     return _compare(case, compiled)
 
 
-def _refused(case: Case, error: MmfreeError) -> str:
-    """Whether a refusal says where, or is a check's that blames the compiler."""
-    if "bug of the compiler" in str(error):
+def refusal(case: Case, message: str) -> str:
+    """What a refusal names: a line, or what has none; or it is a check's that blames the compiler.
+
+    Naming nothing is a fault.
+    """
+    if "bug of the compiler" in message:
         return "caught"
-    return "refused" if f"module {case.number}>" in str(error) else "refused, no line"
+    if f"module {case.number}>" in message:
+        return "refused"
+    module = case.module()
+    named = (name for name, _ in (*module.named_parameters(), *module.named_buffers()))
+    if any(re.search(rf"\b{re.escape(name)}\b", message) for name in named):
+        return "refused, weight"
+    result = re.match(r"output \d+\b|what the module returns|the module: returns", message)
+    return "refused, result" if result else "unclear"
 
 
 @torch.no_grad()

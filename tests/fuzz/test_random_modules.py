@@ -9,6 +9,7 @@ import torch
 
 from fuzz.agreement import Agreement, Jitter
 from fuzz.generate import generate
+from fuzz.modules import refusal
 
 
 def test_a_module_is_the_same_each_time_that_it_is_generated() -> None:
@@ -17,6 +18,25 @@ def test_a_module_is_the_same_each_time_that_it_is_generated() -> None:
     assert all(map(torch.equal, one.example(), other.example()))
     x = one.example()
     assert torch.equal(one.module()(*x), other.module()(*x))
+
+
+@pytest.mark.parametrize(
+    ("message", "outcome"),
+    [
+        ("<random module 7>:3: y = x.sort(): cannot be lowered", "refused"),
+        ("<random module 8>:3: y = x.sort(): cannot be lowered", "unclear"),
+        ("{weight}: holds NaN or infinite values", "refused, weight"),
+        ("{weight}s: holds NaN or infinite values", "unclear"),
+        ("what the module returns: holds a Size", "refused, result"),
+        ("output 1: is not a row of floats", "refused, result"),
+        ("a step failed", "unclear"),
+        ("<random module 7>:3: a bug of the compiler", "caught"),
+    ],
+)
+def test_a_refusal_names_a_line_or_what_has_none(message: str, outcome: str) -> None:
+    case = generate(7)
+    weight = next(name for name, _ in case.module().named_parameters())
+    assert refusal(case, message.format(weight=weight)) == outcome
 
 
 x = torch.linspace(1, 2, 12).reshape(3, 4)

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 MEMORY = 16 << 30  # bytes that a child may map: a hostile size then fails at once
 PR_SET_PDEATHSIG = 1  # man 2 prctl: the signal that the end of the parent sends
-FAULTS = ("signal", "hang", "foreign", "wrong")
+FAULTS = ("signal", "hang", "foreign", "wrong", "unclear")
 
 
 @dataclass(frozen=True)

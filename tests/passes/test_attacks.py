@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -148,7 +149,21 @@ def test_refused(name: str) -> None:
         mmf.compile(Layer(REFUSED[name]), "reference", example_inputs=(torch.randn(2, 3, 16),))
     # By a pass, which knows the line, before the comparison.
     assert isinstance(error.value, UnsupportedError)
-    assert "test_attacks.py" in str(error.value) or name == "no columns"
+    assert "test_attacks.py" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("function", "thing"),
+    [
+        (lambda m, x: (m.linear(x), x.shape[1]), "output 1"),
+        (lambda m, x: (m.linear(x), m.gain), "output 1"),
+        (lambda m, x: m.linear(x)[..., 0:0], rf"output 0 \(\S*{__name__}\.py:\d+: \S.*\)"),
+    ],
+)
+def test_what_cannot_be_returned_is_named(function: Function, thing: str) -> None:
+    with pytest.raises(UnsupportedError) as error:
+        mmf.compile(Layer(function), "reference", example_inputs=(torch.randn(2, 3, 16),))
+    assert re.fullmatch(thing, error.value.thing)
 
 
 @torch.no_grad()
