@@ -5,18 +5,16 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmfree_compiler.backends.cpu.compile.toolchains import find_toolchain, host_triple
+from benchmarks.native import compiled
 from mmfree_compiler.backends.cpu.features import cpu_features, machine_arch
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.wording import counted
 
 SOURCE = Path(__file__).with_suffix(".c")
-FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-pthread", "-Wall", "-Wextra", "-Werror")
 BUFFER_BYTES = 1 << 30  # many times any cache
 SECONDS = 0.02  # how long a compute kernel runs, roughly
 
@@ -113,10 +111,7 @@ class Ceilings:
 
 def _compile(folder: Path) -> ctypes._NamedFuncPointer:
     """The C function of ceilings.c, allowed to use AMX where the system has it."""
-    library = (folder / "ceilings.so").resolve()
-    command = find_toolchain().command(host_triple())
-    subprocess.run([*command, *FLAGS, str(SOURCE), "-o", str(library)], check=True)
-    code = ctypes.CDLL(str(library))
+    code = compiled(SOURCE, folder)
     if hasattr(code, "ceilings_allow_amx"):
         code.ceilings_allow_amx()
     seconds = code.ceilings_seconds

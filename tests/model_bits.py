@@ -14,6 +14,8 @@ from mmfree_compiler.runtime import Sampling, Session, State
 
 SEQUENCES, PROMPT, STEPS = 7, 33, 8
 LENGTHS = [PROMPT, 1, 7, 20, 2, PROMPT, 16]  # of the sequences of a ragged batch
+THREADS = (1, 2)
+WAYS = [(batch, chunk) for batch in (1, 2, SEQUENCES) for chunk in (1, 5, 64)]
 SAMPLINGS = {
     "greedy": Sampling(max_new_tokens=12, stop_tokens=(), temperature=0),
     "sampled": Sampling(max_new_tokens=12, stop_tokens=(), temperature=1, top_p=0.95),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from golden_cases import golden_cases
-from model_bits import SEQUENCES, Texts, digest, ragged_digest, texts
+from model_bits import THREADS, WAYS, Texts, digest, ragged_digest, texts
 from op_modules import runnable_variants
 
 import mmfree_compiler as mmf
@@ -53,13 +53,12 @@ def compiled(folder: Path) -> CompiledModel:
 def test_cpu(folder: Path, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMFREE_VARIANT", variant)
     artifact = compiled(folder).artifact
-    for threads in (1, 2):
+    for threads in THREADS:
         session = Session(artifact, threads)
         assert session.launcher.build == variant
-        for batch in (1, 2, SEQUENCES):
-            for chunk in (1, 5, 64):
-                how = f"{threads} threads, batch {batch}, chunks of {chunk}"
-                assert digest(session, batch, chunk) == expected(folder), how
+        for batch, chunk in WAYS:
+            how = f"{threads} threads, batch {batch}, chunks of {chunk}"
+            assert digest(session, batch, chunk) == expected(folder), how
 
 
 @folders
