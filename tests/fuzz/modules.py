@@ -6,12 +6,12 @@ import re
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import mmfree_compiler as mmf
@@ -67,12 +67,18 @@ def refusal(case: Case, message: str) -> str:
         return "caught"
     if f"module {case.number}>" in message:
         return "refused"
-    module = case.module()
-    named = (name for name, _ in (*module.named_parameters(), *module.named_buffers()))
-    if any(re.search(rf"\b{re.escape(name)}\b", message) for name in named):
+    if any(re.search(rf"\b{re.escape(name)}\b", message) for name in _tensors(case.module())):
         return "refused, weight"
-    result = re.match(r"output \d+\b|what the module returns|the module: returns", message)
-    return "refused, result" if result else "unclear"
+    port = re.match(r"output \d+\b|what the module returns|the module: returns|token ids", message)
+    return "refused, port" if port else "unclear"
+
+
+def _tensors(module: nn.Module) -> Iterator[str]:
+    """The names of parameters, buffers and plain attributes that are tensors."""
+    for path, part in module.named_modules():
+        own = vars(part) | dict(part.named_parameters(recurse=False)) | part._buffers
+        names = (name for name, value in own.items() if isinstance(value, Tensor))
+        yield from (f"{path}.{name}" if path else name for name in names)
 
 
 @torch.no_grad()
