@@ -23,15 +23,15 @@ from tvm.script import tirx as T
 from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.backends.cpu.compile import vector as v
+from mmfree_compiler.backends.cpu.compile.kept import digit_bytes
 from mmfree_compiler.backends.cpu.compile.lookups import vbmi_lookup
 from mmfree_compiler.backends.cpu.compile.memory import Memory
 from mmfree_compiler.backends.cpu.compile.multiply import Tile, prefetch
-from mmfree_compiler.backends.cpu.compile.panel import Panel, products
+from mmfree_compiler.backends.cpu.compile.panel import Panel
 from mmfree_compiler.backends.cpu.compile.products import BLOCK
 from mmfree_compiler.backends.cpu.compile.tuning import Tuning
 from mmfree_compiler.backends.cpu.compile.unpack import FIELDS, table
 from mmfree_compiler.backends.cpu.compile.vector import LANES, Buffer, Expr
-from mmfree_compiler.backends.cpu.layouts import LAYOUTS
 from mmfree_compiler.backends.cpu.strides import LINE, round_up
 from mmfree_compiler.program import Constant, Node, Program
 
@@ -60,9 +60,8 @@ class Amx:
 
     @property
     def _digits(self) -> int:
-        """Bytes of the digits of a tile of columns."""
-        nodes = [node for stage in self.program.stages() for node in products(stage.tiles)]
-        return max((_digit_bytes(_weight(self.program, node)) for node in nodes), default=0)
+        """Bytes of the digits of a tile of columns: whole tile registers."""
+        return round_up(digit_bytes(self.program), TILE)
 
     def ready(
         self, memory: Memory, thread: Expr, start: Expr, count: Expr
@@ -138,12 +137,6 @@ def _weight(program: Program, node: Node) -> Constant:
     weight = node.inputs[2]
     assert weight is not None
     return program.constants[weight]
-
-
-def _digit_bytes(weight: Constant) -> int:
-    """Bytes of the unpacked digits of 16 columns, rounded up to whole tile registers."""
-    layout, shape = LAYOUTS[weight.layout.name], weight.matrix_shape
-    return round_up(layout.padded(shape)[1] // GROUP * ROW, TILE)
 
 
 def _sums(half: int, column: int) -> Expr:

@@ -10,9 +10,8 @@ from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.backends.cpu.compile.products import (
     BLOCK,
+    Block,
     Blocks,
-    Codes,
-    Part,
     fields_in_order,
 )
 from mmfree_compiler.backends.cpu.compile.unpack import SHIFTS, Lookup
@@ -41,14 +40,12 @@ class Dot:
         most = self.registers * self.width // (BLOCK * tokens)
         return (0,) * max(1, min(most, len(SHIFTS[layout])))
 
-    def add(self, layout: str, blocks: Blocks, sums: Sequence[Buffer], tokens: int) -> None:
+    def add(self, _layout: str, blocks: Blocks, sums: Sequence[Buffer], tokens: int) -> None:
         with I.serial(0, blocks.count) as k:
-            self._block(layout, *blocks.at(k), sums, tokens)
+            self._block(blocks.at(k), sums, tokens)
 
-    def _block(
-        self, layout: str, block: Part, codes: Codes, sums: Sequence[Buffer], tokens: int
-    ) -> None:
-        for s, fields in fields_in_order(layout, block, self.width, self.lookup, tokens):
+    def _block(self, block: Block, sums: Sequence[Buffer], tokens: int) -> None:
+        for s, fields in fields_in_order(block.fields, self.width, self.lookup, tokens):
             digits = [
                 (first // 4, field.digits(field.shift if self._in_place(tokens) else 0))
                 for first, field in fields
@@ -56,7 +53,7 @@ class Dot:
             for token in range(tokens):
                 for lane, weights in digits:
                     at = token * LANES + lane
-                    self._multiply(sums[s % len(sums)], at, weights, codes(token, s))
+                    self._multiply(sums[s % len(sums)], at, weights, block.codes(token, s))
 
     def _in_place(self, tokens: int) -> bool:
         return self.unsigned and tokens == 1

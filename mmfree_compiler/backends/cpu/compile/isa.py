@@ -29,7 +29,7 @@ class Isa:
     """One variant: its LLVM target and how it multiplies.
 
     `tuning`: the default settings. `matrices`: chunks of tokens, but not single tokens, go to AMX
-    (amx.py).
+    (amx.py). `keeps_digits`: blocks of tokens after the first load unpacked digits (kept.py).
     """
 
     name: str
@@ -37,6 +37,7 @@ class Isa:
     product: Product = field(repr=False)
     tuning: Tuning = _WIDE
     matrices: bool = False
+    keeps_digits: bool = False
 
     @property
     def triple(self) -> str:
@@ -84,7 +85,13 @@ ISAS: dict[str, Isa] = {
             Dot(f"{_VNNI}.256", 32, True, avx2_lookup, registers=12),
             _NARROW,
         ),
-        Isa("x86-64-v3", _X86 | {"mcpu": "x86-64-v3", "cl-opt": _IN_ORDER}, Maddubs(), _NARROW),
+        Isa(
+            "x86-64-v3",
+            _X86 | {"mcpu": "x86-64-v3", "cl-opt": _IN_ORDER},
+            Maddubs(),
+            _NARROW,
+            keeps_digits=True,
+        ),
         Isa("portable", _X86 | {"mcpu": "x86-64"}, Arithmetic(), _NARROW),
         Isa(
             "aarch64-i8mm",

@@ -22,6 +22,7 @@ from mmfree_compiler.artifact import TensorEntry
 from mmfree_compiler.backends.cpu.compile import rows
 from mmfree_compiler.backends.cpu.compile.amx import Amx
 from mmfree_compiler.backends.cpu.compile.isa import Isa
+from mmfree_compiler.backends.cpu.compile.kept import digit_bytes
 from mmfree_compiler.backends.cpu.compile.memory import Memory, Place, arguments
 from mmfree_compiler.backends.cpu.compile.multiply import Tile, Vectors, multiply
 from mmfree_compiler.backends.cpu.compile.panel import Engine, Panel, products, scratch_bytes
@@ -47,7 +48,9 @@ class Kernel:
     @property
     def engine(self) -> Engine:
         """The engine that multiplies chunks of tokens."""
-        return Amx(self.program, self.isa.tuning) if self.isa.matrices else Vectors()
+        if self.isa.matrices:
+            return Amx(self.program, self.isa.tuning)
+        return Vectors(digit_bytes(self.program) if self.isa.keeps_digits else 0)
 
     @property
     def scratch_bytes(self) -> int:

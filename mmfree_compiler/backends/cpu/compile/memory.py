@@ -3,7 +3,8 @@
 Arenas (planned by passes/plan_memory.py, per token): "shared" has values that tiles make and rows
 read; "private" and "codes" have values that rows make. In decode every thread makes all rows, so
 the last two are per thread. In prefill each thread makes rows of some tokens, so all three are per
-token. "scratch" is per thread: the integer sums of a panel, and the data of matrix units.
+token. "scratch" is per thread: the integer sums of a panel, unpacked digits, and the data of matrix
+units.
 """
 
 from __future__ import annotations

@@ -12,9 +12,8 @@ from tvm.tirx.script.builder import ir as I
 from mmfree_compiler.backends.cpu.compile.lookups import avx2_lookup
 from mmfree_compiler.backends.cpu.compile.products import (
     BLOCK,
+    Block,
     Blocks,
-    Codes,
-    Part,
     fields_in_order,
 )
 from mmfree_compiler.backends.cpu.compile.unpack import DIGITS, SHIFTS
@@ -25,7 +24,7 @@ from mmfree_compiler.backends.cpu.compile.vector import LANES, Buffer, Expr, loa
 PAIRS = 64
 
 # Adds one block's pairs to accumulators like a product's, but of 32 int16 each.
-AddBlock = Callable[[Part, Codes, Sequence[Buffer]], None]
+AddBlock = Callable[[Block, Sequence[Buffer]], None]
 Widen = Callable[[Expr], Expr]  # int16x16 -> int32x8: sums of neighbours
 
 
@@ -44,7 +43,7 @@ def _widened(
                 store(cells, 2 * lane, _int16(0), 2 * LANES)
         first = I.bind(turn * span)
         with I.serial(first, T.min(first + span, blocks.count)) as k:
-            block(*blocks.at(k), pairs)
+            block(blocks.at(k), pairs)
         for cells, narrow in zip(sums, pairs, strict=True):
             for lane in range(0, size, half):
                 found = I.bind(load(narrow, 2 * lane, f"int16x{LANES}"))
@@ -82,18 +81,16 @@ class Maddubs:
     def _left(shift: int, tokens: int) -> int:
         return shift % 4 if tokens == 1 else 0
 
-    def _block(
-        self, layout: str, tokens: int, block: Part, codes: Codes, pairs: Sequence[Buffer]
-    ) -> None:
+    def _block(self, layout: str, tokens: int, block: Block, pairs: Sequence[Buffer]) -> None:
         shifts = self.shifts(layout, tokens)
-        for s, fields in fields_in_order(layout, block, BLOCK // 2, avx2_lookup, tokens):
+        for s, fields in fields_in_order(block.fields, BLOCK // 2, avx2_lookup, tokens):
             left = self._left(fields[0][1].shift, tokens)
             digits = [(first // 2, field.digits(left)) for first, field in fields]
             cells = pairs[shifts.index(left)]
             for token in range(tokens):
                 for lane, weights in digits:
                     at = token * 2 * LANES + lane
-                    _grow(cells, at, _maddubs(weights, codes(token, s)), "int16x16")
+                    _grow(cells, at, _maddubs(weights, block.codes(token, s)), "int16x16")
 
 
 def _maddubs(weights: Expr, codes: Expr) -> Expr:
@@ -117,17 +114,15 @@ class Arithmetic:
         block = partial(self._block, layout, tokens)
         _widened(blocks, span, block, _add_halves, sums, tokens)
 
-    def _block(
-        self, layout: str, tokens: int, block: Part, codes: Codes, pairs: Sequence[Buffer]
-    ) -> None:
-        bytes_ = T.reinterpret("uint16x32", block(0, BLOCK))
+    def _block(self, layout: str, tokens: int, block: Block, pairs: Sequence[Buffer]) -> None:
+        bytes_ = T.reinterpret("uint16x32", block.part(0, BLOCK))
         low = T.bitwise_and(bytes_, T.broadcast(T.uint16(255), 32))
         high = T.shift_right(bytes_, T.broadcast(T.uint16(8), 32))
         even, odd = (DIGITS[layout](I.bind(T.reinterpret("int16x32", h))) for h in (low, high))
         for token in range(tokens):
             products = _int16(0)
             for s in range(len(even)):
-                pair = I.bind(T.reinterpret("int16x32", T.broadcast(codes(token, s), LANES)))
+                pair = I.bind(T.reinterpret("int16x32", T.broadcast(block.codes(token, s), LANES)))
                 first = T.shift_right(T.shift_left(pair, _int16(8)), _int16(8))
                 second = T.shift_right(pair, _int16(8))
                 products = products + even[s] * first + odd[s] * second

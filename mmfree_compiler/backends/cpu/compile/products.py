@@ -18,21 +18,31 @@ from typing import Protocol
 
 from tvm.script import tirx as T
 
-from mmfree_compiler.backends.cpu.compile.unpack import FIELDS, Field, Lookup
+from mmfree_compiler.backends.cpu.compile.unpack import Field, Lookup
 from mmfree_compiler.backends.cpu.compile.vector import INTS, LANES, Buffer, Expr, load, splat_int
 
 BLOCK = 64  # bytes of a block of packed weights
 
 Part = Callable[[int, int], Expr]  # (first byte, bytes) -> that part of the block, uint8
+Fields = Callable[[int, int, Lookup], Sequence[Field]]  # (first byte, bytes) -> its fields
 Codes = Callable[[int, int], Expr]  # (token, field) -> the int32 that holds its four codes
 
 
 @dataclass(frozen=True)
+class Block:
+    """A block: its packed bytes, its fields, and the codes that go with it."""
+
+    part: Part
+    fields: Fields
+    codes: Codes
+
+
+@dataclass(frozen=True)
 class Blocks:
-    """The blocks of a tile: `at(k)` emits access to block k and to the codes that go with it."""
+    """The blocks of a tile: `at(k)` emits access to block k."""
 
     count: Expr
-    at: Callable[[Expr], tuple[Part, Codes]]
+    at: Callable[[Expr], Block]
 
 
 class Product(Protocol):
@@ -45,7 +55,7 @@ class Product(Protocol):
     def shifts(self, layout: str, tokens: int, /) -> tuple[int, ...]:
         """The shifts of a token's accumulators, when `tokens` are multiplied together."""
 
-    def add(self, layout: str, blocks: Blocks, sums: Sequence[Buffer], tokens: int) -> None:
+    def add(self, layout: str, blocks: Blocks, sums: Sequence[Buffer], tokens: int, /) -> None:
         """Add the products of all blocks."""
 
 
@@ -61,7 +71,7 @@ def total(product: Product, layout: str, sums: Sequence[Buffer], token: Expr, to
 
 
 def fields_in_order(
-    layout: str, block: Part, width: int, lookup: Lookup, tokens: int
+    fields: Fields, width: int, lookup: Lookup, tokens: int
 ) -> Iterator[tuple[int, list[tuple[int, Field]]]]:
     """(s, [(first byte, field s) of parts of the block, `width` bytes each]) in a good order.
 
@@ -70,6 +80,6 @@ def fields_in_order(
     """
     firsts = range(0, BLOCK, width)
     for together in [firsts] if tokens > 1 else [[first] for first in firsts]:
-        parts = [FIELDS[layout](block(first, width), width, lookup) for first in together]
-        for s, fields in enumerate(zip(*parts, strict=True)):
-            yield s, list(zip(together, fields, strict=True))
+        parts = [fields(first, width, lookup) for first in together]
+        for s, found in enumerate(zip(*parts, strict=True)):
+            yield s, list(zip(together, found, strict=True))

@@ -11,7 +11,7 @@ flat tensors and integers, in this order:
     slots                  int32, the state row of each token
     state                  float32, rows of `state_width`
     shared, private, codes rows of float32, float32, int8 between the stages
-    scratch                uint8, per thread: a panel's sums, digits for matrix units
+    scratch                uint8, per thread: a panel's sums, unpacked digits
     tokens, first, threads how many tokens; the first that has output rows; how many threads
 
 ../strides.py has the strides and the places of states.
