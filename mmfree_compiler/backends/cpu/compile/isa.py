@@ -84,6 +84,7 @@ ISAS: dict[str, Isa] = {
             _X86 | {"mcpu": "x86-64-v3", "mattr": ["+avxvnni"]},
             Dot(f"{_VNNI}.256", 32, True, avx2_lookup, registers=12),
             _NARROW,
+            keeps_digits=True,
         ),
         Isa(
             "x86-64-v3",
