@@ -22,7 +22,9 @@ def functional(program: ExportedProgram) -> GraphModule:
     several times as long as the export.
     """
     if writes_through(program):
+        before = program.graph
         program = program.run_decompositions({})
+        _give_lines(program.graph, before)
     gm = program.module(check_guards=False)
     assert isinstance(gm, GraphModule)
     written: dict[Node, Node] = {}  # value -> the call that wrote it last
@@ -40,6 +42,18 @@ def functional(program: ExportedProgram) -> GraphModule:
             node.target = pure
     gm.recompile()
     return gm
+
+
+def _give_lines(graph: fx.Graph, before: fx.Graph) -> None:
+    """Lines for views that functionalization made again: those of the same calls before it.
+
+    Where some of these are gone, it is the line of what such a view reads.
+    """
+    unknown = [x for x in graph.nodes if x.op == "call_function" and not x.stack_trace]
+    for node in unknown:
+        same, made = (g.find_nodes(op=node.op, target=node.target) for g in (before, graph))
+        source = same[made.index(node)] if len(same) == len(made) else node.args[0]
+        node.stack_trace = source.stack_trace
 
 
 def writes_through(program: ExportedProgram) -> bool:

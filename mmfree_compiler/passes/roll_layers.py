@@ -97,7 +97,7 @@ def _match(program: Program, first: tuple[Node, ...], other: tuple[Node, ...]) -
         rename |= dict(zip(a.outputs, b.outputs, strict=True))
     made = set(rename.values())
     for a, b in zip(first, other, strict=True):
-        pairs = [*zip(a.inputs, b.inputs, strict=True), (a.state, b.state)]
+        pairs = [*zip(a.inputs, b.inputs, strict=True), (_key(a.state), _key(b.state))]
         for x, y in pairs:
             if (x is None) != (y is None):
                 return None
@@ -106,6 +106,11 @@ def _match(program: Program, first: tuple[Node, ...], other: tuple[Node, ...]) -
             if x in program.values and x not in _outputs(first) and y in made:
                 return None
     return rename
+
+
+def _key(state: str | None) -> str | None:
+    """A state's name in a Rename: a value may be called as the state that it is made with."""
+    return state and f"state {state}"
 
 
 def _outputs(nodes: tuple[Node, ...]) -> tuple[str, ...]:
@@ -220,11 +225,10 @@ def _stacked(flat: Program, rolled: Program, renames: list[Rename]) -> dict[str,
 
 
 def _stacked_states(program: Program, renames: list[Rename]) -> tuple[StateSlot, ...]:
-    gone = {
-        rename[slot.name] for rename in renames for slot in program.states if slot.name in rename
-    }
+    keys = {slot: _key(slot.name) for slot in program.states}
+    gone = {rename[key] for rename in renames for key in keys.values() if key in rename}
     return tuple(
-        replace(slot, count=len(renames) + 1) if slot.name in renames[0] else slot
-        for slot in program.states
-        if slot.name not in gone
+        replace(slot, count=len(renames) + 1) if key in renames[0] else slot
+        for slot, key in keys.items()
+        if key not in gone
     )

@@ -63,7 +63,7 @@ def refusal(case: Case, message: str) -> str:
 
     Naming nothing is a fault.
     """
-    if "bug of the compiler" in message:
+    if "bug of the compiler" in message or message.startswith("the compiled model: output"):
         return "caught"
     if f"module {case.number}>" in message:
         return "refused"

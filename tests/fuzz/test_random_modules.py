@@ -32,6 +32,7 @@ def test_a_module_is_the_same_each_time_that_it_is_generated() -> None:
         ("token ids tokens: are not the only input", "refused, port"),
         ("a step failed", "unclear"),
         ("<random module 7>:3: a bug of the compiler", "caught"),
+        ("the compiled model: output 0 differs from the module's by 0.1", "caught"),
     ],
 )
 def test_a_refusal_names_a_line_or_what_has_none(message: str, outcome: str) -> None:

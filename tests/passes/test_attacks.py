@@ -110,6 +110,7 @@ REFUSED: dict[str, Function] = {
     "gate of one column": lambda m, x: norm(x) * m.gain * F.silu(m.linear(x).amax(-1, True)),
     "alpha": lambda m, x: torch.add(m.linear(x), x, alpha=3),
     "silu of integers": lambda _, x: x.long() * x.long().sigmoid(),
+    "view of what another view wrote": lambda m, x: written(m.linear(x) + x)[..., :4],
     "no columns": lambda m, x: m.linear(x)[..., 0:0],
     "NaN": lambda m, x: m.linear(x) * (m.gain * torch.nan),
     "infinite bias": lambda m, x: m.linear(x) + m.gain / 0,
@@ -136,6 +137,11 @@ EQUAL: dict[str, Function] = {
     "infinite bounds": lambda m, x: m.linear(x).clamp(-torch.inf, torch.inf),
     "times the width": lambda m, x: m.linear(x) * x.shape[-1],
 }
+
+
+def written(x: Tensor) -> Tensor:
+    x.to(torch.float32).mul_(2)
+    return x
 
 
 def weighted(x: Tensor, weight: Tensor) -> Tensor:

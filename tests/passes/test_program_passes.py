@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from zoo import NORMS, QUANTIZERS, THROUGH, WEIGHTS, Proj
 from zoo_parts import Gated, Mixer, Tiny
 
+import mmfree_compiler as mmf
 from mmfree_compiler import backends, passes
 from mmfree_compiler.checking import run_program
+from mmfree_compiler.models import BitLinear
 from mmfree_compiler.ops import OPS
 from mmfree_compiler.passes.group_stages import GroupStages
 from mmfree_compiler.passes.roll_layers import RollLayers
@@ -105,6 +107,31 @@ def rolled(module: nn.Module) -> Program:
 
 def test_crossed_carries_stay_unrolled() -> None:
     assert not any(isinstance(step, Loop) for step in rolled(Chain()).body)
+
+
+class _CalledAsItsState(nn.Module):
+    """A convolution, whose value and state have one name, before layers that repeat."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taps = nn.Parameter(torch.ones(16, 4))
+        self.layers = nn.ModuleList(nn.Sequential(BitLinear(16, 16), nn.SiLU()) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = mm.short_conv(x, self.taps, None, None)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def test_a_value_called_as_a_state_is_carried() -> None:
+    x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
+    module = _CalledAsItsState().eval()
+    compiled = mmf.compile(module, "reference", example_inputs=(x,))
+    program = compiled.artifact.program
+    assert program is not None
+    assert [(slot.name, slot.count) for slot in program.states] == [("short_conv", 1)]
+    assert any(isinstance(step, Loop) for step in program.body)
 
 
 def test_a_stage_per_node_is_grouped_again(programs: dict[str, Program]) -> None:
