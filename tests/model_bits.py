@@ -14,8 +14,9 @@ from mmfree_compiler.runtime import Sampling, Session, State
 
 SEQUENCES, PROMPT, STEPS = 7, 33, 8
 LENGTHS = [PROMPT, 1, 7, 20, 2, PROMPT, 16]  # of the sequences of a ragged batch
-THREADS = (1, 2)
-WAYS = [(batch, chunk) for batch in (1, 2, SEQUENCES) for chunk in (1, 5, 64)]
+THREADS, BATCHES, CHUNKS = (1, 2), (1, 2, SEQUENCES), (1, 5, 64)
+# (threads, sequences at a time, tokens of a chunk): each pair of the latter once.
+WAYS = [(1, 1, 1), (1, 2, 5), (1, SEQUENCES, 64), (2, 1, 64), (2, 2, 1), (2, SEQUENCES, 5)]
 SAMPLINGS = {
     "greedy": Sampling(max_new_tokens=12, stop_tokens=(), temperature=0),
     "sampled": Sampling(max_new_tokens=12, stop_tokens=(), temperature=1, top_p=0.95),

@@ -32,6 +32,44 @@ def ternary(n: int, k: int, generator: torch.Generator) -> Tensor:
     return torch.randint(-1, 2, (n, k), generator=generator, dtype=torch.int8)
 
 
+# The (N, K) of Products: some are whole tiles and blocks.
+SHAPES = [(16, 16), (40, 96), (7, 5), (33, 130), (256, 512)]
+
+
+class Products(nn.Module):
+    """Integer products of each of SHAPES, with and without a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.weights = [ternary(n, k, generator) for n, k in SHAPES]
+        self.biases = [torch.randint(-9, 10, (n,), generator=generator) for n, _ in SHAPES]
+
+    def forward(self, *rows: Tensor) -> list[Tensor]:
+        one, sums = torch.ones(1), []
+        for x, weight, bias in zip(rows, self.weights, self.biases, strict=True):
+            codes, scale = mm.quantize(x, 1e-5)
+            sums += [mm.ternary_linear(codes, scale, weight, one, b) for b in (None, bias.float())]
+        return sums
+
+    def exact(self, *rows: Tensor) -> list[Tensor]:
+        sums = []
+        for x, weight, bias in zip(rows, self.weights, self.biases, strict=True):
+            product = torch.from_numpy(x.long().numpy() @ weight.long().numpy().T)
+            sums += [product, product + bias]
+        return sums
+
+
+def integer_rows(count: int) -> list[Tensor]:
+    """Rows of integers with absmax 127 are their own codes, of scale 1."""
+    generator = torch.Generator().manual_seed(4)
+    rows = [torch.randint(-127, 128, (count, k), generator=generator).float() for _, k in SHAPES]
+    for x in rows:
+        x[:, 0] = 127
+        x[1], x[2] = 127, -127
+    return rows
+
+
 class Block(nn.Module):
     """One MatMul-free layer, already in the ops that the graph passes end with."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import ClassVar
@@ -187,10 +187,13 @@ def _build(
 ) -> Program:
     start, period, count = run
     inside = {name: program.fresh(f"{name}.carried") for name in carried}
+    outside = (*stages[:start], *stages[start + period * count :])
+    stacks = _stacks(program, renames)
+    shared = {name: program.fresh(f"{name}.each") for name in stacks.keys() & _read(outside)}
     results = tuple(renames[-1][update] for update in carried.values())
     loop = Loop(
         count,
-        tuple(_renamed(stage, inside) for stage in stages[start : start + period]),
+        tuple(_renamed(stage, inside | shared) for stage in stages[start : start + period]),
         tuple(inside.items()),
         tuple(carried.values()),
         results,
@@ -201,8 +204,15 @@ def _build(
         values={**program.values, **values},
         body=(*stages[:start], loop, *stages[start + period * count :]),
     )
-    states = _stacked_states(program, renames)
-    return replace(rolled, constants=_stacked(program, rolled, renames), states=states)
+    constants = _constants(
+        rolled, {shared.get(name, name): stack for name, stack in stacks.items()}
+    )
+    return replace(rolled, constants=constants, states=_stacked_states(program, renames))
+
+
+def _read(stages: Iterable[Stage]) -> set[str]:
+    nodes = chain.from_iterable(stage.nodes for stage in stages)
+    return {name for node in nodes for name in node.inputs if name is not None}
 
 
 def _renamed(stage: Stage, names: Rename) -> Stage:
@@ -212,16 +222,20 @@ def _renamed(stage: Stage, names: Rename) -> Stage:
     return Stage(tuple(map(rename, stage.rows)), tuple(map(rename, stage.tiles)))
 
 
-def _stacked(flat: Program, rolled: Program, renames: list[Rename]) -> dict[str, Constant]:
-    """Constants that differ between iterations, as parts of the first iteration's."""
-    used = {name for node in rolled.nodes() for name in node.inputs}
-    constants = {name: constant for name, constant in flat.constants.items() if name in used}
-    for name in constants.keys() & renames[0].keys():
-        stack = [name, *(rename[name] for rename in renames)]
-        if len(set(stack)) > 1:
-            parts = tuple(part for n in stack for part in flat.constants[n].parts)
-            constants[name] = replace(constants[name], parts=parts)
-    return constants
+def _stacks(program: Program, renames: list[Rename]) -> dict[str, list[str]]:
+    """Constants of the first iteration that differ from the others', and those of all."""
+    names = program.constants.keys() & renames[0].keys()
+    stacks = {name: [name, *(rename[name] for rename in renames)] for name in sorted(names)}
+    return {name: stack for name, stack in stacks.items() if len(set(stack)) > 1}
+
+
+def _constants(rolled: Program, stacks: Mapping[str, list[str]]) -> dict[str, Constant]:
+    """The constants that are read; each stack is one, and its members are the parts."""
+    found, used = dict(rolled.constants), _read(rolled.stages())
+    for name, stack in stacks.items():
+        parts = tuple(part for member in stack for part in rolled.constants[member].parts)
+        found[name] = replace(rolled.constants[stack[0]], name=name, parts=parts)
+    return {name: constant for name, constant in found.items() if name in used}
 
 
 def _stacked_states(program: Program, renames: list[Rename]) -> tuple[StateSlot, ...]:

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,7 @@ import pytest
 import torch
 import typer
 from aarch64_emulation import CPUS, emulate, missing
-from model_bits import THREADS, WAYS, digest, texts
+from model_bits import BATCHES, CHUNKS, THREADS, digest, texts
 from op_modules import runnable_variants
 
 import mmfree_compiler as mmf
@@ -56,7 +57,7 @@ def _run(artifact: Artifact, variant: str) -> set[str]:
         session = Session(artifact, threads)
         assert session.launcher.build == variant
         made = _texts(session)
-        found |= {f"{digest(session, *way)} {made}" for way in WAYS}
+        found |= {f"{digest(session, *way)} {made}" for way in product(BATCHES, CHUNKS)}
     return _shown(variant, found)
 
 

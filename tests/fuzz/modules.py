@@ -75,7 +75,7 @@ def refusal(case: Case, message: str) -> str:
 
 def _tensors(module: nn.Module) -> Iterator[str]:
     """The names of parameters, buffers and plain attributes that are tensors."""
-    for path, part in module.named_modules():
+    for path, part in module.named_modules(remove_duplicate=False):
         own = vars(part) | dict(part.named_parameters(recurse=False)) | part._buffers
         names = (name for name, value in own.items() if isinstance(value, Tensor))
         yield from (f"{path}.{name}" if path else name for name in names)

@@ -134,6 +134,29 @@ def test_a_value_called_as_a_state_is_carried() -> None:
     assert any(isinstance(step, Loop) for step in program.body)
 
 
+class _SharesAConstant(nn.Module):
+    """Its first layer is called twice: once before the layers that are rolled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(BitLinear(24, 24) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layers[0](x)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def test_a_constant_in_and_before_a_loop() -> None:
+    x = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(0))
+    module = _SharesAConstant().eval()
+    compiled = mmf.compile(module, "reference", example_inputs=(x,))
+    program = compiled.artifact.program
+    assert program is not None
+    assert any(isinstance(step, Loop) for step in program.body)
+
+
 def test_a_stage_per_node_is_grouped_again(programs: dict[str, Program]) -> None:
     """Grouping does not depend on how its input was cut."""
 

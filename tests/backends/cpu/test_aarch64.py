@@ -12,9 +12,8 @@ import torch
 from aarch64_emulation import CPUS, Library, emulate, missing
 from golden_cases import golden_cases
 from model_bits import digest
-from op_modules import TinyLM, mm, state_rows, ternary
+from op_modules import Products, TinyLM, integer_rows, state_rows
 from special_values import Pointwise, Rows, assert_same_bits, forced_rows, pairs
-from torch import Tensor, nn
 
 import mmfree_compiler as mmf
 from mmfree_compiler.artifact import Artifact
@@ -24,44 +23,9 @@ from mmfree_compiler.runtime import Session
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
-SHAPES = [(16, 16), (40, 96), (7, 5), (33, 130), (256, 512)]
 TARGET = f"cpu:{','.join(CPUS)}"
 
 on_each_cpu = pytest.mark.parametrize("variant", CPUS)
-
-
-class Products(nn.Module):
-    """Integer products of each of SHAPES, with and without a bias."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(3)
-        self.weights = [ternary(n, k, generator) for n, k in SHAPES]
-        self.biases = [torch.randint(-9, 10, (n,), generator=generator) for n, _ in SHAPES]
-
-    def forward(self, *rows: Tensor) -> list[Tensor]:
-        one, sums = torch.ones(1), []
-        for x, weight, bias in zip(rows, self.weights, self.biases, strict=True):
-            codes, scale = mm.quantize(x, 1e-5)
-            sums += [mm.ternary_linear(codes, scale, weight, one, b) for b in (None, bias.float())]
-        return sums
-
-    def exact(self, *rows: Tensor) -> list[Tensor]:
-        sums = []
-        for x, weight, bias in zip(rows, self.weights, self.biases, strict=True):
-            product = torch.from_numpy(x.long().numpy() @ weight.long().numpy().T)
-            sums += [product, product + bias]
-        return sums
-
-
-def integer_rows(count: int) -> list[Tensor]:
-    """Rows of integers with absmax 127 are their own codes, of scale 1."""
-    generator = torch.Generator().manual_seed(4)
-    rows = [torch.randint(-127, 128, (count, k), generator=generator).float() for _, k in SHAPES]
-    for x in rows:
-        x[:, 0] = 127
-        x[1], x[2] = 127, -127
-    return rows
 
 
 @pytest.fixture(scope="module", params=["1.6", "2"])
