@@ -15,19 +15,21 @@ from mmfree_compiler.assumptions.state import State
 def evaluating(module: nn.Module) -> Iterator[None]:
     """`module` and all its parts are in inference mode; afterwards each is as it was.
 
-    That includes its buffers, what its code keeps in Python, and the random numbers. Parameters
-    are not copied: a forward that writes into them is the only one that leaves a trace.
+    That includes its buffers and other tensors, what its code keeps in Python, and the random
+    numbers. Parameters are not copied: a forward that writes into them is the only one that leaves
+    a trace.
     """
     state = State.of(module)
-    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    tensors = {id(x): x for x in (*module.buffers(), *state.tensors())}
+    kept = [(tensor, tensor.clone()) for tensor in tensors.values()]
     try:
         with torch.random.fork_rng(devices=()):
             module.eval()
             yield
     finally:
         state.restore()
-        for buffer, before in buffers:
-            _restore(buffer, before)
+        for tensor, before in kept:
+            _restore(tensor, before)
 
 
 @contextmanager
@@ -43,6 +45,6 @@ def calling(module: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _restore(buffer: Tensor, before: Tensor) -> None:
-    if not torch.equal(buffer, before):
-        buffer.copy_(before)
+def _restore(tensor: Tensor, before: Tensor) -> None:
+    if not torch.equal(tensor, before):
+        tensor.copy_(before)

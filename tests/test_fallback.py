@@ -23,7 +23,7 @@ Forward = Callable[["Layers", Tensor], Any]
 
 
 class Layers(nn.Module):
-    """Four BitLinears and a counter, for a function to compute with."""
+    """Four BitLinears and counters of several kinds, for a function to compute with."""
 
     counter: Tensor
 
@@ -33,7 +33,7 @@ class Layers(nn.Module):
         self.a, self.b, self.c, self.d = (BitLinear(WIDTH, WIDTH) for _ in range(4))
         self.norm = nn.LayerNorm(WIDTH)
         self.register_buffer("counter", torch.zeros(1))
-        self.calls = 0
+        self.calls, self.plain, self.listed = 0, torch.ones(1), [torch.ones(1)]
         self.compute = compute
 
     def forward(self, x: Tensor) -> Any:
@@ -254,10 +254,17 @@ def count_calls(m: Layers, x: Tensor) -> Tensor:
     return out
 
 
+def count_in_tensors(m: Layers, x: Tensor) -> Tensor:
+    """Neither is a buffer."""
+    out: Tensor = m.a(x) * m.plain.add_(1) * m.listed[0].mul_(2)
+    return out
+
+
 @torch.no_grad()
-def test_compiling_leaves_the_module_as_it_was() -> None:
+@pytest.mark.parametrize("function", [count_calls, count_in_tensors])
+def test_compiling_leaves_the_module_as_it_was(function: Callable[..., Tensor]) -> None:
     """Its first call afterwards is its first call."""
-    module = Layers(count_calls).eval()
+    module = Layers(function).eval()
     untouched = copy.deepcopy(module)
     with pytest.warns(UserWarning, match="Layers runs in torch as a whole"):
         model = mmf.compile(module, "reference", example_inputs=(rows(2, 3),), fallback="eager")

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from mmfree_compiler.assumptions.containers import Contents, access
 from mmfree_compiler.assumptions.progress import ATOMS
@@ -63,8 +63,14 @@ class State:
         found = ((holder.changed(before), holder) for holder, before in self.held)
         return next(((name, holder) for name, holder in found if name), None)
 
+    def tensors(self) -> list[Tensor]:
+        """The tensors among the contents, but for parameters."""
+        values = (value for _, contents in self.held for value in contents.values())
+        found = {id(x): x for x in values if isinstance(x, Tensor)}
+        return [x for x in found.values() if not isinstance(x, nn.Parameter)]
+
     def restore(self) -> None:
-        """Put back what was there."""
+        """Put back what was there; values of tensors stay as they are."""
         for holder, before in self.held:
             if holder.changed(before):
                 holder.write(before)
