@@ -36,6 +36,11 @@ def emulate_amx() -> ctypes.CDLL | None:
     return emulator
 
 
+def is_emulated(variant: str) -> bool:
+    """Whether a variant runs here in emulation: thousands of times slower."""
+    return variant == "x86-64-amx" and emulate_amx() is not None
+
+
 def _claim(more: frozenset[str]) -> None:
     """From now on the runtime reads of these features too, for the whole run."""
     told = Path(tempfile.mkdtemp(), "cpuinfo")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -156,11 +157,17 @@ def tiny(request: pytest.FixtureRequest) -> CompiledModel:
     return compiled(variant, TinyLM(), ids, density=density)
 
 
+@cache
+def whole() -> tuple[Tensor, Tensor]:
+    """Ids (3, 130), and what TinyLM makes of them."""
+    ids = torch.randint(0, 37, (3, 130), generator=torch.Generator().manual_seed(1))
+    return ids, TinyLM()(ids)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 def test_a_loop_of_layers(tiny: CompiledModel, threads: int) -> None:
     """Prefill, decode, and batched decode have the module's bits, whatever the threads."""
-    ids = torch.randint(0, 37, (3, 130), generator=torch.Generator().manual_seed(1))
-    expected = TinyLM()(ids)
+    ids, expected = whole()
     session = Session(tiny.artifact, threads)
     logits, state = session(ids[:, :129])
     assert_same_bits(logits, expected[:, :129], "prefill")
