@@ -53,6 +53,18 @@ def test_an_error_while_comparing_leaves_the_trace_function(
     assert sys.gettrace() is None
 
 
+def test_an_error_while_comparing_stays_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The forward goes on, and so does what runs in it: callbacks of the garbage collector."""
+    module, finished = _Counts(), []
+    before = State.of(module)
+    monkeypatch.setattr(State, "changed", _fails)
+    search = memory.Search(before.held[0][0].name)
+    with memory.watched(module, search):
+        finished.append(module(X))
+    assert len(finished) == 1
+    assert search.found == ""
+
+
 def test_an_interrupt_leaves_the_trace_function() -> None:
     module = _Counts(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):

@@ -63,8 +63,10 @@ class Search:
         return self._step if in_model(frame) else None
 
     def _step(self, frame: FrameType, event: str, _argument: Any) -> Any:
-        if not self.found and self._state.changed():
-            self.found = self._line
+        # CPython 3.11 can crash on an error of a trace function during garbage collection.
+        with suppress(Exception):
+            if not self.found and self._state.changed():
+                self.found = self._line
         self._line = line_of(frame.f_back if event == "return" else frame)
         return self._step
 

@@ -103,7 +103,7 @@ def test_settings_change_no_result(name: str) -> None:
     ends = [
         Tuning(*values) for values in zip(*(CANDIDATES[f] for f in asdict(OTHER)), strict=False)
     ]
-    for settings in (OTHER, ends[0], ends[-1]):
+    for settings in {OTHER, ends[0], ends[-1]} if name == RUNNABLE[-1] else [OTHER]:
         retuned = CpuCompiler().retuned(artifact, Spec((name,)), asdict(settings))
         assert tuning_of(retuned) == asdict(settings)
         session = Session(retuned, 2)
