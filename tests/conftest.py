@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Nothing was compiled before: the new folder that compiled kernels are kept in."""
-    from mmfree_compiler.backends.cpu.compile import cache
+    from mmfree_compiler.building import cache
 
     plain = cache.folder
     kept = tmp_path / "kept"

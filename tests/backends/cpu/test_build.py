@@ -23,6 +23,7 @@ from mmfree_compiler.backends.cpu.compile.isa import ISAS
 from mmfree_compiler.backends.cpu.compile.planned import PlannedProgram
 from mmfree_compiler.backends.cpu.compile.tuning import Tuning
 from mmfree_compiler.backends.cpu.layouts import TILE16_2BIT, TILE16_TRITS
+from mmfree_compiler.building import jobs
 from mmfree_compiler.compiler import CompiledModel
 from mmfree_compiler.errors import ToolchainError
 from mmfree_compiler.program import Node, Stage
@@ -59,11 +60,11 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
     class Popen(plain):  # type: ignore[valid-type,misc]  # mypy takes no variable as a base
         def __init__(self, command: list[str], **options: Any) -> None:
             super().__init__(command, **options)
-            if build._CHILD in command:
+            if jobs._CHILD in command:
                 started.append(self)
 
     monkeypatch.setattr(subprocess, "Popen", Popen)
-    monkeypatch.setattr(build, "resolve_threads", lambda _: 2)
+    monkeypatch.setattr(jobs, "resolve_threads", lambda _: 2)
     return started
 
 
@@ -97,7 +98,7 @@ def test_one_cpu_needs_no_children(
     processes: list[subprocess.Popen[bytes]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(build, "resolve_threads", lambda _: 1)
+    monkeypatch.setattr(jobs, "resolve_threads", lambda _: 1)
     assert built(model) == members(model)
     assert processes == []
 
@@ -113,7 +114,7 @@ def test_only_what_is_missing_is_compiled(
         return name.encode()
 
     monkeypatch.setattr(build.Job, "compile", compiled)
-    monkeypatch.setattr(build, "resolve_threads", lambda _: 1)
+    monkeypatch.setattr(jobs, "resolve_threads", lambda _: 1)
     for _ in range(2):
         assert built(model) == {name: name.encode() for name in NAMES}
     assert asked == ["portable", "x86-64-v3"]
@@ -144,7 +145,7 @@ def test_a_failing_child_is_quoted(
     processes: list[subprocess.Popen[bytes]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(build, "_CHILD", "raise SystemExit('out of luck')")
+    monkeypatch.setattr(jobs, "_CHILD", "raise SystemExit('out of luck')")
     with pytest.raises(ToolchainError, match="out of luck"):
         built(model)
     assert [process.returncode for process in processes] == [1]
@@ -159,7 +160,7 @@ def test_ctrl_c_ends_the_children(
     def interrupted(*_: object) -> bytes:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build, "_CHILD", "import time; time.sleep(600)")
+    monkeypatch.setattr(jobs, "_CHILD", "import time; time.sleep(600)")
     monkeypatch.setattr(build.Job, "compile", interrupted)
     with pytest.raises(KeyboardInterrupt):
         built(model)
@@ -267,7 +268,7 @@ def test_what_compiles_matters(model: CompiledModel, monkeypatch: pytest.MonkeyP
     job = build.Job.of(program_of(model), model.artifact.manifest.tensors, RECIPES)
     keys = {job.key(name) for name in NAMES}
     changes = {
-        "_sources": lambda: "another version of this package",
+        "sources": lambda: "another version of this package",
         "version": lambda name: f"another {name}",
         "identity": lambda triple: f"another linker for {triple}",
     }
@@ -284,6 +285,6 @@ def test_what_compiles_matters(model: CompiledModel, monkeypatch: pytest.MonkeyP
 def test_a_full_disk_is_said_before_it_ends_the_process(
     model: CompiledModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "ROOM", 1 << 62)
+    monkeypatch.setattr(jobs, "ROOM", 1 << 62)
     with pytest.raises(ToolchainError, match="TMPDIR"):
         built(model)

@@ -14,10 +14,10 @@ from op_modules import TinyLM, mm
 from torch import Tensor, nn
 
 from mmfree_compiler import passes
+from mmfree_compiler.backends.copy_rows import CopyRows
 from mmfree_compiler.backends.cpu.compile.compiler import CpuCompiler
 from mmfree_compiler.backends.cpu.compile.density import Density, densities
 from mmfree_compiler.backends.cpu.compile.packed import packed_name, reading
-from mmfree_compiler.backends.cpu.compile.passes.copy_rows import CopyRows
 from mmfree_compiler.backends.cpu.compile.passes.pack_weights import PackWeights
 from mmfree_compiler.backends.cpu.compile.passes.plan_memory import _first_fit, _Life
 from mmfree_compiler.backends.cpu.compile.planned import PackedProgram, PlannedProgram

@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from mmfree_compiler.backends.cpu.compile import build
+from mmfree_compiler.building import jobs
 from mmfree_compiler.errors import ToolchainError
 
 
@@ -16,6 +16,6 @@ def test_a_limit_on_the_size_of_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
         with pytest.raises(ToolchainError, match=r"1,048,576 bytes per file.*ulimit -f"):
-            build._working().__enter__()
+            jobs._working().__enter__()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmfree_compiler.backends.cpu.compile import cache, toolchain, toolchains
+from mmfree_compiler.backends.cpu.compile import toolchain, toolchains
+from mmfree_compiler.building import cache
 from mmfree_compiler.errors import ToolchainError
 
 HOST = toolchains.host_triple()

@@ -14,12 +14,13 @@ from op_modules import TinyLM, runnable_variants, state_rows
 import mmfree_compiler as mmf
 from mmfree_compiler import tune as search
 from mmfree_compiler.artifact import Artifact
-from mmfree_compiler.backends.cpu.compile import cache, tuning
+from mmfree_compiler.backends.cpu.compile import tuning
 from mmfree_compiler.backends.cpu.compile.compiler import CpuCompiler
 from mmfree_compiler.backends.cpu.compile.isa import ISAS
 from mmfree_compiler.backends.cpu.compile.tuning import CANDIDATES, Tuning, find, keep
 from mmfree_compiler.backends.cpu.spec import Spec
 from mmfree_compiler.backends.interface import Settings
+from mmfree_compiler.building import cache
 from mmfree_compiler.errors import InputError, TargetError, ToolchainError
 from mmfree_compiler.program import Program
 from mmfree_compiler.runtime import Session

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from mmfree_compiler.artifact import WEIGHTS, Artifact, Build, pack_constants
+from mmfree_compiler.backends.copy_rows import CopyRows
 from mmfree_compiler.backends.cpu.compile import tuning
 from mmfree_compiler.backends.cpu.compile.build import Recipe, libraries
 from mmfree_compiler.backends.cpu.compile.codegen import CHUNK
@@ -13,7 +14,6 @@ from mmfree_compiler.backends.cpu.compile.density import densities
 from mmfree_compiler.backends.cpu.compile.isa import ISAS, tuned
 from mmfree_compiler.backends.cpu.compile.kernel import Kernel
 from mmfree_compiler.backends.cpu.compile.packed import reading
-from mmfree_compiler.backends.cpu.compile.passes.copy_rows import CopyRows
 from mmfree_compiler.backends.cpu.compile.passes.pack_weights import PackWeights
 from mmfree_compiler.backends.cpu.compile.passes.plan_memory import PlanMemory
 from mmfree_compiler.backends.cpu.compile.planned import PlannedProgram

@@ -15,9 +15,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmfree_compiler.backends.cpu.compile import cache
-from mmfree_compiler.backends.cpu.compile.processes import running
 from mmfree_compiler.backends.cpu.compile.toolchains import TOOLCHAINS, find_toolchain
+from mmfree_compiler.building import cache
+from mmfree_compiler.building.jobs import STDERR_TAIL
+from mmfree_compiler.building.processes import running
 from mmfree_compiler.errors import ToolchainError
 from mmfree_compiler.temporary import temporary_folder
 
@@ -28,7 +29,6 @@ THREADS_SOURCE = Path(__file__).with_name("threads.c")
 SOURCES = (THREADS_SOURCE, Path(__file__).with_name("binding.c"))
 # The symbols of TVM's runtime that threads.c defines. Calls of others would go to null pointers.
 RUNTIME = {b"__TVMBackendParallelBarrier", b"__TVMBackendParallelLaunch"}
-STDERR_TAIL = 2000  # characters
 DISK_FULL = ("No space left", "NoSpaceLeft", "quota exceeded", "DiskQuota")  # of the system, of Zig
 
 

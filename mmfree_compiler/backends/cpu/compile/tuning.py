@@ -11,8 +11,8 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from mmfree_compiler.backends.cpu.compile import cache
 from mmfree_compiler.backends.cpu.features import processor
+from mmfree_compiler.building import cache
 from mmfree_compiler.errors import ToolchainError
 from mmfree_compiler.program import Program
 

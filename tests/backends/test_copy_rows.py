@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 import mmfree_compiler as mmf
 from mmfree_compiler.artifact import Artifact
+from mmfree_compiler.backends.copy_rows import CopyRows
 from mmfree_compiler.backends.cpu.compile.compiler import CpuCompiler
-from mmfree_compiler.backends.cpu.compile.passes.copy_rows import CopyRows
 from mmfree_compiler.backends.cpu.run.launcher import CpuLauncher
 from mmfree_compiler.backends.cpu.spec import Spec
 from mmfree_compiler.backends.interface import Batch

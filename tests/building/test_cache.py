@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmfree_compiler.backends.cpu.compile import cache
+from mmfree_compiler.building import cache
 from mmfree_compiler.errors import ToolchainError
 
 # Two of these processes write and read one entry; each leaves when it saw anything but a whole one.
 WRITER = """
 import sys
 from pathlib import Path
-from mmfree_compiler.backends.cpu.compile import cache
+from mmfree_compiler.building import cache
 cache.folder = lambda name: Path(sys.argv[1])
 data = bytes([int(sys.argv[2])]) * 100_000
 for _ in range(200):

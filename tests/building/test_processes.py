@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from mmfree_compiler.backends.cpu.compile.processes import running
+from mmfree_compiler.building.processes import running
 
 # Starts a process of its own, says its id, and waits.
 DRIVER = "sleep 600 & echo $! >&2; wait"
 # Starts a process that ends with it, says its id, and is killed.
 KILLED = """
 import os, signal, subprocess, sys
-child = "import time\\nfrom mmfree_compiler.backends.cpu.compile.processes import end_with\\n"
+child = "import time\\nfrom mmfree_compiler.building.processes import end_with\\n"
 child += f"end_with({os.getpid()}); print('ready', flush=True); time.sleep(600)"
 pipe = subprocess.PIPE
 process = subprocess.Popen([sys.executable, "-c", child], stdout=pipe)
@@ -61,6 +61,6 @@ def test_a_child_ends_when_its_parent_is_killed() -> None:
 
 
 def test_a_child_whose_parent_has_ended_before_does_not_begin() -> None:
-    code = "from mmfree_compiler.backends.cpu.compile.processes import end_with; end_with(1)"
+    code = "from mmfree_compiler.building.processes import end_with; end_with(1)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert b"its parent has ended" in done.stderr

@@ -1,0 +1,1 @@
+"""Compiling code in child processes, and keeping what they made."""
