@@ -79,15 +79,21 @@ def apply(target: Any, args: Any, kwargs: Any) -> Any:
 @cache
 def steps_of(target: Any) -> Steps | None:
     """The steps of an operator; None where torch's kernel is all there is."""
-    tags = set(getattr(target, "tags", ()))
-    if torch.Tag.nondeterministic_seeded in tags or torch.Tag.inplace in tags:
+    tags = {tag.name for tag in getattr(target, "tags", ())}  # older torch has fewer
+    if "nondeterministic_seeded" in tags or _writes(target):
         return None
     if target in _WRITTEN:
         return _WRITTEN[target]
     if target in _OP_OF:
         return partial(_by_reference, target)
-    is_float = tags & {torch.Tag.pointwise, torch.Tag.reduction}
+    is_float = tags & {"pointwise", "reduction"}
     return partial(_in_double, target) if is_float else None
+
+
+def _writes(target: Any) -> bool:
+    """Whether an operator writes into its arguments."""
+    schema = getattr(target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
 
 
 def _is_exact(target: Any, args: Any, kwargs: Any) -> bool:
