@@ -19,6 +19,7 @@ from mmfree_compiler.target import Target
 # kind -> the package that defines its BACKEND
 BUILT_IN = {
     "cpu": "mmfree_compiler.backends.cpu",
+    "cuda": "mmfree_compiler.backends.cuda",
     "reference": "mmfree_compiler.backends.reference",
 }
 GROUP = "mmfree_compiler.backends"

@@ -6,13 +6,16 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from amx_emulation import is_emulated
 from golden_cases import golden_cases
-from model_bits import THREADS, WAYS, Texts, digest, ragged_digest, texts
+from model_bits import THREADS, WAYS, Texts, digest, ragged_digest, texts, tokens
 from op_modules import runnable_variants
 
 import mmfree_compiler as mmf
+from mmfree_compiler import backends
 from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.errors import TargetError
 from mmfree_compiler.runtime import Session
 
 RUNNABLE = runnable_variants()
@@ -61,6 +64,33 @@ def test_cpu(folder: Path, variant: str, monkeypatch: pytest.MonkeyPatch) -> Non
         for batch, chunk in (way[1:] for way in ways if way[0] == threads):
             how = f"{threads} threads, batch {batch}, chunks of {chunk}"
             assert digest(session, batch, chunk) == expected(folder), how
+
+
+def _without_gpu() -> str:
+    """Why the CUDA target cannot be run here; empty where it can."""
+    try:
+        backends.get("cuda").here()
+    except TargetError as error:
+        return str(error)
+    return ""
+
+
+@folders
+@pytest.mark.slow
+@pytest.mark.skipif(bool(_without_gpu()), reason=_without_gpu())
+def test_cuda(folder: Path) -> None:
+    """On this machine's GPU: chunks, batches, texts, and a state that came from elsewhere."""
+    session = mmf.compile(folder, "cuda").session
+    for _, batch, chunk in WAYS:
+        how = f"batch {batch}, chunks of {chunk}"
+        assert digest(session, batch, chunk) == expected(folder), how
+    for together in (True, False):
+        assert ragged_digest(session, together) == expected_of_ragged(folder)
+        assert texts(session, together) == expected_texts(folder)
+    ids = tokens(session)[:, :9]
+    _, there = reference(folder)(ids)
+    (ours, _), (theirs, _) = (run(ids[:, :1], there.fork()) for run in (session, reference(folder)))
+    assert torch.equal(ours, theirs)
 
 
 @folders

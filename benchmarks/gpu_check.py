@@ -1,0 +1,23 @@
+"""Whether the CUDA target works on this machine's GPU: `python -m benchmarks.gpu_check`.
+
+It runs the tests that are skipped without a GPU: the driver, the device library compiled, and whole
+models against the reference, bit by bit. It ends with the status of pytest.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from benchmarks.processes import ROOT
+
+TESTS = ("tests/backends/cuda", "tests/conformance/test_model_bits.py")
+
+
+def main() -> int:
+    command = [sys.executable, "-m", "pytest", "-rs", *TESTS, "-k", "cuda or reference"]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""The GPUs that kernels are compiled for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Arch:
+    """`name` is as the CUDA tools spell it, `shared` the most bytes of shared memory of a program.
+
+    See the table of technical specifications in the CUDA C++ Programming Guide.
+    """
+
+    name: str
+    gpus: str
+    shared: int
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        """The compute capability: (9, 0) for "sm_90"."""
+        number = int(self.name.removeprefix("sm_"))
+        return divmod(number, 10)
+
+
+ARCHS = {
+    arch.name: arch
+    for arch in (
+        Arch("sm_80", "A100", 163 << 10),
+        Arch("sm_86", "RTX 30, A10, A40", 99 << 10),
+        Arch("sm_89", "RTX 40, L4, L40", 99 << 10),
+        Arch("sm_90", "H100, H200", 227 << 10),
+        Arch("sm_100", "B200", 227 << 10),
+        Arch("sm_120", "RTX 50", 99 << 10),
+    )
+}

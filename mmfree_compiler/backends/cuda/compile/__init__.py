@@ -1,0 +1,1 @@
+"""The compiling half: Triton, ahead of time."""

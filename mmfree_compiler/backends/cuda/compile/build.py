@@ -1,0 +1,132 @@
+"""Compiling kernels ahead of time: Triton, for a device that need not be here."""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mmfree_compiler.artifact.binding import NOTE, SIZE
+from mmfree_compiler.backends.cuda.compile.kernel import HEADER, Source
+from mmfree_compiler.backends.cuda.facts import Argument, Kernel
+from mmfree_compiler.backends.cuda.strides import ALIGNMENT
+from mmfree_compiler.building import cache
+from mmfree_compiler.building.jobs import pieces, sources
+from mmfree_compiler.errors import ToolchainError
+
+WARP = 32  # threads
+# No product is fused with a sum: docs/arithmetic.md.
+OPTIONS = {"enable_fp_fusion": False}
+
+
+@dataclass(frozen=True)
+class Job:
+    """See building.jobs.Job: a piece is one kernel for one architecture, such as "sm_90.NAME"."""
+
+    kernels: Mapping[str, Source]
+
+    def key(self, name: str) -> str:
+        arch, kernel = name.split(".")
+        return cache.key(sources(), version("triton"), arch, repr(self.kernels[kernel]))
+
+    def compile(self, name: str) -> bytes:
+        arch, kernel = name.split(".")
+        with tempfile.TemporaryDirectory() as folder, _caching(folder):
+            module = loaded([self.kernels[kernel]], Path(folder))
+            return pickle.dumps(_compiled(self.kernels[kernel], module, arch))
+
+    def hint(self) -> str:
+        return "If memory ran out, compile for fewer GPUs: --target cuda:sm_90"
+
+
+def compiled(
+    kernels: Sequence[Source], archs: Sequence[str]
+) -> dict[str, tuple[bytes, dict[str, Kernel]]]:
+    """By architecture: the member with all cubins, and each kernel's place in it.
+
+    Raises ToolchainError.
+    """
+    job = Job({source.name: source for source in kernels})
+    made = pieces(job, [f"{arch}.{name}" for arch in archs for name in job.kernels])
+    return {arch: _joined(made, arch, job) for arch in archs}
+
+
+def _joined(made: Mapping[str, bytes], arch: str, job: Job) -> tuple[bytes, dict[str, Kernel]]:
+    """Cubins one after another, behind the note that binds them to a manifest (binding.py)."""
+    code, places = NOTE + bytes(SIZE), {}
+    for name in job.kernels:
+        cubin, kernel = pickle.loads(made[f"{arch}.{name}"])
+        places[name] = kernel.model_copy(update={"offset": len(code)})
+        code += cubin
+    return code, places
+
+
+@contextmanager
+def _caching(folder: str) -> Iterator[None]:
+    """A block in which Triton keeps what it makes in `folder`, and not in the user's home.
+
+    Raises ToolchainError where Triton only interprets.
+    """
+    from triton import knobs
+
+    if knobs.runtime.interpret:
+        cause = "is set, so Triton compiles nothing"
+        raise ToolchainError("TRITON_INTERPRET", cause, "Unset it, and start again")
+    with knobs.cache.scope():
+        knobs.cache.dir = folder
+        yield
+
+
+def loaded(kernels: Sequence[Source], folder: Path, asm: bool = True) -> ModuleType:
+    """A module of all kernels; Triton reads their text from its file.
+
+    Without `asm` it can be interpreted.
+    """
+    path = folder / "generated_kernels.py"
+    path.write_text("\n\n".join([HEADER.format(asm=asm), *(source.text for source in kernels)]))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _compiled(source: Source, module: ModuleType, arch: str) -> tuple[bytes, Kernel]:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    function = getattr(module, source.name)
+    types = dict(zip(function.arg_names, source.parameters, strict=True))
+    ast = ASTSource(function, types, attrs=_aligned(source.arguments))
+    target = GPUTarget("cuda", int(arch.removeprefix("sm_")), WARP)
+    made = triton.compile(ast, target, {**OPTIONS, "num_warps": source.warps})
+    cubin = made.asm["cubin"]
+    kernel = Kernel(
+        symbol=made.metadata.name,
+        offset=0,
+        size=len(cubin),
+        warps=made.metadata.num_warps,
+        shared=made.metadata.shared,
+        parameters=list(source.parameters),
+    )
+    return cubin, kernel
+
+
+def _aligned(arguments: Sequence[Argument]) -> Mapping[tuple[int], Any]:
+    """What Triton may assume of pointers: that they are multiples of ALIGNMENT bytes."""
+    return {
+        (index,): [["tt.divisibility", ALIGNMENT]]
+        for index, argument in enumerate(arguments)
+        if argument.space not in ("input", "output")
+        and not argument.offset % ALIGNMENT
+        and not argument.stride % ALIGNMENT
+    }

@@ -1,0 +1,87 @@
+"""CUDA compiler: Triton kernels, generated for the stages of a Program, as cubins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from mmfree_compiler.artifact import WEIGHTS, Build, TensorEntry, pack_constants
+from mmfree_compiler.backends.copy_rows import CopyRows
+from mmfree_compiler.backends.cuda.compile.build import compiled
+from mmfree_compiler.backends.cuda.compile.kernel import Source
+from mmfree_compiler.backends.cuda.compile.passes.finish_outputs import FinishOutputs
+from mmfree_compiler.backends.cuda.compile.passes.pack_weights import PackWeights
+from mmfree_compiler.backends.cuda.compile.passes.plan_scratch import PlanScratch
+from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
+from mmfree_compiler.backends.cuda.compile.rows import ROWS
+from mmfree_compiler.backends.cuda.compile.schedule import Part, Run, inner_values, schedule
+from mmfree_compiler.backends.cuda.compile.shapes import PLANS, PlanShape
+from mmfree_compiler.backends.cuda.compile.sources import Sources
+from mmfree_compiler.backends.cuda.compile.tiles import TILES
+from mmfree_compiler.backends.cuda.facts import ABI, CODE, Facts, Kernel, Launch, Plan, Repeat
+from mmfree_compiler.backends.cuda.spec import Spec
+from mmfree_compiler.backends.cuda.strides import state_offsets
+from mmfree_compiler.backends.interface import Emitted, ProgramPass
+from mmfree_compiler.program import Program
+
+
+class CudaCompiler:
+    """See interface.Compiler."""
+
+    ops = frozenset(ROWS) | frozenset(TILES)
+
+    def passes(self, program: Program, spec: Spec) -> tuple[ProgramPass, ...]:  # noqa: ARG002 - the interface
+        return CopyRows(), FinishOutputs(), PackWeights(), PlanScratch()
+
+    def emit(self, program: Program, spec: Spec) -> Emitted:
+        assert isinstance(program, PlannedProgram)
+        weights, tensors = pack_constants(program.constants.values())
+        kernels, plans = planned(program, tensors)
+        made = compiled(kernels, spec.archs)
+        builds = tuple(_build(program, x, places, plans) for x, (_, places) in made.items())
+        code = {_member(arch): cubins for arch, (cubins, _) in made.items()}
+        return Emitted(builds, tensors, {WEIGHTS: weights, **code})
+
+
+def planned(
+    program: PlannedProgram, tensors: Mapping[str, TensorEntry]
+) -> tuple[list[Source], list[Plan]]:
+    """The kernels of all plans, each once, and the plans."""
+    sources = Sources(program, tensors, inner_values(program))
+    kernels: dict[str, Source] = {}
+    plans = []
+    for shape in PLANS:
+        runs = schedule(program, shape.together)
+        steps = [_repeat(sources, run, shape, kernels) for run in runs]
+        plans.append(Plan(tokens=shape.tokens, together=shape.together, steps=steps))
+    return list(kernels.values()), plans
+
+
+def _repeat(sources: Sources, run: Run, shape: PlanShape, kernels: dict[str, Source]) -> Repeat:
+    return Repeat(count=run.count, launches=list(_launches(sources, run.parts, shape, kernels)))
+
+
+def _launches(
+    sources: Sources, parts: Iterable[Part], shape: PlanShape, kernels: dict[str, Source]
+) -> Iterator[Launch]:
+    for part in parts:
+        source = sources.write(part, shape.shapes[part.kind])
+        assert kernels.setdefault(source.name, source) == source
+        yield Launch(
+            kernel=source.name,
+            columns=source.columns,
+            over=source.over,
+            per=source.per,
+            arguments=list(source.arguments),
+        )
+
+
+def _member(arch: str) -> str:
+    return f"kernels/{arch}.cubins"
+
+
+def _build(
+    program: PlannedProgram, arch: str, kernels: dict[str, Kernel], plans: list[Plan]
+) -> Build:
+    _, state = state_offsets(program.states)
+    facts = Facts(arch=arch, scratch=program.scratch, state=state, kernels=kernels, plans=plans)
+    return Build(name=arch, abi=ABI, members={CODE: _member(arch)}, facts=facts.model_dump())

@@ -1,0 +1,103 @@
+"""The source of one Triton kernel, and what the launcher passes to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from mmfree_compiler.backends.cuda.facts import Argument, Over, Space
+
+HEADER = """\
+import triton
+import triton.language as tl
+
+from mmfree_compiler.backends.cuda.compile.kernels import (
+    codes,
+    functions,
+    products,
+    reductions,
+    rows,
+)
+
+ASM = tl.constexpr({asm})
+"""
+INDENT = "    "
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kernel's text, its parameters' types, and the launch of it.
+
+    `over`, `per` and `columns` make the grid: see facts.Launch. `warps` are those of a program.
+    """
+
+    name: str
+    text: str
+    parameters: tuple[str, ...]
+    arguments: tuple[Argument, ...]
+    over: Over
+    per: int
+    columns: int
+    warps: int
+
+
+@dataclass
+class Writer:
+    """Collects the lines of a kernel's body and the parameters that they use."""
+
+    lines: list[str] = field(default_factory=list)
+    _taken: set[str] = field(default_factory=set)  # identifiers
+    _parameters: dict[Argument, tuple[str, str]] = field(default_factory=dict)  # name, type
+    _depth: int = 1
+
+    def add(self, *lines: str) -> None:
+        self.lines += (INDENT * self._depth + line for line in lines)
+
+    @contextmanager
+    def block(self, head: str) -> Iterator[None]:
+        """What is added in it is the body of the statement `head`."""
+        self.add(head)
+        self._depth += 1
+        yield
+        self._depth -= 1
+
+    def bind(self, name: str, expression: str) -> str:
+        """A new variable for a value or something made of one; returns its identifier."""
+        variable = self.fresh(name)
+        self.add(f"{variable} = {expression}")
+        return variable
+
+    def fresh(self, name: str) -> str:
+        """An identifier like `name` that no other has."""
+        plain = found = re.sub(r"\W", "_", f"v_{name}")
+        number = 1
+        while found in self._taken:
+            number += 1
+            found = f"{plain}_{number}"
+        self._taken.add(found)
+        return found
+
+    def parameter(
+        self, name: str, kind: str, space: Space, offset: int = 0, stride: int = 0
+    ) -> str:
+        """The identifier of a parameter of type `kind`; each argument is passed once."""
+        argument = Argument(space=space, offset=offset, stride=stride)
+        if argument not in self._parameters:
+            self._parameters[argument] = (self.fresh(name), kind)
+        return self._parameters[argument][0]
+
+    @property
+    def arguments(self) -> tuple[Argument, ...]:
+        return tuple(self._parameters)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Their types, in order."""
+        return tuple(kind for _, kind in self._parameters.values())
+
+    def text(self, name: str) -> str:
+        """The kernel `name`."""
+        listed = ", ".join(variable for variable, _ in self._parameters.values())
+        return "\n".join(["@triton.jit", f"def {name}({listed}):", *self.lines, ""])

@@ -1,0 +1,29 @@
+"""The Program after the passes of the CUDA target: with places in the device's scratch memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from mmfree_compiler.program import Program
+
+
+@dataclass(frozen=True)
+class Place:
+    """The rows of a value: bytes from the start of the scratch memory, and from row to row."""
+
+    offset: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class PlannedProgram(Program):
+    """`places` has the values that one kernel makes and another reads; `scratch` is in bytes."""
+
+    places: Mapping[str, Place] = field(default_factory=dict)
+    scratch: int = 0
+
+    def details(self) -> Iterator[str]:
+        for name, place in self.places.items():
+            yield f"{name} at {place.offset}, rows of {place.stride} bytes"
+        yield f"scratch {self.scratch} bytes"

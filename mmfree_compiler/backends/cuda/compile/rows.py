@@ -1,0 +1,124 @@
+"""Ops that need a token's whole row: norms and quantizers, in the table ROWS.
+
+A program makes all of them for one token, with whole rows in its registers: blocks of a power of
+two of columns, of which those beyond the row are 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from mmfree_compiler.backends.cuda.compile.tiles import Tile
+from mmfree_compiler.backends.cuda.layouts import codes_stride
+from mmfree_compiler.program import Node
+
+
+class RowTile(Tile):
+    """The values of one token, of any widths."""
+
+    def columns(self, width: int) -> tuple[str, str, str]:
+        """Variables of the columns of rows of this width, and of which of them exist."""
+        column, valid = f"column{width}", f"valid{width}"
+        if column not in self.loaded:
+            block = block_size(width)
+            self.writer.add(f"{column} = tl.arange(0, {block})", f"{valid} = {column} < {width}")
+            self.loaded[column] = column
+        return column, valid, valid
+
+    def keep_row(self, name: str, expression: str) -> None:
+        """A row that this kernel made; columns beyond it stay 0."""
+        _, valid, _ = self.columns(self.program.values[name].width)
+        self.loaded[name] = self.writer.bind(name, f"tl.where({valid}, {expression}, 0.0)")
+        self.keep(name)
+
+
+def block_size(width: int) -> int:
+    """The least power of two that holds a row of floats, or one of codes with its padding."""
+    size: int = 1 << (codes_stride(width) - 1).bit_length()
+    return size
+
+
+def row_warps(tile: RowTile) -> int:
+    """A warp for 512 columns, at most 8."""
+    values = tile.program.values
+    widest = max(values[name].width for name in tile.part.read | tile.part.made if name in values)
+    return max(1, min(8, block_size(widest) // 512))
+
+
+def row_ops(tile: RowTile) -> None:
+    """Write the lines of all ops."""
+    for node in tile.part.nodes:
+        ROWS[node.op](tile, node)
+
+
+def _call(function: str) -> Callable[[RowTile, Node], None]:
+    def emit(tile: RowTile, node: Node) -> None:
+        (name,) = node.outputs
+        operands = [tile[operand] for operand in node.inputs]
+        numbers = [repr(value) for value in node.attrs.values()]
+        width = tile.program.values[name].width
+        called = f"{function}({', '.join([*operands, *numbers, str(width)])})"
+        tile.keep_row(name, called)
+
+    return emit
+
+
+def _quantize(tile: RowTile, node: Node) -> None:
+    row = tile[node.inputs[0]]
+    _codes(tile, node, [row], "1.0")
+
+
+def _norm_quant(tile: RowTile, node: Node) -> None:
+    x, outer, *inners = node.inputs
+    width = str(tile.program.values[node.outputs[0]].width)
+    source = tile[x]
+    row = source if outer is None else tile.writer.bind("row", f"{source} * {tile[outer]}")
+    normed = [row] if outer is None else [source, row]
+    means = [
+        tile.writer.bind("mean", f"reductions.mean_square({row_}, {width})") for row_ in normed
+    ]
+    scaled = [tile.writer.bind("scaled", f"{row} * {tile[inner]}") for inner in inners]
+    r = tile.writer.bind("r", _inverse(node, means))
+    _codes(tile, node, scaled, r)
+
+
+def _inverse(node: Node, means: Sequence[str]) -> str:
+    """1/rms of one norm, or of a norm after a norm: see ops/norm_quant.py."""
+    inner = repr(node.attrs["inner_eps"])
+    if len(means) == 1:
+        return f"rows.inverse_of_one({means[0]}, {inner})"
+    return f"rows.inverse_of_both({', '.join(means)}, {node.attrs['outer_eps']!r}, {inner})"
+
+
+def _codes(tile: RowTile, node: Node, rows: Sequence[str], r: str) -> None:
+    """Store the codes of each row times r, and its scale beside the sum of its codes."""
+    pairs = zip(node.outputs[::2], node.outputs[1::2], strict=True)
+    for (codes, scale), row in zip(pairs, rows, strict=True):
+        code, factor, total = (tile.writer.fresh(x) for x in (codes, scale, "sum"))
+        made = f"codes.quantized({row}, {r}, {node.attrs['quant_eps']!r})"
+        tile.writer.add(f"{code}, {factor}, {total} = {made}")
+        _keep_codes(tile, codes, code)
+        pointer, stride = tile.rows_of(scale)
+        at = tile.writer.bind("at", f"{pointer} + {tile.row(scale)} * {stride}")
+        tile.writer.add(
+            f"tl.store({at}, {factor})",
+            f"tl.store({at} + 1, {total}.to(tl.float32, bitcast=True))",
+        )
+
+
+def _keep_codes(tile: RowTile, name: str, variable: str) -> None:
+    """With the zeros that fill the row."""
+    width = tile.program.values[name].width
+    column, _, _ = tile.columns(width)
+    pointer, stride = tile.rows_of(name)
+    at = f"{pointer} + {tile.row(name)} * {stride} + {column}"
+    tile.writer.add(f"tl.store({at}, {variable}, mask={column} < {codes_stride(width)})")
+
+
+ROWS: Mapping[str, Callable[[RowTile, Node], None]] = {
+    "center": _call("rows.centered"),
+    "gated_norm": _call("rows.gated_normed"),
+    "norm_quant": _norm_quant,
+    "quantize": _quantize,
+    "rms_norm": _call("rows.rms_normed"),
+}

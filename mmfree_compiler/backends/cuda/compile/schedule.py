@@ -1,0 +1,141 @@
+"""What becomes one kernel: the parts of a stage, and the stages that only wanted tokens need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mmfree_compiler.program import Loop, Node, Program, Stage, Step
+
+# rows: one program per token. tiles: a program makes columns of some tokens. scan: a program makes
+# columns of one sequence, token by token.
+Kind = Literal["rows", "tiles", "scan"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The nodes of a stage that one kernel runs, after those of the parts before it.
+
+    `wanted`: it runs for the tokens whose outputs are needed, and values of such parts have one row
+    for each of these.
+    """
+
+    name: str
+    kind: Kind
+    nodes: tuple[Node, ...]
+    wanted: bool = False
+
+    @property
+    def made(self) -> frozenset[str]:
+        return frozenset(name for node in self.nodes for name in node.outputs)
+
+    @property
+    def codes(self) -> list[str]:
+        """The codes that products read."""
+        nodes = [node for node in self.nodes if node.op == "ternary_linear"]
+        return [str(node.inputs[0]) for node in nodes]
+
+    @property
+    def read(self) -> frozenset[str]:
+        """Values and constants from outside."""
+        names = {name for node in self.nodes for name in node.inputs if name is not None}
+        return frozenset(names) - self.made
+
+
+@dataclass(frozen=True)
+class Run:
+    """Parts in order, `count` times."""
+
+    count: int
+    parts: tuple[Part, ...]
+
+
+def schedule(program: Program, together: bool) -> list[Run]:
+    """The kernels of a call, in order.
+
+    `together`: a sequence may have several tokens, so recurrences go through them one by one.
+    """
+    needed = _wanted_from(program.body)
+    runs, stage = [], 0
+    for index, step in enumerate(program.body):
+        stages = step.body if isinstance(step, Loop) else (step,)
+        updates = frozenset(step.updates if isinstance(step, Loop) else ())
+        parts: list[Part] = []
+        for each in stages:
+            after = _after_states(each, updates) if together else ()
+            parts += _parts(program, each, f"stage{stage}", after, index >= needed)
+            stage += 1
+        runs.append(Run(step.count if isinstance(step, Loop) else 1, tuple(parts)))
+    return runs
+
+
+def _parts(
+    program: Program, stage: Stage, name: str, after: tuple[Node, ...], wanted: bool
+) -> Iterator[Part]:
+    if stage.rows:
+        yield Part(f"{name}_rows", "rows", stage.rows, wanted)
+    before = tuple(node for node in stage.tiles if node not in after)
+    for width, nodes in _by_width(program, before):
+        kind = "before" if after else "tiles"
+        yield Part(f"{name}_{kind}{width}", "tiles", nodes, wanted)
+    for width, nodes in _by_width(program, after):
+        yield Part(f"{name}_scan{width}", "scan", nodes, wanted)
+
+
+def _by_width(program: Program, nodes: tuple[Node, ...]) -> Iterator[tuple[int, tuple[Node, ...]]]:
+    """Columns are independent: what has other columns can be made by another kernel."""
+    widths = [program.values[node.outputs[0]].width for node in nodes]
+    for width in dict.fromkeys(widths):
+        yield width, tuple(x for x, own in zip(nodes, widths, strict=True) if own == width)
+
+
+def _after_states(stage: Stage, updates: frozenset[str]) -> tuple[Node, ...]:
+    """The nodes that have a state, and those that read what they make.
+
+    Updates of carried values too: they overwrite values that one of the others may read.
+    """
+    if all(node.state is None for node in stage.tiles):
+        return ()
+    made: set[str] = set()
+    found = []
+    for node in stage.tiles:
+        if node.state is not None or made & set(node.inputs) or updates & set(node.outputs):
+            made |= set(node.outputs)
+            found.append(node)
+    return tuple(found)
+
+
+def inner_values(program: Program) -> frozenset[str]:
+    """Values that have one row for each wanted token."""
+    runs = schedule(program, together=False)
+    parts = [part for run in runs for part in run.parts if part.wanted]
+    return frozenset(name for part in parts for name in part.made)
+
+
+def is_for_wanted(body: Sequence[Step]) -> bool:
+    """Whether the last stage is needed only for tokens whose outputs are."""
+    return bool(body) and _wanted_from(body) < len(body)
+
+
+def _wanted_from(body: Sequence[Step]) -> int:
+    """The first step of those that only wanted tokens need: the last stages, without states.
+
+    Products read codes of their own rows, so codes have to be made there too.
+    """
+    first = len(body)
+    while first and _is_free(body[first - 1]):
+        first -= 1
+    while first < len(body) and not _has_codes(body[first:]):
+        first += 1
+    return first
+
+
+def _is_free(step: Step) -> bool:
+    return isinstance(step, Stage) and all(node.state is None for node in step.nodes)
+
+
+def _has_codes(steps: Sequence[Step]) -> bool:
+    nodes = [node for step in steps if isinstance(step, Stage) for node in step.nodes]
+    made = {name for node in nodes for name in node.outputs}
+    return all(set(node.inputs[:2]) <= made for node in nodes if node.op == "ternary_linear")

@@ -1,0 +1,220 @@
+"""Ops that make columns independently: products, pointwise ops, scans, in the table TILES.
+
+A kernel of `tiles` makes COLUMNS columns of TOKENS tokens; one of a `scan` makes them for a
+sequence, token by token. Both write the same lines: only what `Tile.row` and `Tile.mask` name has
+another shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from mmfree_compiler.artifact import TensorEntry
+from mmfree_compiler.backends.cuda.compile.kernel import Writer
+from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
+from mmfree_compiler.backends.cuda.compile.schedule import Part
+from mmfree_compiler.backends.cuda.strides import state_offsets, state_stride
+from mmfree_compiler.program import Node
+
+POINTERS = {"float32": "*fp32", "float16": "*fp16", "bfloat16": "*bf16", "uint8": "*u8"}
+
+
+@dataclass
+class Tile:
+    """The values of a tile while its kernel is written: the variable of each.
+
+    `sums` are variables of integer sums, by the output of their product. `inner` names values whose
+    rows are those of wanted tokens.
+    """
+
+    program: PlannedProgram
+    tensors: Mapping[str, TensorEntry]
+    part: Part
+    writer: Writer
+    inner: frozenset[str]
+    loaded: dict[str, str] = field(default_factory=dict)
+    sums: dict[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str | None) -> str:
+        """The variable of an operand: made before, or now loaded."""
+        assert name is not None
+        if name not in self.loaded:
+            self.loaded[name] = self._load(name)
+        return self.loaded[name]
+
+    def row(self, name: str) -> str:
+        """The variable of the index of a token's row of a value."""
+        return "row" if name in self.inner or not self.part.wanted else "token"
+
+    def _load(self, name: str) -> str:
+        if name in self.program.constants:
+            return self._constant(name)
+        column, _, mask = self.columns(self.program.values[name].width)
+        pointer, stride = self.rows_of(name)
+        at = f"{pointer} + {self.row(name)} * {stride} + {column}"
+        return self.writer.bind(name, f"tl.load({at}, mask={mask}, other=0.0)")
+
+    def _constant(self, name: str) -> str:
+        pointer, shape = self.constant(name), self.program.constants[name].shape
+        if shape in ((), (1,)):
+            return self.writer.bind(name, f"tl.load({pointer})")
+        column, valid, _ = self.columns(shape[-1])
+        return self.writer.bind(name, f"tl.load({pointer} + {column}, mask={valid}, other=0.0)")
+
+    def columns(self, width: int) -> tuple[str, str, str]:  # noqa: ARG002 - of rows.RowTile
+        """The variables of the columns of a row, whether it has them, and of the tokens' too."""
+        return "column", "valid", "inside"
+
+    def rows_of(self, name: str) -> tuple[str, int]:
+        """The parameter that points at a value's rows, and the elements from row to row."""
+        if name in self.program.inputs:
+            port = self.program.inputs.index(name)
+            value = self.program.values[name]
+            kind = "*i64" if value.dtype == "int64" else "*fp32"
+            return self.writer.parameter(name, kind, "input", port), value.width
+        place = self.program.places[name]
+        is_codes = self.program.values[name].dtype == "int8"
+        kind, size = ("*i8", 1) if is_codes else ("*fp32", 4)
+        pointer = self.writer.parameter(name, kind, "scratch", place.offset)
+        return pointer, place.stride // size
+
+    def constant(self, name: str) -> str:
+        """The parameter that points at a constant, of the iteration that runs."""
+        entry = self.tensors[name]
+        stride = entry.nbytes // entry.count
+        return self.writer.parameter(name, POINTERS[entry.dtype], "weights", entry.offset, stride)
+
+    def state(self, name: str) -> str:
+        """The address of a state's first column for the tile's tokens."""
+        slot = self.program.state(name)
+        offsets, width = state_offsets(self.program.states)
+        pointer = self.writer.parameter(
+            name, "*fp32", "states", 4 * offsets[name], 4 * state_stride(slot)
+        )
+        return f"{pointer} + {self.slot()} * {width} + column"
+
+    def slot(self) -> str:
+        """The variable of the state row of each token."""
+        if "slot" not in self.loaded:
+            pointer = self.writer.parameter("slots", "*i32", "slots")
+            found = self.writer.bind("slot", f"tl.load({pointer} + token, mask=alive, other=0)")
+            self.loaded["slot"] = f"{found}.to(tl.int64)"
+        return self.loaded["slot"]
+
+    def keep(self, name: str) -> None:
+        """Store a value if another kernel or the caller reads it."""
+        width, variable = self.program.values[name].width, self.loaded[name]
+        column, _, mask = self.columns(width)
+        if name in self.program.places:
+            pointer, stride = self.rows_of(name)
+            at = f"{pointer} + {self.row(name)} * {stride} + {column}"
+            self.writer.add(f"tl.store({at}, {variable}, mask={mask})")
+        if name in self.program.outputs:
+            port = self.program.outputs.index(name)
+            pointer = self.writer.parameter(f"{name}.output", "*fp32", "output", port)
+            at = f"{pointer} + row * {width} + {column}"
+            self.writer.add(f"tl.store({at}, {variable}, mask={mask})")
+
+    @property
+    def width(self) -> int:
+        """The columns of everything that tiles make."""
+        return self.program.values[self.part.nodes[0].outputs[0]].width
+
+
+def epilogue(tile: Tile) -> None:
+    """Write the lines of all ops of a tile."""
+    for node in tile.part.nodes:
+        made = TILES[node.op](tile, node)
+        for name, expression in zip(node.outputs, made, strict=True):
+            tile.loaded[name] = tile.writer.bind(name, expression)
+            tile.keep(name)
+
+
+# --- a node -> the expressions of its outputs ----------------------------------------------------
+
+Emitter = Callable[[Tile, Node], tuple[str, ...]]
+
+
+def _call(function: str) -> Emitter:
+    def emit(tile: Tile, node: Node) -> tuple[str, ...]:
+        return (f"functions.{function}({', '.join(tile[name] for name in node.inputs)})",)
+
+    return emit
+
+
+def _ternary_linear(tile: Tile, node: Node) -> tuple[str, ...]:
+    """(sum(q (w+1)) - sum(q)) * scale * weight_scale + bias."""
+    _, scale, _, weight_scale, bias = node.inputs
+    assert scale is not None
+    assert weight_scale is not None
+    pointer, stride = tile.rows_of(scale)
+    at = f"{pointer} + {tile.row(scale)} * {stride}"
+    factor = tile.writer.bind(scale, f"tl.load({at}, mask=alive, other=0.0)")
+    total = f"tl.load({at} + 1, mask=alive, other=0.0).to(tl.int32, bitcast=True)"
+    exact = f"({tile.sums[node.outputs[0]]} - {total}).to(tl.float32)"
+    out = f"{exact} * ({factor} * tl.load({tile.constant(weight_scale)}))"
+    return (out if bias is None else f"functions.add({out}, {tile[bias]})",)
+
+
+def _embedding(tile: Tile, node: Node) -> tuple[str, ...]:
+    ids, table = node.inputs
+    assert ids is not None
+    assert table is not None
+    pointer, _ = tile.rows_of(ids)
+    index = f"tl.load({pointer} + {tile.row(ids)}, mask=alive, other=0)"
+    width = tile.program.constants[table].shape[-1]
+    at = f"{tile.constant(table)} + {index} * {width} + column"
+    return (f"tl.load({at}, mask=inside, other=0.0).to(tl.float32)",)
+
+
+def _mlgru_gates(tile: Tile, node: Node) -> tuple[str, ...]:
+    i, f, bound = node.inputs
+    function = "gates_unbounded" if bound is None else "gates"
+    operands = [tile[name] for name in (i, f, bound) if name is not None]
+    c, forget = (tile.writer.fresh(name) for name in node.outputs)
+    tile.writer.add(f"{c}, {forget} = functions.{function}({', '.join(operands)})")
+    return c, forget
+
+
+def _mlgru_scan(tile: Tile, node: Node) -> tuple[str, ...]:
+    c, forget = node.inputs[:2]
+    assert node.state is not None
+    at = tile.writer.bind(f"{node.state}.at", tile.state(node.state))
+    h = tile.writer.bind(node.state, f"tl.load({at}, mask=inside, other=0.0)")
+    h = tile.writer.bind(node.state, f"functions.scan_step({h}, {tile[c]}, {tile[forget]})")
+    tile.writer.add(f"tl.store({at}, {h}, mask=inside)")
+    return (h,)
+
+
+def _short_conv(tile: Tile, node: Node) -> tuple[str, ...]:
+    """The state holds the last k inputs, oldest first: shift it, and sum the taps in this order."""
+    x, weight, bias = node.inputs[:3]
+    assert node.state is not None
+    assert weight is not None
+    taps, width = tile.program.state(node.state).shape
+    at = tile.writer.bind(f"{node.state}.at", tile.state(node.state))
+    window = [
+        tile.writer.bind(node.state, f"tl.load({at} + {tap * width}, mask=inside, other=0.0)")
+        for tap in range(1, taps)
+    ]
+    total = ""
+    for tap, variable in enumerate([*window, tile[x]]):
+        tile.writer.add(f"tl.store({at} + {tap * width}, {variable}, mask=inside)")
+        pointer = f"{tile.constant(weight)} + column * {taps} + {tap}"
+        product = f"tl.load({pointer}, mask=valid, other=0.0) * {variable}"
+        total = tile.writer.bind("total", f"{total} + {product}" if total else product)
+    return (total if bias is None else f"functions.add({total}, {tile[bias]})",)
+
+
+_POINTWISE = (
+    "abs add div exp identity maximum minimum mul neg rdiv reciprocal relu sigmoid silu sqrt square"
+    " sub swiglu tanh"
+)
+TILES: Mapping[str, Emitter] = {name: _call(name) for name in _POINTWISE.split()} | {
+    "embedding": _embedding,
+    "mlgru_gates": _mlgru_gates,
+    "mlgru_scan": _mlgru_scan,
+    "short_conv": _short_conv,
+    "ternary_linear": _ternary_linear,
+}

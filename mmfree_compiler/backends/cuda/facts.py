@@ -1,0 +1,119 @@
+"""The facts of a CUDA build in the manifest: its kernels, and the plans that launch them.
+
+Only the CUDA launcher reads them, strictly. A plan is a list of launches for calls of some number
+of tokens; `Argument` says how the launcher finds the pointers.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mmfree_compiler.artifact import Build
+from mmfree_compiler.artifact.manifest import Count, Size
+from mmfree_compiler.errors import ArtifactError
+
+ABI = 1  # the number of the calling convention in run/launcher.py; each change increments it
+CODE = "code"  # the role of the member that holds a build's cubins, one after another
+
+# Where an argument points:
+#   weights, scratch, states   into that memory, at `offset` + iteration of the loop * `stride`
+#   input, output              at the rows of the port with number `offset`
+#   slots                      int32: the state row of each token
+#   wanted                     int32: the tokens whose outputs are needed
+#   order, starts              int32: tokens by sequence, and where each sequence starts in that
+#   counts                     int32: how many tokens, or at `offset` wanted tokens, there are
+Space = Literal[
+    "weights",
+    "scratch",
+    "states",
+    "input",
+    "output",
+    "slots",
+    "wanted",
+    "order",
+    "starts",
+    "counts",
+]
+Over = Literal["tokens", "wanted", "sequences"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Argument(_Record):
+    """One argument of a kernel."""
+
+    space: Space
+    offset: Count = 0
+    stride: Count = 0
+
+
+class Kernel(_Record):
+    """A cubin: the bytes of CODE from `offset`, and how to launch the function `symbol` in it.
+
+    `shared` is in bytes; `parameters` are the types as Triton spells them: "*fp32", "i32".
+    """
+
+    symbol: str
+    offset: Count
+    size: Size
+    warps: Size
+    shared: Count
+    parameters: list[str]
+
+
+class Launch(_Record):
+    """A launch of `columns` x ceil(n / `per`) programs, n the number of what `over` names."""
+
+    kernel: str
+    columns: Size
+    over: Over
+    per: Size
+    arguments: list[Argument]
+
+
+class Repeat(_Record):
+    """Launches in order, `count` times: the iterations of a loop."""
+
+    count: Size
+    launches: list[Launch]
+
+
+class Plan(_Record):
+    """For calls of at most `tokens` tokens.
+
+    `together` plans take several tokens of a sequence, others at most one of each.
+    """
+
+    tokens: Size
+    together: bool
+    steps: list[Repeat]
+
+
+class Facts(_Record):
+    """`arch` is such as "sm_90". `scratch` is in bytes, `state` in float32 elements per sequence.
+
+    `plans` are in order of preference.
+    """
+
+    arch: str
+    scratch: Count
+    state: Count
+    kernels: dict[str, Kernel]
+    plans: list[Plan]
+
+
+def read_facts(build: Build) -> Facts:
+    """Raises ArtifactError if the facts are not those of a CUDA build."""
+    hint = "Compile the model again"
+    if CODE not in build.members:
+        raise ArtifactError(f"build {build.name}", f"has no member {CODE!r}", hint)
+    try:
+        return Facts.model_validate(build.facts)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        cause = f"has invalid facts: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise ArtifactError(f"build {build.name}", cause, hint) from error

@@ -1,0 +1,1 @@
+"""The running half, which needs NumPy and cuda-bindings."""

@@ -1,0 +1,67 @@
+"""What the launcher needs of a device: memory, and launches of an artifact's kernels.
+
+gpu.py implements it for CUDA; tests implement it with Triton's interpreter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from mmfree_compiler.backends.cuda.facts import Kernel
+
+
+class Memory(Protocol):
+    """Bytes of a device."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def upload(self, array: NDArray[Any], offset: int = 0) -> None:
+        """Copy a C-contiguous array to the bytes from `offset` on."""
+
+    def download(self, array: NDArray[Any], offset: int = 0) -> None:
+        """Fill a C-contiguous array with the bytes from `offset` on, made by earlier launches."""
+
+    def copy(self, offset: int, other: Memory, start: int, nbytes: int) -> None:
+        """Copy bytes of another memory of the same device."""
+
+    def clear(self) -> None:
+        """Fill it with zeros."""
+
+    def free(self) -> None:
+        """Release it; it is not used again."""
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """The byte `offset` of a memory."""
+
+    memory: Memory
+    offset: int = 0
+
+
+class Executor(Protocol):
+    """One device, with the kernels of one build."""
+
+    def current(self) -> AbstractContextManager[None]:
+        """A block in which this thread uses memory of the device and launches kernels."""
+
+    def allocate(self, **needed: int) -> list[Memory]:
+        """Memory by purpose, in bytes. Raises TargetError, which names them, if it is not free."""
+
+    def load(self, code: NDArray[Any], kernels: Mapping[str, Kernel]) -> None:
+        """Make kernels ready to be launched by their names."""
+
+    def launch(self, name: str, grid: tuple[int, int], arguments: Sequence[Pointer]) -> None:
+        """Start a kernel when those before it have ended."""
+
+    def recorded(self, launches: Callable[[], None]) -> Callable[[], None]:
+        """A function that makes the same launches again, with the same arguments, faster."""
+
+    def close(self) -> None:
+        """Release the kernels and the device."""

@@ -1,0 +1,87 @@
+"""A GPU as the launcher uses it: one stream, the kernels of a build, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from mmfree_compiler.backends.cuda.facts import Kernel
+from mmfree_compiler.backends.cuda.run import kernels, memory
+from mmfree_compiler.backends.cuda.run.device import Device
+from mmfree_compiler.backends.cuda.run.executor import Memory, Pointer
+from mmfree_compiler.backends.cuda.run.graphs import Graph
+from mmfree_compiler.backends.cuda.run.streams import Stream
+
+WARP = 32  # threads
+
+
+@dataclass(frozen=True, eq=False)
+class GpuMemory:
+    """See executor.Memory."""
+
+    memory: memory.DeviceMemory
+    stream: Stream
+
+    @property
+    def nbytes(self) -> int:
+        return self.memory.nbytes
+
+    def upload(self, array: NDArray[Any], offset: int = 0) -> None:
+        self.memory.upload(self.stream, array, offset)
+
+    def download(self, array: NDArray[Any], offset: int = 0) -> None:
+        self.memory.download(self.stream, array, offset)
+        self.stream.synchronize()
+
+    def copy(self, offset: int, other: Memory, start: int, nbytes: int) -> None:
+        assert isinstance(other, GpuMemory)
+        self.memory.copy(self.stream, offset, other.memory, start, nbytes)
+
+    def clear(self) -> None:
+        self.memory.clear(self.stream)
+
+    def free(self) -> None:
+        self.memory.close()
+
+
+class Gpu:
+    """See executor.Executor."""
+
+    def __init__(self, device: Device) -> None:
+        self._device, self._stream = device, Stream(device)
+        self._kernels: dict[str, tuple[kernels.Kernel, Kernel]] = {}
+
+    def current(self) -> AbstractContextManager[None]:
+        return self._device.current()
+
+    def allocate(self, **needed: int) -> list[Memory]:
+        found = memory.allocate(self._device, needed)
+        return [GpuMemory(x, self._stream) for x in found.values()]
+
+    def load(self, code: NDArray[Any], places: Mapping[str, Kernel]) -> None:
+        for name, place in places.items():
+            cubin = code[place.offset : place.offset + place.size].tobytes()
+            module = kernels.Module(self._device, cubin)
+            kernel = kernels.Kernel(module, place.symbol, place.parameters)
+            self._kernels[name] = kernel, place
+
+    def launch(self, name: str, grid: tuple[int, int], arguments: Sequence[Pointer]) -> None:
+        kernel, place = self._kernels[name]
+        addresses = [_address(pointer) for pointer in arguments]
+        kernel.launch((*grid, 1), WARP * place.warps, place.shared, addresses, self._stream)
+
+    def recorded(self, launches: Callable[[], None]) -> Callable[[], None]:
+        graph = Graph(self._stream, launches)
+        return lambda: graph.replay(self._stream)
+
+    def close(self) -> None:
+        self._device.close()
+
+
+def _address(pointer: Pointer) -> int:
+    assert isinstance(pointer.memory, GpuMemory)
+    return pointer.memory.memory.pointer + pointer.offset

@@ -1,0 +1,109 @@
+"""Runs compiled CUDA kernels by the plans of a build: the calling convention of ../compile.
+
+A kernel's arguments are the pointers that facts.Argument names. Rows of inputs and outputs have no
+padding; ../strides.py has those of all other memory, calls.py the indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmfree_compiler.artifact import WEIGHTS, Artifact, Build, Port
+from mmfree_compiler.backends.cuda.choose import choose
+from mmfree_compiler.backends.cuda.facts import CODE, Over, read_facts
+from mmfree_compiler.backends.cuda.run.calls import INDEX_BYTES, Call, calls
+from mmfree_compiler.backends.cuda.run.executor import Executor
+from mmfree_compiler.backends.cuda.run.plans import Places, runner
+from mmfree_compiler.backends.cuda.run.states import CudaStates, StateArena
+from mmfree_compiler.backends.cuda.strides import CHUNK, round_up
+from mmfree_compiler.backends.interface import Batch
+
+
+class CudaLauncher:
+    """Runs one build of an artifact on a device. Calls from several threads run one by one."""
+
+    def __init__(self, artifact: Artifact, build: Build, executor: Executor) -> None:
+        """Upload the weights and load the kernels.
+
+        Raises TargetError when the device has not enough memory, ArtifactError on damaged facts.
+        """
+        self._manifest, self.build, self._executor = artifact.manifest, build.name, executor
+        self._facts = read_facts(build)
+        artifact.check_binding(build.members[CODE])
+        ternary = [t for t in self._manifest.tensors.values() if t.role == "ternary"]
+        self.weight_bytes = sum(tensor.nbytes for tensor in ternary)
+        self._ports = {"input": self._manifest.inputs, "output": self._manifest.outputs}
+        starts = {name: _starts(ports) for name, ports in self._ports.items()}
+        sizes = {
+            "weights": len(artifact.members[WEIGHTS]),
+            "scratch": self._facts.scratch,
+            "indices": INDEX_BYTES,
+            **{name: ends[-1] for name, ends in starts.items()},
+        }
+        self._memory = dict(zip(sizes, executor.allocate(**sizes), strict=True))
+        with executor.current():
+            self._memory["weights"].upload(artifact.members[WEIGHTS])
+        executor.load(artifact.members[build.members[CODE]], self._facts.kernels)
+        self._arena = StateArena(executor, self._manifest.states)
+        self._starts = starts
+        self._runners: dict[int, Callable[[Mapping[Over, int]], None]] = {}
+        self._recorded_at = self._arena.moves
+
+    @classmethod
+    def open(cls, artifact: Artifact, device: int | None = None) -> CudaLauncher:
+        """See interface.Launcher. `device` is the number of a GPU; None: the first."""
+        from mmfree_compiler.backends.cuda.run.device import open_device
+        from mmfree_compiler.backends.cuda.run.gpu import Gpu
+
+        opened = open_device(device or 0)
+        build = choose(artifact.manifest, opened.info.capability)
+        return cls(artifact, build, Gpu(opened))
+
+    def close(self) -> None:
+        """See interface.Launcher."""
+        self._executor.close()
+
+    def states(self, count: int) -> CudaStates:
+        """See interface.Launcher."""
+        return CudaStates.zero(self._arena, count)
+
+    def run(self, batch: Batch, states: CudaStates) -> tuple[NDArray[np.float32], ...]:
+        """See interface.Launcher. Long inputs are cut into chunks."""
+        with self._arena.using():
+            made = [self._call(call) for call in calls(batch, states.rows[batch.slots])]
+        return tuple(np.concatenate(rows) for rows in zip(*made, strict=True))
+
+    def _call(self, call: Call) -> list[NDArray[np.float32]]:
+        self._memory["indices"].upload(call.indices())
+        for rows, start in zip(call.inputs, self._starts["input"], strict=False):
+            self._memory["input"].upload(np.ascontiguousarray(rows), start)
+        plan = next(n for n, plan in enumerate(self._facts.plans) if call.fits(plan))
+        self._runner(plan)(call.counts)
+        return self._outputs(len(call.wanted))
+
+    def _runner(self, number: int) -> Callable[[Mapping[Over, int]], None]:
+        if self._recorded_at != self._arena.moves:
+            self._runners.clear()
+            self._recorded_at = self._arena.moves
+        if number not in self._runners:
+            places = Places(self._memory | {"states": self._arena.memory}, self._starts)
+            self._runners[number] = runner(self._executor, self._facts.plans[number], places)
+        return self._runners[number]
+
+    def _outputs(self, wanted: int) -> list[NDArray[np.float32]]:
+        outputs = []
+        for port, start in zip(self._ports["output"], self._starts["output"], strict=False):
+            rows = np.empty((wanted, port.width), np.float32)
+            self._memory["output"].download(rows, start)
+            outputs.append(rows)
+        return outputs
+
+
+def _starts(ports: Sequence[Port]) -> list[int]:
+    """Where the rows of each port begin, and their end: bytes."""
+    sizes = ((8 if port.dtype == "int64" else 4) * port.width for port in ports)
+    return [0, *accumulate(round_up(CHUNK * size) for size in sizes)]

@@ -1,0 +1,40 @@
+"""Where rows and states are in the memory of a device. NumPy's part and the kernels' agree here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import prod
+
+from mmfree_compiler.backends.interface import Slot
+
+ALIGNMENT = 16  # bytes: the widest load of a thread
+
+
+def round_up(size: int, multiple: int = ALIGNMENT) -> int:
+    return -(-size // multiple) * multiple
+
+
+def float_stride(width: int) -> int:
+    """float32 elements from a row of `width` of them to the next."""
+    return round_up(4 * width) // 4
+
+
+def state_offsets(slots: Iterable[Slot]) -> tuple[Mapping[str, int], int]:
+    """Where each state begins in the states of a sequence, and their size: float32 elements.
+
+    The `count` arrays of a state follow each other, each at a multiple of ALIGNMENT.
+    """
+    offsets, end = {}, 0
+    for slot in slots:
+        offsets[slot.name] = end
+        end += slot.count * state_stride(slot)
+    return offsets, end
+
+
+def state_stride(slot: Slot) -> int:
+    """float32 elements from one of a state's arrays to the next."""
+    return float_stride(prod(slot.shape))
+
+
+# The most tokens of a launch: longer inputs are cut.
+CHUNK = 512

@@ -1,0 +1,95 @@
+"""Parts of stages, and the stages that only wanted tokens need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from op_modules import TinyLM, mm
+from torch import Tensor, nn
+
+import mmfree_compiler as mmf
+from mmfree_compiler.artifact import pack_constants
+from mmfree_compiler.backends.cuda.compile.compiler import planned
+from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
+from mmfree_compiler.backends.cuda.compile.schedule import Part, inner_values, schedule
+from mmfree_compiler.backends.cuda.spec import Spec
+from mmfree_compiler.program import Loop
+
+
+def program_of(module: nn.Module, *inputs: Tensor) -> PlannedProgram:
+    """After the passes of the target; nothing is compiled."""
+    compiler = mmf.backends.get("cuda").compiler()
+    program = mmf.compile(module, "reference", example_inputs=inputs, check=False).artifact.program
+    assert program is not None
+    for step in compiler.passes(program, Spec(("sm_90",))):
+        program = step(program)
+    assert isinstance(program, PlannedProgram)
+    return program
+
+
+def parts(program: PlannedProgram, together: bool) -> list[Part]:
+    return [part for run in schedule(program, together) for part in run.parts]
+
+
+@pytest.fixture(scope="module")
+def model() -> PlannedProgram:
+    return program_of(TinyLM(L=2), torch.zeros(2, 3, dtype=torch.int64))
+
+
+def test_a_layer_is_rows_and_tiles_of_four_stages(model: PlannedProgram) -> None:
+    runs = schedule(model, together=False)
+    assert [run.count for run in runs] == [1, 2, 1]
+    assert [part.kind for part in runs[1].parts] == ["rows", "tiles"] * 4
+
+
+def test_several_tokens_of_a_sequence_have_a_scan(model: PlannedProgram) -> None:
+    kinds = [part.kind for part in schedule(model, together=True)[1].parts]
+    assert kinds == ["rows", "tiles", "scan", "rows", "tiles", "rows", "tiles", "rows", "tiles"]
+    scan = next(part for part in parts(model, together=True) if part.kind == "scan")
+    assert [node.op for node in scan.nodes] == ["mlgru_scan"]
+
+
+def test_the_head_is_for_wanted_tokens(model: PlannedProgram) -> None:
+    wanted = [part for part in parts(model, together=True) if part.wanted]
+    assert [part.kind for part in wanted] == ["rows", "tiles"]
+    assert set(model.outputs) <= inner_values(model)
+
+
+class _Ends(nn.Module):
+    """What it returns needs a state."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = mm.mlgru_scan(x, x)
+        return out
+
+
+def test_an_output_that_needs_a_state_is_copied() -> None:
+    program = program_of(_Ends(), torch.randn(2, 3, 8))
+    *others, last = parts(program, together=True)
+    assert [node.op for node in last.nodes] == ["identity"]
+    assert last.wanted
+    assert not any(part.wanted for part in others)
+
+
+def test_what_is_carried_shares_its_rows(model: PlannedProgram) -> None:
+    (loop,) = (step for step in model.body if isinstance(step, Loop))
+    names = {*loop.updates, *loop.results, *(name for pair in loop.carried for name in pair)}
+    assert len(names) > 2
+    assert len({model.places[name] for name in names}) == 1
+
+
+def test_places_do_not_overlap(model: PlannedProgram) -> None:
+    starts = sorted({place.offset for place in model.places.values()})
+    assert starts[0] == 0
+    assert len(starts) == len(set(model.places.values()))
+    assert model.scratch > starts[-1]
+
+
+def test_golden_kernels(model: PlannedProgram, golden: Callable[[str, str], None]) -> None:
+    """The kernels of a step of one token, and those that several tokens of a sequence add."""
+    _, tensors = pack_constants(model.constants.values())
+    kernels, _ = planned(model, tensors)
+    shown = [source.text for source in kernels if source.name.endswith(("_1x1", "_1x32", "_1x64"))]
+    golden("kernels", "\n".join(shown))
