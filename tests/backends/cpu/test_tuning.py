@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from mmfree_compiler.backends.cpu.compile.isa import ISAS
 from mmfree_compiler.backends.cpu.compile.tuning import CANDIDATES, Tuning, find, keep
 from mmfree_compiler.backends.cpu.spec import Spec
 from mmfree_compiler.backends.interface import Settings
-from mmfree_compiler.building import cache
+from mmfree_compiler.building import cache as kept
 from mmfree_compiler.errors import InputError, TargetError, ToolchainError
 from mmfree_compiler.program import Program
 from mmfree_compiler.runtime import Session
@@ -85,12 +86,17 @@ NO_TUNINGS = (
 )
 
 
+@cache
+def portable_program() -> Program:
+    return program_of(compiled("portable"))
+
+
 @pytest.mark.parametrize("text", NO_TUNINGS)
 def test_what_another_version_kept_is_none(text: bytes) -> None:
-    program = program_of(compiled("portable"))
+    program = portable_program()
     key = tuning._key(program, "portable")
-    cache.store(key, text)
-    assert cache.load(key) == text
+    kept.store(key, text)
+    assert kept.load(key) == text
     assert find(program, "portable") is None
 
 
