@@ -21,6 +21,7 @@ from mmfree_compiler.backends.cuda.run.plans import Places, runner
 from mmfree_compiler.backends.cuda.run.states import CudaStates, StateArena
 from mmfree_compiler.backends.cuda.strides import CHUNK, round_up
 from mmfree_compiler.backends.interface import Batch
+from mmfree_compiler.errors import InputError
 
 
 class CudaLauncher:
@@ -56,6 +57,9 @@ class CudaLauncher:
     @classmethod
     def open(cls, artifact: Artifact, device: int | None = None) -> CudaLauncher:
         """See interface.Launcher. `device` is the number of a GPU; None: the first."""
+        if device is not None and type(device) is not int:
+            cause = f"is {device!r}, not the number of a GPU"
+            raise InputError("option 'device'", cause, "The first GPU is 0")
         from mmfree_compiler.backends.cuda.run.device import open_device
         from mmfree_compiler.backends.cuda.run.gpu import Gpu
 
