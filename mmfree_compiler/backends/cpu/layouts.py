@@ -11,14 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mmfree_compiler.backends.cpu.strides import float_stride
-from mmfree_compiler.errors import ArtifactError, InputError
+from mmfree_compiler.backends.ternary import (
+    Bytes,
+    Codes,
+    check_codes,
+    check_size,
+    damaged,
+    digits_of,
+)
 from mmfree_compiler.program import Array
-
-Codes = NDArray[np.int8]
-Bytes = NDArray[np.uint8]
 
 BLOCK_BYTES = 64
 CHUNK_BYTES = 1 << 19  # of codes packed at once, so that they and temporaries fit in a core's L2
@@ -63,12 +66,7 @@ class Layout:
 
         Raises InputError on another dtype, another rank or another code.
         """
-        if codes.dtype != np.int8 or codes.ndim != 2:
-            raise InputError(
-                f"ternary codes {codes.dtype} {codes.shape}",
-                "are not an int8 matrix",
-                "Pass (N, K) int8",
-            )
+        check_codes(codes)
         shape = codes.shape[0], codes.shape[1]
         packed = np.empty(self.packed_shape(shape), np.uint8)
         step = self._tiles_at_once(shape)
@@ -76,7 +74,7 @@ class Layout:
         for tile in range(0, len(packed), step):
             part = packed[tile : tile + step]
             rows = codes[tile * self.rows : (tile + step) * self.rows]
-            self.encode(_digits(rows, digits[: len(part) * self.rows]), part)
+            self.encode(digits_of(rows, digits[: len(part) * self.rows]), part)
         return packed
 
     def unpack(self, packed: Bytes, shape: tuple[int, int]) -> Codes:
@@ -84,12 +82,7 @@ class Layout:
 
         Raises ArtifactError if the size differs or a byte is one that `pack` never writes.
         """
-        if packed.nbytes != self.nbytes(shape):
-            raise ArtifactError(
-                f"{self.name} weight of shape {shape}",
-                f"has {packed.nbytes} bytes instead of {self.nbytes(shape)}",
-                "Compile the model again",
-            )
+        check_size(self.name, shape, packed.nbytes, self.nbytes(shape))
         tiles = np.ascontiguousarray(packed).view(np.uint8).reshape(self.packed_shape(shape))
         codes = np.empty(shape, np.int8)
         step = self._tiles_at_once(shape)
@@ -98,29 +91,14 @@ class Layout:
             part = tiles[tile : tile + step]
             self.decode(part, digits[: len(part) * self.rows])
             if digits[: len(part) * self.rows].max(initial=0) > 2:
-                raise ArtifactError(
-                    f"{self.name} weight of shape {shape}",
-                    f"tiles {tile} to {tile + len(part) - 1} hold codes that are not ternary",
-                    "Compile the model again",
-                )
+                cause = f"tiles {tile} to {tile + len(part) - 1} hold codes that are not ternary"
+                raise damaged(self.name, shape, cause)
             rows = codes[tile * self.rows : (tile + step) * self.rows]
             np.subtract(digits[: len(rows), : shape[1]].view(np.int8), 1, out=rows)
         return codes
 
     def _tiles_at_once(self, shape: tuple[int, int]) -> int:
         return max(1, CHUNK_BYTES // (self.rows * max(1, self.padded(shape)[1])))
-
-
-def _digits(codes: Codes, out: Bytes) -> Bytes:
-    """Write code + 1 into `out`, padded with code 0. Raises InputError on another code."""
-    rows, columns = codes.shape
-    np.add(codes.view(np.uint8), 1, out=out[:rows, :columns])  # uint8 wraps: -1 is 255
-    out[rows:] = 1
-    out[:, columns:] = 1
-    if out.max(initial=0) > 2:
-        wrong = np.unique(codes[(codes < -1) | (codes > 1)])[:4].tolist()
-        raise InputError("ternary codes", f"have values {wrong}", "Codes are -1, 0 and 1")
-    return out
 
 
 def _encode_tile16_2bit(digits: Bytes, packed: Bytes) -> None:

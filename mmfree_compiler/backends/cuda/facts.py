@@ -94,14 +94,10 @@ class Plan(_Record):
 
 
 class Facts(_Record):
-    """`arch` is such as "sm_90". `scratch` is in bytes, `state` in float32 elements per sequence.
-
-    `plans` are in order of preference.
-    """
+    """`arch` is such as "sm_90", `scratch` in bytes; `plans` are in order of preference."""
 
     arch: str
     scratch: Count
-    state: Count
     kernels: dict[str, Kernel]
     plans: list[Plan]
 

@@ -21,28 +21,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mmfree_compiler.errors import ArtifactError, InputError
-
-Codes = NDArray[np.int8]
-Bytes = NDArray[np.uint8]
+from mmfree_compiler.backends.cuda.strides import round_up
+from mmfree_compiler.backends.ternary import (
+    Bytes,
+    Codes,
+    check_codes,
+    check_size,
+    damaged,
+    digits_of,
+)
 
 BLOCK = 256  # columns of a block
 BLOCK_BYTES = 64
 FIELDS = 4  # weights in a byte
 ROWS = 128  # rows are filled up to a multiple of this: the tallest tile that a kernel reads
-CODES_ALIGNMENT = 16  # bytes: rows of activation codes start at multiples of this
-
-
-def round_up(n: int, multiple: int) -> int:
-    """The smallest multiple of `multiple` that is at least n."""
-    return -(-n // multiple) * multiple
-
-
-def codes_stride(width: int) -> int:
-    """Bytes from one row of `width` activation codes to the next; what fills a row is zero."""
-    return round_up(width, CODES_ALIGNMENT)
 
 
 @dataclass(frozen=True)
@@ -73,55 +66,29 @@ class Quarters:
 
         Raises InputError on another dtype, another rank or another code.
         """
-        if codes.dtype != np.int8 or codes.ndim != 2:
-            raise InputError(
-                f"ternary codes {codes.dtype} {codes.shape}",
-                "are not an int8 matrix",
-                "Pass (N, K) int8",
-            )
-        digits = self._digits(codes)
+        check_codes(codes)
+        shape = codes.shape[0], codes.shape[1]
+        digits = digits_of(codes, np.empty(self.padded(shape), np.uint8))
         fields = digits.reshape(digits.size // BLOCK, FIELDS, BLOCK_BYTES)
         packed = fields[:, 0].copy()
         for s in range(1, FIELDS):
             packed |= fields[:, s] << (2 * s)
-        return packed.reshape(self.packed_shape(codes.shape))
+        return packed.reshape(self.packed_shape(shape))
 
     def unpack(self, packed: Bytes, shape: tuple[int, int]) -> Codes:
         """The inverse of `pack`: codes (N, K) int8 from `nbytes(shape)` bytes of any shape.
 
         Raises ArtifactError if the size differs or a byte is one that `pack` never writes.
         """
-        if packed.nbytes != self.nbytes(shape):
-            raise ArtifactError(
-                f"{self.name} weight of shape {shape}",
-                f"has {packed.nbytes} bytes instead of {self.nbytes(shape)}",
-                "Compile the model again",
-            )
+        check_size(self.name, shape, packed.nbytes, self.nbytes(shape))
         blocks = np.ascontiguousarray(packed).view(np.uint8)
         blocks = blocks.reshape(packed.nbytes // BLOCK_BYTES, BLOCK_BYTES)
         if (blocks & (blocks >> 1) & 0x55).any():  # both bits of a field: digit 3
-            raise ArtifactError(
-                f"{self.name} weight of shape {shape}",
-                "holds codes that are not ternary",
-                "Compile the model again",
-            )
+            raise damaged(self.name, shape, "holds codes that are not ternary")
         fields = np.stack([blocks >> (2 * s) & 3 for s in range(FIELDS)], axis=1)
         digits = fields.view(np.int8).reshape(self.padded(shape))
         codes: Codes = digits[: shape[0], : shape[1]] - np.int8(1)
         return codes
-
-    def _digits(self, codes: Codes) -> Bytes:
-        """code + 1 in the padded shape. Raises InputError on another code."""
-        rows, columns = codes.shape
-        digits = np.ones(self.padded((rows, columns)), np.uint8)
-        digits[:rows, :columns] += codes.view(np.uint8)  # uint8 wraps: -1 is 255
-        if digits.max(initial=0) > 2:
-            wrong = np.unique(codes[(codes < -1) | (codes > 1)])[:4].tolist()
-            raise InputError("ternary codes", f"have values {wrong}", "Codes are -1, 0 and 1")
-        return digits
-
-
-QUARTERS = Quarters()
 
 
 QUARTERS = Quarters()

@@ -7,16 +7,23 @@ from math import prod
 
 from mmfree_compiler.backends.interface import Slot
 
-ALIGNMENT = 16  # bytes: the widest load of a thread
+ALIGNMENT = 16  # bytes: the widest load of a thread, and where every row begins
+CHUNK = 512  # the most tokens of a launch: longer inputs are cut
 
 
 def round_up(size: int, multiple: int = ALIGNMENT) -> int:
+    """The smallest multiple of `multiple` that is at least `size`."""
     return -(-size // multiple) * multiple
 
 
 def float_stride(width: int) -> int:
     """float32 elements from a row of `width` of them to the next."""
     return round_up(4 * width) // 4
+
+
+def codes_stride(width: int) -> int:
+    """Bytes from a row of `width` activation codes to the next; what fills a row is zero."""
+    return round_up(width)
 
 
 def state_offsets(slots: Iterable[Slot]) -> tuple[Mapping[str, int], int]:
@@ -34,7 +41,3 @@ def state_offsets(slots: Iterable[Slot]) -> tuple[Mapping[str, int], int]:
 def state_stride(slot: Slot) -> int:
     """float32 elements from one of a state's arrays to the next."""
     return float_stride(prod(slot.shape))
-
-
-# The most tokens of a launch: longer inputs are cut.
-CHUNK = 512

@@ -14,10 +14,10 @@ from mmfree_compiler.backends.cpu.layouts import (
     TILE16_2BIT,
     TILE16_TRITS,
     TRIT_DIGITS,
-    Codes,
     Layout,
 )
 from mmfree_compiler.backends.cpu.strides import CODES_SLACK
+from mmfree_compiler.backends.ternary import Codes
 from mmfree_compiler.errors import ArtifactError, InputError
 
 SHAPES = st.tuples(st.integers(0, 70), st.integers(0, 70))

@@ -49,9 +49,6 @@ class HostMemory:
         assert isinstance(other, HostMemory)
         self.tensor[offset : offset + nbytes] = other.tensor[start : start + nbytes]
 
-    def clear(self) -> None:
-        self.tensor[:] = 0
-
     def free(self) -> None:
         pass
 

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmfree_compiler.backends.cuda.layouts import BLOCK, QUARTERS, ROWS, Codes, codes_stride
+from mmfree_compiler.backends.cuda.layouts import BLOCK, QUARTERS, ROWS
+from mmfree_compiler.backends.cuda.strides import codes_stride
+from mmfree_compiler.backends.ternary import Codes
 from mmfree_compiler.errors import ArtifactError, InputError
 
 SHAPES = st.tuples(st.integers(0, ROWS + 2), st.integers(0, BLOCK + 2))

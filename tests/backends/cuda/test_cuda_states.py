@@ -45,9 +45,9 @@ def assert_equal(states: CudaStates, others: NumpyStates) -> None:
 
 
 def test_new_states_are_zero_in_rows_that_were_used(arena: StateArena) -> None:
-    del_rows = uploaded(arena, numbers(3)).rows.tolist()
+    used = uploaded(arena, numbers(3)).rows.tolist()
     states = CudaStates.zero(arena, FIRST_ROWS)
-    assert set(del_rows) <= set(states.rows.tolist())
+    assert set(used) <= set(states.rows.tolist())
     assert_equal(states, NumpyStates.zero(SLOTS, FIRST_ROWS))
 
 

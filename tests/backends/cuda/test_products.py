@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from triton_process import interpreted, native
 
-from mmfree_compiler.backends.cuda.layouts import QUARTERS, codes_stride
+from mmfree_compiler.backends.cuda.layouts import QUARTERS
+from mmfree_compiler.backends.cuda.strides import codes_stride
 
 SHAPES = [(1, 1), (3, 15), (130, 17), (20, 129), (5, 300), (20, 2047), (1, 9000)]
 GARBAGE_ROWS = 2

@@ -8,7 +8,7 @@ from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.backends.cpu.compile.unpack import Lookup, table
 from mmfree_compiler.backends.cpu.compile.vector import Expr
-from mmfree_compiler.backends.cpu.layouts import Bytes
+from mmfree_compiler.backends.ternary import Bytes
 
 
 def vbmi_lookup(entries: Bytes, index: Expr, width: int) -> Expr:

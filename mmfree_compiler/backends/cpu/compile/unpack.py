@@ -17,7 +17,8 @@ from tvm.script import tirx as T
 from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.backends.cpu.compile.vector import Expr
-from mmfree_compiler.backends.cpu.layouts import TILE16_2BIT, TILE16_TRITS, TRIT_DIGITS, Bytes
+from mmfree_compiler.backends.cpu.layouts import TILE16_2BIT, TILE16_TRITS, TRIT_DIGITS
+from mmfree_compiler.backends.ternary import Bytes
 
 # (64 entries, indices, bytes of the vector) -> entries; only the low six bits of an index count
 Lookup = Callable[[Bytes, Expr, int], Expr]

@@ -19,7 +19,6 @@ from mmfree_compiler.backends.cuda.compile.sources import Sources
 from mmfree_compiler.backends.cuda.compile.tiles import TILES
 from mmfree_compiler.backends.cuda.facts import ABI, CODE, Facts, Kernel, Launch, Plan, Repeat
 from mmfree_compiler.backends.cuda.spec import Spec
-from mmfree_compiler.backends.cuda.strides import state_offsets
 from mmfree_compiler.backends.interface import Emitted, ProgramPass
 from mmfree_compiler.program import Program
 
@@ -82,6 +81,5 @@ def _member(arch: str) -> str:
 def _build(
     program: PlannedProgram, arch: str, kernels: dict[str, Kernel], plans: list[Plan]
 ) -> Build:
-    _, state = state_offsets(program.states)
-    facts = Facts(arch=arch, scratch=program.scratch, state=state, kernels=kernels, plans=plans)
+    facts = Facts(arch=arch, scratch=program.scratch, kernels=kernels, plans=plans)
     return Build(name=arch, abi=ABI, members={CODE: _member(arch)}, facts=facts.model_dump())

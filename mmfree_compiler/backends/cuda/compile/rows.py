@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from mmfree_compiler.backends.cuda.compile.tiles import Tile
-from mmfree_compiler.backends.cuda.layouts import codes_stride
+from mmfree_compiler.backends.cuda.strides import codes_stride
 from mmfree_compiler.program import Node
 
 

@@ -1,8 +1,8 @@
 """Ops that make columns independently: products, pointwise ops, scans, in the table TILES.
 
-A kernel of `tiles` makes COLUMNS columns of TOKENS tokens; one of a `scan` makes them for a
-sequence, token by token. Both write the same lines: only what `Tile.row` and `Tile.mask` name has
-another shape.
+A kernel of `tiles` makes some columns of some tokens at once; one of a `scan` makes them for a
+sequence, token by token. Both have the same lines: `row`, `token` and `slot` are one column of
+numbers in the former, one number in the latter.
 """
 
 from __future__ import annotations

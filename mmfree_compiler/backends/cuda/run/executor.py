@@ -30,9 +30,6 @@ class Memory(Protocol):
     def copy(self, offset: int, other: Memory, start: int, nbytes: int) -> None:
         """Copy bytes of another memory of the same device."""
 
-    def clear(self) -> None:
-        """Fill it with zeros."""
-
     def free(self) -> None:
         """Release it; it is not used again."""
 

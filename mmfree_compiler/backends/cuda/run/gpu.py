@@ -41,9 +41,6 @@ class GpuMemory:
         assert isinstance(other, GpuMemory)
         self.memory.copy(self.stream, offset, other.memory, start, nbytes)
 
-    def clear(self) -> None:
-        self.memory.clear(self.stream)
-
     def free(self) -> None:
         self.memory.close()
 

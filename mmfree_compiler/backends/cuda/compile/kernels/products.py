@@ -20,12 +20,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from mmfree_compiler.backends.cuda import layouts
+from mmfree_compiler.backends.cuda import layouts, strides
 
 BLOCK = tl.constexpr(layouts.BLOCK)
 BYTES = tl.constexpr(layouts.BLOCK_BYTES)
 WORDS = tl.constexpr(layouts.BLOCK_BYTES // 4)
-ALIGNMENT = tl.constexpr(layouts.CODES_ALIGNMENT)
+ALIGNMENT = tl.constexpr(strides.ALIGNMENT)
 # A thread reads at most this many blocks of weights before it multiplies: latencies overlap.
 AHEAD = tl.constexpr(4)
 
@@ -83,7 +83,7 @@ def _load_words(
     words = (tl.load(rows + at, mask=at < ROW, other=0),)
     for _ in tl.static_range(1, STEPS):
         at += BLOCK_K // 16
-        words += (tl.load(rows + at, mask=at < ROW, other=0),)  # type: ignore[assignment]
+        words += (tl.load(rows + at, mask=at < ROW, other=0),)  # type: ignore[assignment]  # it grows
     return words
 
 

@@ -8,8 +8,7 @@ from typing import ClassVar
 
 from mmfree_compiler.backends.cuda.compile.planned import Place, PlannedProgram
 from mmfree_compiler.backends.cuda.compile.schedule import schedule
-from mmfree_compiler.backends.cuda.layouts import codes_stride
-from mmfree_compiler.backends.cuda.strides import CHUNK, float_stride, round_up
+from mmfree_compiler.backends.cuda.strides import CHUNK, codes_stride, float_stride, round_up
 from mmfree_compiler.program import Loop, Program, Value
 
 
