@@ -12,15 +12,14 @@ def describe(artifact: Artifact) -> dict[str, str]:
 
     Raises ArtifactError when facts are wrong, or kernels were not made for the manifest.
     """
-    found = []
+    found = [read_facts(build) for build in artifact.manifest.builds]
     for build in artifact.manifest.builds:
         artifact.check_binding(build.members[CODE])
-        found.append(read_facts(build))
-    return {
-        "GPUs": "; ".join(_gpus(facts) for facts in found),
-        "launches per call": "; ".join(map(_plan, found[0].plans)),
-        "memory for rows": f"{found[0].scratch / 1e6:,.1f} MB",
-    }
+    described = {"GPUs": "; ".join(map(_gpus, found)) or "none"}
+    for facts in found[:1]:  # the plans of all are the same
+        described["launches per call"] = "; ".join(map(_plan, facts.plans))
+        described["memory for rows"] = f"{facts.scratch / 1e6:,.1f} MB"
+    return described
 
 
 def _gpus(facts: Facts) -> str:

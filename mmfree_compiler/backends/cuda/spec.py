@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from mmfree_compiler.backends.cuda.archs import ARCHS
+from mmfree_compiler.backends.cuda.bindings import device_module
 from mmfree_compiler.backends.cuda.choose import fitting
 from mmfree_compiler.errors import TargetError
 
@@ -35,12 +36,7 @@ def parse(options: str) -> Spec:
 
 def here() -> Spec:
     """The architecture of this machine's first GPU. Raises TargetError if there is none."""
-    try:
-        from mmfree_compiler.backends.cuda.run.device import devices
-    except ImportError as error:
-        hint = "pip install 'mmfree-compiler[cuda-runtime]'"
-        raise TargetError("cuda", "needs cuda-bindings", hint) from error
-    first = devices()[0]
+    first = device_module().devices()[0]
     arch = fitting(ARCHS.values(), first.capability)
     if arch is None:
         cause = "is of no architecture that kernels are compiled for"

@@ -30,7 +30,7 @@ from mmfree_compiler.backends.cuda.run.streams import Event, Stream
 def said(function, *arguments):
     try:
         return f"no error: {function(*arguments)!r}"
-    except Exception as error:
+    except Exception as error:  # what was raised is what is tested
         return f"{type(error).__name__}: {error}"
 """
 

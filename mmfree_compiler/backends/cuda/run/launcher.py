@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfree_compiler.artifact import WEIGHTS, Artifact, Build, Port
+from mmfree_compiler.backends.cuda.bindings import device_module
 from mmfree_compiler.backends.cuda.choose import choose
 from mmfree_compiler.backends.cuda.facts import CODE, Over, read_facts
 from mmfree_compiler.backends.cuda.run.calls import INDEX_BYTES, Call, calls
@@ -60,10 +61,9 @@ class CudaLauncher:
         if device is not None and type(device) is not int:
             cause = f"is {device!r}, not the number of a GPU"
             raise InputError("option 'device'", cause, "The first GPU is 0")
-        from mmfree_compiler.backends.cuda.run.device import open_device
-        from mmfree_compiler.backends.cuda.run.gpu import Gpu
+        opened = device_module().open_device(device or 0)
+        from mmfree_compiler.backends.cuda.run.gpu import Gpu  # it imports cuda-bindings too
 
-        opened = open_device(device or 0)
         build = choose(artifact.manifest, opened.info.capability)
         return cls(artifact, build, Gpu(opened))
 
