@@ -14,6 +14,7 @@ typedef struct {
     uint64_t at, stack[WORDS];
 } Sample;
 
+const int sampling_words = sizeof(Sample) / sizeof(uint64_t);
 static Sample *samples;
 static int64_t capacity;
 static _Atomic int64_t count;

@@ -30,7 +30,6 @@ from benchmarks.peers.mmfree import Mmfree
 from mmfree_compiler.runtime import Session
 
 SOURCE = Path(__file__).with_name("sampling.c")
-WORDS = 65  # uint64 per sample: the instruction's address, then the top of the stack
 INTERVAL = 1000  # microseconds of CPU time
 PARTS = ("rows", "products", "epilogue")
 
@@ -66,11 +65,15 @@ class Sampler:
         self._code = compiled(SOURCE, folder)
         self._code.sampling_start.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
         self._code.sampling_stop.restype = ctypes.c_int64
+        self._words = ctypes.c_int.in_dll(self._code, "sampling_words").value
 
     def samples(self, step: Callable[[], object], seconds: float) -> NDArray[np.uint64]:
-        """What the handler noted while `step` was repeated: (samples, WORDS)."""
+        """What the handler noted while `step` was repeated, a row of addresses per sample.
+
+        The first is the instruction's; the others are the top of the stack.
+        """
         room = int(2e6 * seconds / INTERVAL)
-        buffer = np.zeros((room, WORDS), np.uint64)
+        buffer = np.zeros((room, self._words), np.uint64)
         step()
         if self._code.sampling_start(buffer.ctypes.data, room, INTERVAL):
             raise OSError("the system gives no timer")
