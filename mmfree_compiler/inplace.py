@@ -51,9 +51,9 @@ def _give_lines(graph: fx.Graph, before: fx.Graph) -> None:
     """
     unknown = [x for x in graph.nodes if x.op == "call_function" and not x.stack_trace]
     for node in unknown:
-        same, made = (g.find_nodes(op=node.op, target=node.target) for g in (before, graph))
-        source = same[made.index(node)] if len(same) == len(made) else node.args[0]
-        node.stack_trace = source.stack_trace
+        same, made = (list(g.find_nodes(op=node.op, target=node.target)) for g in (before, graph))
+        sources = [same[made.index(node)]] if len(same) == len(made) else node.all_input_nodes
+        node.stack_trace = next((x.stack_trace for x in sources if x.stack_trace), None)
 
 
 def writes_through(program: ExportedProgram) -> bool:

@@ -20,7 +20,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     a trace.
     """
     state = State.of(module)
-    tensors = {id(x): x for x in (*module.buffers(), *state.tensors())}
+    held = filter(_has_values, state.tensors())
+    tensors = {id(x): x for x in (*module.buffers(), *held)}
     kept = [(tensor, tensor.clone()) for tensor in tensors.values()]
     try:
         with torch.random.fork_rng(devices=()):
@@ -42,6 +43,12 @@ def calling(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes.items():
             part.training = training
+
+
+def _has_values(tensor: Tensor) -> bool:
+    """Whether it can be copied and compared: not one that is fake, meta, sparse or freed."""
+    is_plain = type(tensor) is Tensor and tensor.layout is torch.strided and not tensor.is_meta
+    return is_plain and (not tensor.numel() or bool(tensor.untyped_storage().nbytes()))
 
 
 @torch.no_grad()

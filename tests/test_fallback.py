@@ -248,6 +248,24 @@ def test_inputs_that_had_one_size(sizes: tuple[tuple[int, int], tuple[int, int]]
     assert_same(model(*others), module(*others))
 
 
+def freed() -> Tensor:
+    """A tensor whose memory was given back."""
+    tensor = torch.ones(3)
+    tensor.untyped_storage().resize_(0)
+    return tensor
+
+
+@pytest.mark.parametrize(
+    "held", [torch.ones(3, device="meta"), torch.eye(3).to_sparse(), freed(), torch.empty(0)]
+)
+def test_tensors_that_cannot_be_copied_are_left(held: Tensor) -> None:
+    module = Layers(lambda m, x: m.a(x)).eval()
+    module.plain = held
+    compiled = mmf.compile(module, "reference", example_inputs=(rows(2, 3),))
+    assert compiled(rows(2, 3)).shape == rows(2, 3).shape
+    assert module.plain is held
+
+
 def count_calls(m: Layers, x: Tensor) -> Tensor:
     m.calls += 1
     out: Tensor = m.a(x) * m.calls * m.counter.add_(1)
