@@ -22,6 +22,11 @@ class Arch:
         number = int(self.name.removeprefix("sm_"))
         return divmod(number, 10)
 
+    @property
+    def has_dependent_launch(self) -> bool:
+        """Whether a kernel may start before the one in front of it has ended."""
+        return self.capability >= (9, 0)
+
 
 ARCHS = {
     arch.name: arch

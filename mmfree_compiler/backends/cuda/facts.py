@@ -14,7 +14,7 @@ from mmfree_compiler.artifact import Build
 from mmfree_compiler.artifact.manifest import Count, Size
 from mmfree_compiler.errors import ArtifactError
 
-ABI = 1  # the number of the calling convention in run/launcher.py; each change increments it
+ABI = 2  # the number of the calling convention in run/launcher.py; each change increments it
 CODE = "code"  # the role of the member that holds a build's cubins, one after another
 
 # Where an argument points:
@@ -54,7 +54,8 @@ class Argument(_Record):
 class Kernel(_Record):
     """A cubin: the bytes of CODE from `offset`, and how to launch the function `symbol` in it.
 
-    `shared` is in bytes; `parameters` are the types as Triton spells them: "*fp32", "i32".
+    `shared` is in bytes; `parameters` are the types as Triton spells them: "*fp32", "i32". A
+    `dependent` kernel may start before the one in front of it has ended: it waits for that itself.
     """
 
     symbol: str
@@ -62,6 +63,7 @@ class Kernel(_Record):
     size: Size
     warps: Size
     shared: Count
+    dependent: bool
     parameters: list[str]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,6 +24,8 @@ import mmfree_compiler as mmf
 from mmfree_compiler.artifact.binding import NOTE, SIZE
 from mmfree_compiler.backends.cuda.compile import build, compiler
 from mmfree_compiler.backends.cuda.compile.kernel import Source
+from mmfree_compiler.backends.cuda.compile.schedule import Kind
+from mmfree_compiler.backends.cuda.compile.shapes import PLANS, PlanShape, Shape
 from mmfree_compiler.backends.cuda.facts import Kernel
 from mmfree_compiler.backends.cuda.run.launcher import CudaLauncher
 from mmfree_compiler.runtime import Session
@@ -38,7 +41,11 @@ def session(model: nn.Module | Path, inputs: tuple[Tensor, ...] | None = None) -
         kernels.extend(sources)
         return {arch: (NOTE + bytes(SIZE), {s.name: _place(s) for s in sources}) for arch in archs}
 
-    with mock.patch.object(compiler, "compiled", made):
+    plans = tuple(_without_gluon(plan) for plan in PLANS)
+    with (
+        mock.patch.object(compiler, "compiled", made),
+        mock.patch.object(compiler, "PLANS", plans),
+    ):
         artifact = mmf.compile(model, "cuda:sm_90", example_inputs=inputs, check=False).artifact
     with tempfile.TemporaryDirectory() as folder:
         module = build.loaded(kernels, Path(folder), asm=False)
@@ -47,9 +54,23 @@ def session(model: nn.Module | Path, inputs: tuple[Tensor, ...] | None = None) -
         return Session(artifact, launcher=launcher)
 
 
+def _without_gluon(plan: PlanShape) -> PlanShape:
+    """The same plan with Triton's kernels alone, which have an interpreter, and the same bits."""
+    shapes: dict[Kind, Shape] = {k: shape for k, shape in plan.shapes.items() if k != "fused"}
+    return replace(plan, shapes=shapes)
+
+
 def _place(source: Source) -> Kernel:
     parameters = list(source.parameters)
-    return Kernel(symbol=source.name, offset=0, size=1, warps=1, shared=0, parameters=parameters)
+    return Kernel(
+        symbol=source.name,
+        offset=0,
+        size=1,
+        warps=1,
+        shared=0,
+        dependent=False,
+        parameters=parameters,
+    )
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

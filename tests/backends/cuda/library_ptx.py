@@ -33,11 +33,12 @@ def instructions(capability: int) -> tuple[set[str], int]:
         source = ASTSource(kernel, signature, by_place)
         ptx = triton.compile(source, target, {"enable_fp_fusion": False}).asm["ptx"]
         found |= set(re.findall(r"\b[a-z]\w*(?:\.\w+)+(?=\s)", ptx))
-        spilled += _spilled(ptx, capability)
+        spilled += spilled_bytes(ptx, capability)
     return found, spilled
 
 
-def _spilled(ptx: str, capability: int) -> int:
+def spilled_bytes(ptx: str, capability: int) -> int:
+    """What ptxas spills when it assembles a kernel."""
     (architecture,) = re.findall(r"\.target (\w+)", ptx)
     with TemporaryDirectory() as folder:
         path = Path(folder, "kernel.ptx")

@@ -33,6 +33,10 @@ def parts(program: PlannedProgram, together: bool) -> list[Part]:
     return [part for run in schedule(program, together) for part in run.parts]
 
 
+def parts_of_one_token(program: PlannedProgram) -> list[Part]:
+    return [part for run in schedule(program, False, fused=True) for part in run.parts]
+
+
 @pytest.fixture(scope="module")
 def model() -> PlannedProgram:
     return program_of(TinyLM(L=2), torch.zeros(2, 3, dtype=torch.int64))

@@ -14,7 +14,8 @@ from types import ModuleType
 from typing import Any
 
 from mmfree_compiler.artifact.binding import NOTE, SIZE
-from mmfree_compiler.backends.cuda.compile.kernel import HEADER, Source
+from mmfree_compiler.backends.cuda.archs import ARCHS
+from mmfree_compiler.backends.cuda.compile.kernel import Source, header
 from mmfree_compiler.backends.cuda.facts import Argument, Kernel
 from mmfree_compiler.backends.cuda.strides import ALIGNMENT
 from mmfree_compiler.building import cache
@@ -38,9 +39,9 @@ class Job:
 
     def compile(self, name: str) -> bytes:
         arch, kernel = name.split(".")
-        with tempfile.TemporaryDirectory() as folder, _caching(folder):
-            module = loaded([self.kernels[kernel]], Path(folder))
-            return pickle.dumps(_compiled(self.kernels[kernel], module, arch))
+        source = self.kernels[kernel]
+        made = triton_compiled(source, arch)
+        return pickle.dumps((made.asm["cubin"], _kernel(source, made, arch)))
 
     def hint(self) -> str:
         return "If memory ran out, compile for fewer GPUs: --target cuda:sm_90"
@@ -84,13 +85,17 @@ def _caching(folder: str) -> Iterator[None]:
         yield
 
 
-def loaded(kernels: Sequence[Source], folder: Path, asm: bool = True) -> ModuleType:
-    """A module of all kernels; Triton reads their text from its file.
+def loaded(
+    kernels: Sequence[Source], folder: Path, asm: bool = True, dependent: bool = False
+) -> ModuleType:
+    """A module of all kernels, of one language; Triton reads their text from its file.
 
-    Without `asm` it can be interpreted.
+    Without `asm` Triton's can be interpreted.
     """
     path = folder / "generated_kernels.py"
-    path.write_text("\n\n".join([HEADER.format(asm=asm), *(source.text for source in kernels)]))
+    (language,) = {source.language for source in kernels}
+    texts = [header(language, asm, dependent), *(source.text for source in kernels)]
+    path.write_text("\n\n".join(texts))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -99,26 +104,36 @@ def loaded(kernels: Sequence[Source], folder: Path, asm: bool = True) -> ModuleT
     return module
 
 
-def _compiled(source: Source, module: ModuleType, arch: str) -> tuple[bytes, Kernel]:
+def triton_compiled(source: Source, arch: str) -> Any:
+    """What Triton makes of a kernel for "sm_90": `asm` by stage, such as "cubin", and `metadata`.
+
+    Raises ToolchainError where Triton only interprets.
+    """
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+    from triton.experimental.gluon._runtime import GluonASTSource
 
-    function = getattr(module, source.name)
-    types = dict(zip(function.arg_names, source.parameters, strict=True))
-    ast = ASTSource(function, types, attrs=_aligned(source.arguments))
     target = GPUTarget("cuda", int(arch.removeprefix("sm_")), WARP)
-    made = triton.compile(ast, target, {**OPTIONS, "num_warps": source.warps})
-    cubin = made.asm["cubin"]
-    kernel = Kernel(
+    kind = GluonASTSource if source.language == "gluon" else ASTSource
+    with tempfile.TemporaryDirectory() as folder, _caching(folder):
+        dependent = ARCHS[arch].has_dependent_launch
+        function = getattr(loaded([source], Path(folder), dependent=dependent), source.name)
+        types = dict(zip(function.arg_names, source.parameters, strict=True))
+        ast = kind(function, types, attrs=_aligned(source.arguments))
+        return triton.compile(ast, target, {**OPTIONS, "num_warps": source.warps})
+
+
+def _kernel(source: Source, made: Any, arch: str) -> Kernel:
+    return Kernel(
         symbol=made.metadata.name,
         offset=0,
-        size=len(cubin),
+        size=len(made.asm["cubin"]),
         warps=made.metadata.num_warps,
         shared=made.metadata.shared,
+        dependent=source.language == "gluon" and ARCHS[arch].has_dependent_launch,
         parameters=list(source.parameters),
     )
-    return cubin, kernel
 
 
 def _aligned(arguments: Sequence[Argument]) -> Mapping[tuple[int], Any]:

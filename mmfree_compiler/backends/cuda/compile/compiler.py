@@ -49,7 +49,7 @@ def planned(
     kernels: dict[str, Source] = {}
     plans = []
     for shape in PLANS:
-        runs = schedule(program, shape.together)
+        runs = schedule(program, shape.together, shape.fused)
         steps = [_repeat(sources, run, shape, kernels) for run in runs]
         plans.append(Plan(tokens=shape.tokens, together=shape.together, steps=steps))
     return list(kernels.values()), plans

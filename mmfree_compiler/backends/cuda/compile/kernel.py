@@ -6,13 +6,21 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 from mmfree_compiler.backends.cuda.facts import Argument, Over, Space
 
-HEADER = """\
-import triton
-import triton.language as tl
+Language = Literal["triton", "gluon"]
 
+# What comes before a kernel. Both languages have the same names for what ops need.
+_IMPORTS = {
+    "triton": "import triton\nimport triton.language as tl",
+    "gluon": "from triton.experimental import gluon\n"
+    "from triton.experimental.gluon import language as tl\n"
+    "from mmfree_compiler.backends.cuda.compile.kernels import fused",
+}
+_HEADER = """\
+{imports}
 from mmfree_compiler.backends.cuda.compile.kernels import (
     codes,
     functions,
@@ -22,8 +30,14 @@ from mmfree_compiler.backends.cuda.compile.kernels import (
 )
 
 ASM = tl.constexpr({asm})
+DEPENDENT = tl.constexpr({dependent})
 """
 INDENT = "    "
+
+
+def header(language: Language, asm: bool, dependent: bool) -> str:
+    """`asm`: use PTX instructions. `dependent`: kernels wait for the one in front themselves."""
+    return _HEADER.format(imports=_IMPORTS[language], asm=asm, dependent=dependent)
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,7 @@ class Source:
     """A kernel's text, its parameters' types, and the launch of it.
 
     `over`, `per` and `columns` make the grid: see facts.Launch. `warps` are those of a program.
+    Gluon kernels are made for dependent launch: see facts.Kernel.
     """
 
     name: str
@@ -41,6 +56,7 @@ class Source:
     per: int
     columns: int
     warps: int
+    language: Language = "triton"
 
 
 @dataclass
@@ -97,7 +113,7 @@ class Writer:
         """Their types, in order."""
         return tuple(kind for _, kind in self._parameters.values())
 
-    def text(self, name: str) -> str:
+    def text(self, name: str, language: Language) -> str:
         """The kernel `name`."""
         listed = ", ".join(variable for variable, _ in self._parameters.values())
-        return "\n".join(["@triton.jit", f"def {name}({listed}):", *self.lines, ""])
+        return "\n".join([f"@{language}.jit", f"def {name}({listed}):", *self.lines, ""])

@@ -69,20 +69,23 @@ def _quantize(tile: RowTile, node: Node) -> None:
 
 
 def _norm_quant(tile: RowTile, node: Node) -> None:
-    x, outer, *inners = node.inputs
-    width = str(tile.program.values[node.outputs[0]].width)
-    source = tile[x]
-    row = source if outer is None else tile.writer.bind("row", f"{source} * {tile[outer]}")
-    normed = [row] if outer is None else [source, row]
-    means = [
-        tile.writer.bind("mean", f"reductions.mean_square({row_}, {width})") for row_ in normed
-    ]
-    scaled = [tile.writer.bind("scaled", f"{row} * {tile[inner]}") for inner in inners]
-    r = tile.writer.bind("r", _inverse(node, means))
+    width = tile.program.values[node.outputs[0]].width
+    normed, scaled = norm_rows(tile, node)
+    means = [tile.writer.bind("mean", f"reductions.mean_square({x}, {width})") for x in normed]
+    r = tile.writer.bind("r", inverse(node, means))
     _codes(tile, node, scaled, r)
 
 
-def _inverse(node: Node, means: Sequence[str]) -> str:
+def norm_rows(tile: RowTile, node: Node) -> tuple[list[str], list[str]]:
+    """The rows that a norm_quant takes mean squares of, and those that it quantizes."""
+    x, outer, *inners = node.inputs
+    source = tile[x]
+    row = source if outer is None else tile.writer.bind("row", f"{source} * {tile[outer]}")
+    scaled = [tile.writer.bind("scaled", f"{row} * {tile[inner]}") for inner in inners]
+    return [row] if outer is None else [source, row], scaled
+
+
+def inverse(node: Node, means: Sequence[str]) -> str:
     """1/rms of one norm, or of a norm after a norm: see ops/norm_quant.py."""
     inner = repr(node.attrs["inner_eps"])
     if len(means) == 1:

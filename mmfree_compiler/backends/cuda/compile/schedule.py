@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mmfree_compiler.backends.cuda.compile.fusible import is_fusible
 from mmfree_compiler.program import Loop, Node, Program, Stage, Step
 
 # rows: one program per token. tiles: a program makes columns of some tokens. scan: a program makes
-# columns of one sequence, token by token.
-Kind = Literal["rows", "tiles", "scan"]
+# columns of one sequence, token by token. fused: a program makes the rows of one token, as all
+# others do, and some columns from them.
+Kind = Literal["rows", "tiles", "scan", "fused"]
 
 
 @dataclass(frozen=True)
@@ -18,17 +20,18 @@ class Part:
     """The nodes of a stage that one kernel runs, after those of the parts before it.
 
     `wanted`: it runs for the tokens whose outputs are needed, and values of such parts have one row
-    for each of these.
+    for each of these. `rows` are the nodes that make rows, where a fused part has both kinds.
     """
 
     name: str
     kind: Kind
     nodes: tuple[Node, ...]
     wanted: bool = False
+    rows: tuple[Node, ...] = ()
 
     @property
     def made(self) -> frozenset[str]:
-        return frozenset(name for node in self.nodes for name in node.outputs)
+        return frozenset(name for node in (*self.rows, *self.nodes) for name in node.outputs)
 
     @property
     def codes(self) -> list[str]:
@@ -39,7 +42,8 @@ class Part:
     @property
     def read(self) -> frozenset[str]:
         """Values and constants from outside."""
-        names = {name for node in self.nodes for name in node.inputs if name is not None}
+        nodes = (*self.rows, *self.nodes)
+        names = {name for node in nodes for name in node.inputs if name is not None}
         return frozenset(names) - self.made
 
 
@@ -51,10 +55,12 @@ class Run:
     parts: tuple[Part, ...]
 
 
-def schedule(program: Program, together: bool) -> list[Run]:
+def schedule(program: Program, together: bool, fused: bool = False) -> list[Run]:
     """The kernels of a call, in order.
 
     `together`: a sequence may have several tokens, so recurrences go through them one by one.
+    `fused`: rows are made again by every program that needs them, where that is possible and
+    cheap: the calls are of one token.
     """
     needed = _wanted_from(program.body)
     runs, stage = [], 0
@@ -64,7 +70,11 @@ def schedule(program: Program, together: bool) -> list[Run]:
         parts: list[Part] = []
         for each in stages:
             after = _after_states(each, updates) if together else ()
-            parts += _parts(program, each, f"stage{stage}", after, index >= needed)
+            name, wanted = f"stage{stage}", index >= needed
+            if fused and is_fusible(program, each):
+                parts.append(Part(f"{name}_fused", "fused", each.tiles, wanted, each.rows))
+            else:
+                parts += _parts(program, each, name, after, wanted)
             stage += 1
         runs.append(Run(step.count if isinstance(step, Loop) else 1, tuple(parts)))
     return runs

@@ -9,6 +9,7 @@ from mmfree_compiler.backends.cuda.compile.schedule import Kind
 from mmfree_compiler.backends.cuda.strides import CHUNK
 
 _LARGEST_BLOCK = 1024
+_FEWEST_COLUMNS = 8
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Shape:
             return self
         block_k = min(_LARGEST_BLOCK, max(256, 1 << (k - 1).bit_length()))
         return replace(self, block_k=block_k, columns=2048 * self.warps // block_k)
+
+    def spread(self, width: int) -> Shape:
+        """The shape in which `columns` programs make `width` columns; a program makes a few."""
+        return replace(self, columns=max(_FEWEST_COLUMNS, -(-width // self.columns)))
 
     @property
     def name(self) -> str:
@@ -64,19 +69,28 @@ class PlanShape:
     together: bool
     shapes: Mapping[Kind, Shape]
 
+    @property
+    def fused(self) -> bool:
+        """Whether it may have parts of that kind."""
+        return "fused" in self.shapes
+
 
 _ROWS, _SCAN = Shape(1, 1, 4), Shape(1, 64, 2)
 _FEW = {tokens: Shape(tokens, 32, 4) for tokens in (1, 8)}
 _MANY = Shape(64, 64, 4, "gemm", 256)
 
 
-def _plan(tokens: int, together: bool, tiles: Shape) -> PlanShape:
-    return PlanShape(tokens, together, {"rows": _ROWS, "tiles": tiles, "scan": _SCAN})
+_FUSED = Shape(1, 128, 8)
+
+
+def _plan(tokens: int, together: bool, tiles: Shape, fused: Shape | None = None) -> PlanShape:
+    shapes: dict[Kind, Shape] = {"rows": _ROWS, "tiles": tiles, "scan": _SCAN}
+    return PlanShape(tokens, together, shapes | ({"fused": fused} if fused else {}))
 
 
 # In order of preference: the first that takes a call's tokens.
 PLANS = (
-    _plan(1, False, _FEW[1]),
+    _plan(1, False, _FEW[1], _FUSED),
     _plan(8, False, _FEW[8]),
     _plan(CHUNK, False, _MANY),
     _plan(8, True, _FEW[8]),

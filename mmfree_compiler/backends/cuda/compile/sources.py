@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mmfree_compiler.artifact import TensorEntry
-from mmfree_compiler.backends.cuda.compile.kernel import Source, Writer
+from mmfree_compiler.backends.cuda.compile import fused
+from mmfree_compiler.backends.cuda.compile.kernel import Language, Source, Writer
 from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
 from mmfree_compiler.backends.cuda.compile.rows import RowTile, row_ops, row_warps
 from mmfree_compiler.backends.cuda.compile.schedule import Part
@@ -32,6 +33,8 @@ class Sources:
         if part.kind == "rows":
             return _rows(RowTile(self.program, self.tensors, part, Writer(), self.inner), shape)
         tile = Tile(self.program, self.tensors, part, Writer(), self.inner)
+        if part.kind == "fused":
+            return _fused(tile, shape.spread(tile.width))
         if widths := [self.program.values[name].width for name in part.codes]:
             shape = shape.fitted(max(widths))
         return (_scan if part.kind == "scan" else _tiles)(tile, shape)
@@ -70,6 +73,11 @@ def _scan(tile: Tile, shape: Shape) -> Source:
         _products(tile, shape, "row", "row + 1")
         epilogue(tile)
     return _source(tile, "sequences", -(-tile.width // shape.columns), shape)
+
+
+def _fused(tile: Tile, shape: Shape) -> Source:
+    fused.write(tile, shape)
+    return _source(tile, _over(tile), -(-tile.width // shape.columns), shape, "gluon")
 
 
 def _over(tile: Tile) -> Over:
@@ -117,15 +125,18 @@ def _products(tile: Tile, shape: Shape, first: str, end: str) -> None:
             )
 
 
-def _source(tile: Tile, over: Over, columns: int, shape: Shape) -> Source:
+def _source(
+    tile: Tile, over: Over, columns: int, shape: Shape, language: Language = "triton"
+) -> Source:
     name = f"{tile.part.name}_{shape.name}"
     return Source(
         name,
-        tile.writer.text(name),
+        tile.writer.text(name, language),
         tile.writer.parameters,
         tile.writer.arguments,
         over,
         shape.tokens,
         columns,
         shape.warps,
+        language,
     )

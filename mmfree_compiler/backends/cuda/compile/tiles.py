@@ -94,6 +94,31 @@ class Tile:
         )
         return f"{pointer} + {self.slot()} * {width} + column"
 
+    def kept(self, name: str, offset: int = 0) -> str:
+        """The variable of a state before this token, from element `offset` of each sequence on."""
+        key = f"{name} before, {offset}"
+        if key not in self.loaded:
+            at = f"{self.state_at(name)} + {offset}"
+            self.loaded[key] = self.writer.bind(name, f"tl.load({at}, mask=inside, other=0.0)")
+        return self.loaded[key]
+
+    def state_at(self, name: str) -> str:
+        """The variable of `state`."""
+        key = f"{name} at"
+        if key not in self.loaded:
+            self.loaded[key] = self.writer.bind(f"{name}.at", self.state(name))
+        return self.loaded[key]
+
+    def scaled_sum(self, node: Node) -> tuple[str, str]:
+        """The exact integer sum of a product, and the scale of its codes: expressions."""
+        total, scale = self.sums[node.outputs[0]], node.inputs[1]
+        assert scale is not None
+        pointer, stride = self.rows_of(scale)
+        at = f"{pointer} + {self.row(scale)} * {stride}"
+        factor = self.writer.bind(scale, f"tl.load({at}, mask=alive, other=0.0)")
+        codes = f"tl.load({at} + 1, mask=alive, other=0.0).to(tl.int32, bitcast=True)"
+        return f"({total} - {codes})", factor
+
     def slot(self) -> str:
         """The variable of the state row of each token."""
         if "slot" not in self.loaded:
@@ -145,15 +170,10 @@ def _call(function: str) -> Emitter:
 
 def _ternary_linear(tile: Tile, node: Node) -> tuple[str, ...]:
     """(sum(q (w+1)) - sum(q)) * scale * weight_scale + bias."""
-    _, scale, _, weight_scale, bias = node.inputs
-    assert scale is not None
+    weight_scale, bias = node.inputs[3:]
     assert weight_scale is not None
-    pointer, stride = tile.rows_of(scale)
-    at = f"{pointer} + {tile.row(scale)} * {stride}"
-    factor = tile.writer.bind(scale, f"tl.load({at}, mask=alive, other=0.0)")
-    total = f"tl.load({at} + 1, mask=alive, other=0.0).to(tl.int32, bitcast=True)"
-    exact = f"({tile.sums[node.outputs[0]]} - {total}).to(tl.float32)"
-    out = f"{exact} * ({factor} * tl.load({tile.constant(weight_scale)}))"
+    exact, scale = tile.scaled_sum(node)
+    out = f"{exact}.to(tl.float32) * ({scale} * {tile[weight_scale]})"
     return (out if bias is None else f"functions.add({out}, {tile[bias]})",)
 
 
@@ -180,10 +200,9 @@ def _mlgru_gates(tile: Tile, node: Node) -> tuple[str, ...]:
 def _mlgru_scan(tile: Tile, node: Node) -> tuple[str, ...]:
     c, forget = node.inputs[:2]
     assert node.state is not None
-    at = tile.writer.bind(f"{node.state}.at", tile.state(node.state))
-    h = tile.writer.bind(node.state, f"tl.load({at}, mask=inside, other=0.0)")
+    h = tile.kept(node.state)
     h = tile.writer.bind(node.state, f"functions.scan_step({h}, {tile[c]}, {tile[forget]})")
-    tile.writer.add(f"tl.store({at}, {h}, mask=inside)")
+    tile.writer.add(f"tl.store({tile.state_at(node.state)}, {h}, mask=inside)")
     return (h,)
 
 
@@ -193,11 +212,8 @@ def _short_conv(tile: Tile, node: Node) -> tuple[str, ...]:
     assert node.state is not None
     assert weight is not None
     taps, width = tile.program.state(node.state).shape
-    at = tile.writer.bind(f"{node.state}.at", tile.state(node.state))
-    window = [
-        tile.writer.bind(node.state, f"tl.load({at} + {tap * width}, mask=inside, other=0.0)")
-        for tap in range(1, taps)
-    ]
+    window = [tile.kept(node.state, tap * width) for tap in range(1, taps)]
+    at = tile.state_at(node.state)
     total = ""
     for tap, variable in enumerate([*window, tile[x]]):
         tile.writer.add(f"tl.store({at} + {tap * width}, {variable}, mask=inside)")

@@ -69,7 +69,8 @@ class Gpu:
     def launch(self, name: str, grid: tuple[int, int], arguments: Sequence[Pointer]) -> None:
         kernel, place = self._kernels[name]
         addresses = [_address(pointer) for pointer in arguments]
-        kernel.launch((*grid, 1), WARP * place.warps, place.shared, addresses, self._stream)
+        threads = WARP * place.warps
+        kernel.launch((*grid, 1), threads, place.shared, addresses, self._stream, place.dependent)
 
     def recorded(self, launches: Callable[[], None]) -> Callable[[], None]:
         graph = Graph(self._stream, launches)

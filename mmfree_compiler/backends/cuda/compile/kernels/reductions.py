@@ -29,7 +29,13 @@ _FIXED_BITS, _LEAST_EXPONENT = tl.constexpr(e.FIXED_BITS), tl.constexpr(e.LEAST_
 @triton.jit
 def absmax_bits(x: tl.tensor) -> tl.tensor:
     """The largest |x| by its bits, int32: they have the order of the numbers, NaN the largest."""
-    return tl.max(bits(x) & MAGNITUDE_BITS, axis=0)
+    return tl.max(magnitude_bits(x), axis=0)
+
+
+@triton.jit
+def magnitude_bits(x: tl.tensor) -> tl.tensor:
+    """The bits of each |x|."""
+    return bits(x) & MAGNITUDE_BITS
 
 
 @triton.jit
@@ -52,10 +58,21 @@ def fixed_step(peak: tl.tensor, n: tl.tensor) -> tl.tensor:
 def mean_square(x: tl.tensor, K: tl.constexpr) -> tl.tensor:
     """The mean of the squares of K columns, at most 131,071; NaN if the row is not finite."""
     peak = absmax_bits(x)
-    n = fixed_exponent(peak)
-    wide = nearest_magnitude(x * power_of_two(-n)).to(tl.int64)
-    step = fixed_step(peak, n)
-    return tl.div_rn(tl.sum(wide * wide, axis=0).to(tl.float32) * step * step, K * 1.0)
+    return mean_of_squares(tl.sum(squares(x, peak), axis=0), peak, K)
+
+
+@triton.jit
+def squares(x: tl.tensor, peak: tl.tensor) -> tl.tensor:
+    """The squares in the row's fixed point, int64. `peak` is absmax_bits(x)."""
+    wide = nearest_magnitude(x * power_of_two(-fixed_exponent(peak))).to(tl.int64)
+    return wide * wide
+
+
+@triton.jit
+def mean_of_squares(total: tl.tensor, peak: tl.tensor, K: tl.constexpr) -> tl.tensor:
+    """The mean square of a row from the sum of its `squares`."""
+    step = fixed_step(peak, fixed_exponent(peak))
+    return tl.div_rn(total.to(tl.float32) * step * step, K * 1.0)
 
 
 @triton.jit

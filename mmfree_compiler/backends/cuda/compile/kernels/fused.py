@@ -1,0 +1,158 @@
+"""Parts of a kernel that makes one token's row and multiplies it, in Gluon: layouts are explicit.
+
+Triton's own layouts put 17 to 45 barriers into such a kernel. Here a warp owns whole rows of a
+weight, and the codes cross the program once, through shared memory. All else is as in products.py
+and reductions.py, whose functions Gluon kernels call as they are.
+
+A row is a block of a power of two, at least 256 floats, in `row_layout`. The words of a weight are
+tiles (R, WORDS) of int32 in `word_layout`, one per `WORDS` words of its rows, and the columns of
+the product are (R,) in the slice of that layout.
+"""
+
+from __future__ import annotations
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+
+from mmfree_compiler.backends.cuda import layouts
+from mmfree_compiler.backends.cuda.compile.kernels.products import _dp4a
+
+FIELDS = gl.constexpr(layouts.FIELDS)
+BLOCK_WORDS = gl.constexpr(layouts.BLOCK_BYTES // 4)
+LANES = gl.constexpr(32)
+
+
+@gluon.constexpr_function
+def row_layout(warps: int) -> gl.BlockedLayout:
+    """Four adjacent floats in a thread: loads of 16 bytes."""
+    return gl.BlockedLayout([4], [32], [warps], [0])
+
+
+@gluon.constexpr_function
+def word_layout(words: int, warps: int) -> gl.BlockedLayout:
+    """Rows of a weight in warps."""
+    return gl.BlockedLayout([1, max(1, min(4, words // 32))], [1, 32], [warps, 1], [1, 0])
+
+
+@gluon.jit
+def wait(DEPENDENT: gl.constexpr) -> None:
+    """Wait until the kernel before has ended, and then let the next one start.
+
+    Only constants are read before this. Kernels that let others start before they wait themselves
+    would fill the GPU with waiting programs, and crowd those that run on few multiprocessors.
+    Without DEPENDENT a kernel starts when the one before has ended.
+    """
+    if DEPENDENT:
+        _instruct("griddepcontrol.wait; // $0")
+        _instruct("griddepcontrol.launch_dependents; // $0")
+
+
+@gluon.jit
+def _instruct(PTX: gl.constexpr) -> None:
+    gl.inline_asm_elementwise(PTX, "=r", [], dtype=gl.int32, is_pure=False, pack=1)
+
+
+@gluon.jit
+def load_words(
+    weights: gl.tensor,
+    column: gl.tensor,
+    ROW: gl.constexpr,
+    WORDS: gl.constexpr,
+    LAYOUT: gl.constexpr,
+) -> gl.tuple:
+    """The words of rows `column` (R,) of a weight with ROW words in a row, tile by tile."""
+    place = gl.arange(0, WORDS, gl.SliceLayout(0, LAYOUT))[None, :]
+    at = weights.to(gl.pointer_type(gl.int32)) + column.to(gl.int64)[:, None] * ROW + place
+    tiles = ()
+    for first in gl.static_range(0, ROW, WORDS):
+        if first + WORDS <= ROW:
+            tiles += (gl.load(at + first),)  # type: ignore[assignment]  # it grows
+        else:
+            exists = (place < ROW - first) & (column >= 0)[:, None]
+            tiles += (gl.load(at + first, mask=exists),)  # type: ignore[assignment]
+    return tiles
+
+
+@gluon.jit
+def share(code: gl.tensor) -> gl.shared_memory_descriptor:
+    """A row of int8 codes in shared memory, four in a word, field by field.
+
+    Field s of word w of a weight goes with word s * BLOCK / 16 + w of it.
+    """
+    WORDS: gl.constexpr = code.shape[0] // 4
+    quads = gl.reshape(code.to(gl.int32) & 255, [WORDS, 4])
+    place = gl.arange(0, 4, gl.SliceLayout(0, quads.type.layout))
+    words = gl.sum(quads << (8 * place)[None, :], 1)
+    blocks = gl.reshape(words, [WORDS // (FIELDS * BLOCK_WORDS), FIELDS, BLOCK_WORDS])
+    fields = gl.reshape(gl.permute(blocks, (1, 0, 2)), [WORDS])
+    layout: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    return gl.allocate_shared_memory(gl.int32, [WORDS], layout, fields)
+
+
+@gluon.jit
+def product(tiles: gl.tuple, codes: gl.shared_memory_descriptor) -> gl.tensor:
+    """`sum(q * w)` in int32 (R,): that of the digits w + 1, less the sum of the codes q."""
+    WORDS: gl.constexpr = tiles[0].shape[1]
+    FIELD: gl.constexpr = codes.shape[0] // FIELDS
+    LAYOUT: gl.constexpr = gl.SliceLayout(0, tiles[0].type.layout)
+    less = gl.full([WORDS], 0, gl.int32, LAYOUT)
+    minus_ones = gl.full([WORDS], -1, gl.int32, LAYOUT)
+    sums = gl.full_like(tiles[0], 0)
+    for n in gl.static_range(len(tiles)):
+        for s in gl.static_range(FIELDS):
+            q = codes.slice(s * FIELD + n * WORDS, WORDS).load(LAYOUT)
+            less = _dp4a(minus_ones, q, less, True)
+            sums = _dp4a((tiles[n] >> (2 * s)) & 0x03030303, q[None, :], sums, True)
+    return gl.sum(sums + less[None, :], 1)
+
+
+# --- reductions of several rows at once: one pass through shared memory, and two barriers ---------
+
+
+@gluon.jit
+def most(rows: gl.tuple) -> gl.tuple:
+    """The largest of each row of int32; at most five rows."""
+    COUNT: gl.constexpr = len(rows)
+    if COUNT == 1:
+        found = (gl.max(rows[0], 0),)
+    elif COUNT == 2:
+        found = gl.reduce(rows, 0, _most2)
+    elif COUNT == 3:
+        found = gl.reduce(rows, 0, _most3)
+    elif COUNT == 4:
+        found = gl.reduce(rows, 0, _most4)
+    else:
+        found = gl.reduce(rows, 0, _most5)
+    return found
+
+
+@gluon.jit
+def sums(rows: gl.tuple) -> gl.tuple:
+    """The sum of each row; at most two rows."""
+    return (gl.sum(rows[0], 0),) if len(rows) == 1 else gl.reduce(rows, 0, _sum2)
+
+
+@gluon.jit
+def _most2(a, b, x, y):  # type: ignore[no-untyped-def]  # what gl.reduce calls
+    return gl.maximum(a, x), gl.maximum(b, y)
+
+
+@gluon.jit
+def _most3(a, b, c, x, y, z):  # type: ignore[no-untyped-def]
+    return gl.maximum(a, x), gl.maximum(b, y), gl.maximum(c, z)
+
+
+@gluon.jit
+def _most4(a, b, c, d, x, y, z, u):  # type: ignore[no-untyped-def]
+    return gl.maximum(a, x), gl.maximum(b, y), gl.maximum(c, z), gl.maximum(d, u)
+
+
+@gluon.jit
+def _most5(a, b, c, d, e, x, y, z, u, v):  # type: ignore[no-untyped-def]
+    pairs = gl.maximum(a, x), gl.maximum(b, y), gl.maximum(c, z), gl.maximum(d, u)
+    return pairs[0], pairs[1], pairs[2], pairs[3], gl.maximum(e, v)
+
+
+@gluon.jit
+def _sum2(a, b, x, y):  # type: ignore[no-untyped-def]
+    return a + x, b + y
