@@ -20,7 +20,9 @@ CODE = "code"  # the role of the member that holds a build's cubins, one after a
 # Where an argument points:
 #   weights, scratch, states   into that memory, at `offset` + iteration of the loop * `stride`
 #   input, output              at the rows of the port with number `offset`
-#   slots                      int32: the state row of each token
+#   slots                      int32: the state row that each token continues
+#   targets                    int32: the state row that it leaves; calls with several tokens of a
+#                              sequence have those of `slots`, others may have others
 #   wanted                     int32: the tokens whose outputs are needed
 #   order, starts              int32: tokens by sequence, and where each sequence starts in that
 #   counts                     int32: how many tokens, or at `offset` wanted tokens, there are
@@ -31,6 +33,7 @@ Space = Literal[
     "input",
     "output",
     "slots",
+    "targets",
     "wanted",
     "order",
     "starts",

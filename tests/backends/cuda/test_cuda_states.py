@@ -99,6 +99,7 @@ def test_the_tokens_of_a_sequence_follow_each_other() -> None:
     made = batch([7, 2, 7, 7, 2], [2, 4])
     (call,) = calls(made, made.slots)
     sizes: dict[Space, int] = {"order": 5, "starts": 4, "wanted": 2, "slots": 5, "counts": 2}
+    sizes["targets"] = 5
     packed = call.indices()
     found = {name: packed[INDICES[name] :][:size].tolist() for name, size in sizes.items()}
     assert found == {
@@ -106,6 +107,7 @@ def test_the_tokens_of_a_sequence_follow_each_other() -> None:
         "starts": [0, 2, 5, 5],  # sequences that there are not have no tokens
         "wanted": [2, 4],
         "slots": [7, 2, 7, 7, 2],
+        "targets": [7, 2, 7, 7, 2],
         "counts": [5, 2],
     }
     assert call.counts == {"tokens": 5, "wanted": 2, "sequences": 2}

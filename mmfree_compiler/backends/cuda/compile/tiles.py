@@ -14,6 +14,7 @@ from mmfree_compiler.artifact import TensorEntry
 from mmfree_compiler.backends.cuda.compile.kernel import Writer
 from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
 from mmfree_compiler.backends.cuda.compile.schedule import Part
+from mmfree_compiler.backends.cuda.facts import Space
 from mmfree_compiler.backends.cuda.strides import state_offsets, state_stride
 from mmfree_compiler.program import Node
 
@@ -85,28 +86,30 @@ class Tile:
         stride = entry.nbytes // entry.count
         return self.writer.parameter(name, POINTERS[entry.dtype], "weights", entry.offset, stride)
 
-    def state(self, name: str) -> str:
-        """The address of a state's first column for the tile's tokens."""
+    def state(self, name: str) -> tuple[str, str]:
+        """The variables of where a state's first column is read and written, for each token."""
         slot = self.program.state(name)
         offsets, width = state_offsets(self.program.states)
         pointer = self.writer.parameter(
             name, "*fp32", "states", 4 * offsets[name], 4 * state_stride(slot)
         )
-        return f"{pointer} + {self.slot()} * {width} + column"
+        # A scan goes on from what it wrote for the token before: it has one row.
+        spaces: list[Space] = ["slots"] if self.part.kind == "scan" else ["slots", "targets"]
+        found = []
+        for space in spaces:
+            key = f"{name} of {space}"
+            if key not in self.loaded:
+                at = f"{pointer} + {self._slot(space)} * {width} + column"
+                self.loaded[key] = self.writer.bind(f"{name}.{space}", at)
+            found.append(self.loaded[key])
+        return found[0], found[-1]
 
     def kept(self, name: str, offset: int = 0) -> str:
         """The variable of a state before this token, from element `offset` of each sequence on."""
         key = f"{name} before, {offset}"
         if key not in self.loaded:
-            at = f"{self.state_at(name)} + {offset}"
+            at = f"{self.state(name)[0]} + {offset}"
             self.loaded[key] = self.writer.bind(name, f"tl.load({at}, mask=inside, other=0.0)")
-        return self.loaded[key]
-
-    def state_at(self, name: str) -> str:
-        """The variable of `state`."""
-        key = f"{name} at"
-        if key not in self.loaded:
-            self.loaded[key] = self.writer.bind(f"{name}.at", self.state(name))
         return self.loaded[key]
 
     def scaled_sum(self, node: Node) -> tuple[str, str]:
@@ -119,13 +122,13 @@ class Tile:
         codes = f"tl.load({at} + 1, mask=alive, other=0.0).to(tl.int32, bitcast=True)"
         return f"({total} - {codes})", factor
 
-    def slot(self) -> str:
-        """The variable of the state row of each token."""
-        if "slot" not in self.loaded:
-            pointer = self.writer.parameter("slots", "*i32", "slots")
+    def _slot(self, space: Space) -> str:
+        """The state row of each token."""
+        if space not in self.loaded:
+            pointer = self.writer.parameter(space, "*i32", space)
             found = self.writer.bind("slot", f"tl.load({pointer} + token, mask=alive, other=0)")
-            self.loaded["slot"] = f"{found}.to(tl.int64)"
-        return self.loaded["slot"]
+            self.loaded[space] = f"{found}.to(tl.int64)"
+        return self.loaded[space]
 
     def keep(self, name: str) -> None:
         """Store a value if another kernel or the caller reads it."""
@@ -202,7 +205,7 @@ def _mlgru_scan(tile: Tile, node: Node) -> tuple[str, ...]:
     assert node.state is not None
     h = tile.kept(node.state)
     h = tile.writer.bind(node.state, f"functions.scan_step({h}, {tile[c]}, {tile[forget]})")
-    tile.writer.add(f"tl.store({tile.state_at(node.state)}, {h}, mask=inside)")
+    tile.writer.add(f"tl.store({tile.state(node.state)[1]}, {h}, mask=inside)")
     return (h,)
 
 
@@ -213,10 +216,10 @@ def _short_conv(tile: Tile, node: Node) -> tuple[str, ...]:
     assert weight is not None
     taps, width = tile.program.state(node.state).shape
     window = [tile.kept(node.state, tap * width) for tap in range(1, taps)]
-    at = tile.state_at(node.state)
+    _, to = tile.state(node.state)
     total = ""
     for tap, variable in enumerate([*window, tile[x]]):
-        tile.writer.add(f"tl.store({at} + {tap * width}, {variable}, mask=inside)")
+        tile.writer.add(f"tl.store({to} + {tap * width}, {variable}, mask=inside)")
         pointer = f"{tile.constant(weight)} + column * {taps} + {tap}"
         product = f"tl.load({pointer}, mask=valid, other=0.0) * {variable}"
         total = tile.writer.bind("total", f"{total} + {product}" if total else product)

@@ -19,19 +19,24 @@ Ints = NDArray[np.int32]
 INDICES: dict[Space, int] = {
     "counts": 0,
     "slots": 8,
-    "wanted": 8 + CHUNK,
-    "order": 8 + 2 * CHUNK,
-    "starts": 8 + 3 * CHUNK,
+    "targets": 8 + CHUNK,
+    "wanted": 8 + 2 * CHUNK,
+    "order": 8 + 3 * CHUNK,
+    "starts": 8 + 4 * CHUNK,
 }
 INDEX_BYTES = 4 * (INDICES["starts"] + CHUNK + 8)
 
 
 @dataclass(frozen=True)
 class Call:
-    """At most CHUNK tokens; `rows` are their state rows, `wanted` indices of these tokens."""
+    """At most CHUNK tokens; `wanted` are indices of these tokens.
+
+    `rows` are the state rows that they continue, `targets` those that they leave.
+    """
 
     inputs: tuple[Array, ...]
     rows: Ints
+    targets: Ints
     wanted: Ints
 
     @cached_property
@@ -66,6 +71,7 @@ class Call:
         arrays: dict[Space, Ints] = {
             "counts": np.array([len(self.rows), len(self.wanted)], np.int32),
             "slots": self.rows,
+            "targets": self.targets,
             "wanted": self.wanted,
             "order": self._order,
             "starts": self._starts,
@@ -82,4 +88,5 @@ def calls(batch: Batch, rows: Ints) -> Iterator[Call]:
         stop = start + CHUNK
         wanted = batch.wanted[(batch.wanted >= start) & (batch.wanted < stop)] - start
         inputs = tuple(port[start:stop] for port in batch.inputs)
-        yield Call(inputs, rows[start:stop], wanted.astype(np.int32))
+        here = rows[start:stop]
+        yield Call(inputs, here, here, wanted.astype(np.int32))
