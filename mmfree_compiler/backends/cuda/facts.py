@@ -24,7 +24,7 @@ CODE = "code"  # the role of the member that holds a build's cubins, one after a
 #   targets                    int32: the state row that it leaves; calls with several tokens of a
 #                              sequence have those of `slots`, others may have others
 #   wanted                     int32: the tokens whose outputs are needed
-#   order, starts              int32: tokens by sequence, and where each sequence starts in that
+#   starts                     int32: where the tokens of each sequence begin, and their end
 #   counts                     int32: how many tokens, or at `offset` wanted tokens, there are
 Space = Literal[
     "weights",
@@ -35,7 +35,6 @@ Space = Literal[
     "slots",
     "targets",
     "wanted",
-    "order",
     "starts",
     "counts",
 ]

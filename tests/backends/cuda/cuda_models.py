@@ -24,8 +24,7 @@ import mmfree_compiler as mmf
 from mmfree_compiler.artifact.binding import NOTE, SIZE
 from mmfree_compiler.backends.cuda.compile import build, compiler
 from mmfree_compiler.backends.cuda.compile.kernel import Source
-from mmfree_compiler.backends.cuda.compile.schedule import Kind
-from mmfree_compiler.backends.cuda.compile.shapes import PLANS, PlanShape, Shape
+from mmfree_compiler.backends.cuda.compile.shapes import PLANS
 from mmfree_compiler.backends.cuda.facts import Kernel
 from mmfree_compiler.backends.cuda.run.launcher import CudaLauncher
 from mmfree_compiler.runtime import Session
@@ -41,7 +40,8 @@ def session(model: nn.Module | Path, inputs: tuple[Tensor, ...] | None = None) -
         kernels.extend(sources)
         return {arch: (NOTE + bytes(SIZE), {s.name: _place(s) for s in sources}) for arch in archs}
 
-    plans = tuple(_without_gluon(plan) for plan in PLANS)
+    # Gluon has no interpreter; the kernels of Triton that take its place have the same bits.
+    plans = tuple(replace(plan, fused=False) for plan in PLANS)
     with (
         mock.patch.object(compiler, "compiled", made),
         mock.patch.object(compiler, "PLANS", plans),
@@ -52,12 +52,6 @@ def session(model: nn.Module | Path, inputs: tuple[Tensor, ...] | None = None) -
         executor = InterpretedExecutor(module)
         launcher = CudaLauncher(artifact, artifact.manifest.builds[0], executor)
         return Session(artifact, launcher=launcher)
-
-
-def _without_gluon(plan: PlanShape) -> PlanShape:
-    """The same plan with Triton's kernels alone, which have an interpreter, and the same bits."""
-    shapes: dict[Kind, Shape] = {k: shape for k, shape in plan.shapes.items() if k != "fused"}
-    return replace(plan, shapes=shapes)
 
 
 def _place(source: Source) -> Kernel:

@@ -55,7 +55,8 @@ def gemm_kernel(
 ) -> None:
     """The same for all blocks of tokens: `out` is (programs * TOKENS, programs * COLUMNS)."""
     first, token = tl.program_id(0) * COLUMNS, tl.program_id(1) * TOKENS
-    sums = gemm(codes, stride, token, tokens, weights, first, K, TOKENS, COLUMNS, BLOCK_K, ASM)
+    rows, columns = (codes,), (weights,)
+    (sums,) = gemm(rows, stride, token, tokens, columns, first, K, TOKENS, COLUMNS, BLOCK_K, ASM)
     row = (token + tl.arange(0, TOKENS))[:, None] * tl.num_programs(0) * COLUMNS
     tl.store(out + row + first + tl.arange(0, COLUMNS)[None, :], sums)
 

@@ -96,21 +96,28 @@ def batch(rows: list[int], wanted: list[int]) -> Batch:
 
 
 def test_the_tokens_of_a_sequence_follow_each_other() -> None:
+    """Sequences that are mixed are sorted, and what is wanted is found where it went."""
     made = batch([7, 2, 7, 7, 2], [2, 4])
     (call,) = calls(made, made.slots)
-    sizes: dict[Space, int] = {"order": 5, "starts": 4, "wanted": 2, "slots": 5, "counts": 2}
-    sizes["targets"] = 5
+    assert call.inputs[0].tolist() == [1, 4, 0, 2, 3]
+    sizes: dict[Space, int] = {"starts": 4, "wanted": 2, "slots": 5, "targets": 5, "counts": 2}
     packed = call.indices()
     found = {name: packed[INDICES[name] :][:size].tolist() for name, size in sizes.items()}
     assert found == {
-        "order": [1, 4, 0, 2, 3],
         "starts": [0, 2, 5, 5],  # sequences that there are not have no tokens
-        "wanted": [2, 4],
-        "slots": [7, 2, 7, 7, 2],
-        "targets": [7, 2, 7, 7, 2],
+        "wanted": [3, 1],
+        "slots": [2, 2, 7, 7, 7],
+        "targets": [2, 2, 7, 7, 7],
         "counts": [5, 2],
     }
     assert call.counts == {"tokens": 5, "wanted": 2, "sequences": 2}
+
+
+def test_tokens_that_are_not_mixed_stay_where_they_are() -> None:
+    made = batch([7, 7, 2, 5, 5], [0])
+    (call,) = calls(made, made.slots)
+    assert call.rows.tolist() == [7, 7, 2, 5, 5]
+    assert call.counts["sequences"] == 3
 
 
 def test_long_batches_are_cut() -> None:

@@ -24,7 +24,7 @@ from mmfree_compiler.errors import ToolchainError
 
 WARP = 32  # threads
 # No product is fused with a sum: docs/arithmetic.md.
-OPTIONS = {"enable_fp_fusion": False}
+OPTIONS: dict[str, Any] = {"enable_fp_fusion": False}
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ def triton_compiled(source: Source, arch: str) -> Any:
         function = getattr(loaded([source], Path(folder), dependent=dependent), source.name)
         types = dict(zip(function.arg_names, source.parameters, strict=True))
         ast = kind(function, types, attrs=_aligned(source.arguments))
-        return triton.compile(ast, target, {**OPTIONS, "num_warps": source.warps})
+        options = OPTIONS | {"num_warps": source.warps, "num_stages": source.stages}
+        return triton.compile(ast, target, options)
 
 
 def _kernel(source: Source, made: Any, arch: str) -> Kernel:
@@ -131,7 +132,7 @@ def _kernel(source: Source, made: Any, arch: str) -> Kernel:
         size=len(made.asm["cubin"]),
         warps=made.metadata.num_warps,
         shared=made.metadata.shared,
-        dependent=source.language == "gluon" and ARCHS[arch].has_dependent_launch,
+        dependent=ARCHS[arch].has_dependent_launch,
         parameters=list(source.parameters),
     )
 

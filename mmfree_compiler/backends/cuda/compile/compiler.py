@@ -63,7 +63,7 @@ def _launches(
     sources: Sources, parts: Iterable[Part], shape: PlanShape, kernels: dict[str, Source]
 ) -> Iterator[Launch]:
     for part in parts:
-        source = sources.write(part, shape.shapes[part.kind])
+        source = sources.write(part, shape)
         assert kernels.setdefault(source.name, source) == source
         yield Launch(
             kernel=source.name,

@@ -76,7 +76,7 @@ def write(tile: Tile, shape: Shape) -> None:
         _load_words(piece)
         _load_constants(piece, tile.part.nodes)
     _load_constants(rows, tile.part.rows)
-    tile.writer.add("fused.wait(DEPENDENT)", "row = 0", "alive = tl.program_id(0) >= 0")
+    tile.writer.add("dependence.wait(DEPENDENT)", "row = 0", "alive = tl.program_id(0) >= 0")
     _token(tile)
     _load_values(rows, tile.part.rows)
     for piece in pieces:

@@ -23,6 +23,7 @@ _HEADER = """\
 {imports}
 from mmfree_compiler.backends.cuda.compile.kernels import (
     codes,
+    dependence,
     functions,
     products,
     reductions,
@@ -36,7 +37,7 @@ INDENT = "    "
 
 
 def header(language: Language, asm: bool, dependent: bool) -> str:
-    """`asm`: use PTX instructions. `dependent`: kernels wait for the one in front themselves."""
+    """`asm`: use PTX instructions. `dependent`: kernels wait for the one in front by themselves."""
     return _HEADER.format(imports=_IMPORTS[language], asm=asm, dependent=dependent)
 
 
@@ -44,8 +45,8 @@ def header(language: Language, asm: bool, dependent: bool) -> str:
 class Source:
     """A kernel's text, its parameters' types, and the launch of it.
 
-    `over`, `per` and `columns` make the grid: see facts.Launch. `warps` are those of a program.
-    Gluon kernels are made for dependent launch: see facts.Kernel.
+    `over`, `per` and `columns` make the grid: see facts.Launch. `warps` are those of a program, and
+    `stages` how many iterations of a loop load ahead.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Source:
     per: int
     columns: int
     warps: int
+    stages: int
     language: Language = "triton"
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from mmfree_compiler.backends.cuda.compile.schedule import Kind
 from mmfree_compiler.backends.cuda.strides import CHUNK
 
 _LARGEST_BLOCK = 1024
 _FEWEST_COLUMNS = 8
+_FEWEST_PROGRAMS = 120  # a GPU has about as many multiprocessors
 
 
 @dataclass(frozen=True)
 class Shape:
     """`tokens` x `columns` for a program of `warps` warps.
 
-    `function` of kernels/products.py multiplies, `block_k` columns of a weight at a time.
+    `function` of kernels/products.py multiplies, `block_k` columns of a weight at a time, and loads
+    the codes of `stages` times that ahead.
     """
 
     tokens: int
@@ -24,6 +24,7 @@ class Shape:
     warps: int
     function: str = "gemv"
     block_k: int = 256
+    stages: int = 3
 
     def fitted(self, k: int) -> Shape:
         """The shape for rows of k codes: that in which a gemv loads 16 bytes at a time."""
@@ -41,58 +42,53 @@ class Shape:
         """Tells kernels of one part apart."""
         return f"{self.tokens}x{self.columns}"
 
-    def product(self, codes: tuple[str, int], rows: tuple[str, str], weight: str, k: int) -> str:
-        """The integer sums of rows of codes, from the first of `rows` to before the second.
+    def programs(self, width: int, tokens: int) -> int:
+        """Programs that make `width` columns of `tokens` tokens."""
+        return -(-width // self.columns) * -(-tokens // self.tokens)
 
-        `codes` are a pointer and the bytes from row to row; a row has `k` codes.
-        """
-        pointer, stride = codes
-        first, end = rows
-        source = _SOURCES[self.function].format(pointer, stride, first, end)
-        column = f"tl.program_id(0) * {self.columns}"
-        sizes = f"{k}, {self.tokens}, {self.columns}, {self.block_k}, ASM"
-        return f"products.{self.function}({source}, {weight}, {column}, {sizes})"
-
-
-# What tells a product its rows of codes: pointer, bytes from row to row, first row, end.
-_SOURCES = {
-    "gemv": "{0} + {2} * {1}, {1}, {3} - {2}",
-    "gemm": "{0}, {1}, {2}, {3}",
-}
+    def sizes(self, k: int) -> str:
+        """The last arguments of `function`, for rows of k codes."""
+        return f"{k}, {self.tokens}, {self.columns}, {self.block_k}, ASM"
 
 
 @dataclass(frozen=True)
 class PlanShape:
-    """A plan for calls of at most `tokens` tokens: see facts.Plan."""
+    """A plan for calls of at most `tokens` tokens: see facts.Plan.
+
+    `fused`: with kernels that make rows and columns at once. `gemm`: products by tensor cores.
+    """
 
     tokens: int
     together: bool
-    shapes: Mapping[Kind, Shape]
+    fused: bool = False
+    gemm: bool = True
 
-    @property
-    def fused(self) -> bool:
-        """Whether it may have parts of that kind."""
-        return "fused" in self.shapes
-
-
-_ROWS, _SCAN = Shape(1, 1, 4), Shape(1, 64, 2)
-_FEW = {tokens: Shape(tokens, 32, 4) for tokens in (1, 8)}
-_MANY = Shape(64, 64, 4, "gemm", 256)
-
-
-_FUSED = Shape(1, 128, 8)
+    def tile(self, width: int, k: int | None) -> Shape:
+        """The shape that makes `width` columns; k is that of products."""
+        if not self.gemm:
+            return _GEMV if k is None else _GEMV.fitted(k)
+        fits = [shape for shape in _GEMM if shape.tokens <= self.tokens]
+        full = (x for x in fits if x.programs(width, self.tokens) >= _FEWEST_PROGRAMS)
+        return next(full, fits[-1])
 
 
-def _plan(tokens: int, together: bool, tiles: Shape, fused: Shape | None = None) -> PlanShape:
-    shapes: dict[Kind, Shape] = {"rows": _ROWS, "tiles": tiles, "scan": _SCAN}
-    return PlanShape(tokens, together, shapes | ({"fused": fused} if fused else {}))
-
+ROWS, SCAN, FUSED = Shape(1, 1, 4), Shape(1, 32, 1, stages=8), Shape(1, 128, 8)
+_GEMV = Shape(1, 32, 4)
+# The first whose programs fill a GPU: large tiles do more with what they load. On an H200.
+_GEMM = (
+    Shape(64, 128, 8, "gemm"),
+    Shape(64, 64, 4, "gemm"),
+    Shape(32, 64, 4, "gemm"),
+    Shape(16, 32, 2, "gemm", block_k=512),
+)
 
 # In order of preference: the first that takes a call's tokens.
 PLANS = (
-    _plan(1, False, _FEW[1], _FUSED),
-    _plan(8, False, _FEW[8]),
-    _plan(CHUNK, False, _MANY),
-    _plan(8, True, _FEW[8]),
-    _plan(CHUNK, True, _MANY),
+    PlanShape(1, together=False, fused=True, gemm=False),
+    PlanShape(16, together=False),
+    PlanShape(64, together=False),
+    PlanShape(CHUNK, together=False),
+    PlanShape(16, together=True),
+    PlanShape(64, together=True),
+    PlanShape(CHUNK, together=True),
 )

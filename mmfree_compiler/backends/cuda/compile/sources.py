@@ -6,18 +6,24 @@ among those that the launch is for, `token` among all of the call.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from mmfree_compiler.artifact import TensorEntry
 from mmfree_compiler.backends.cuda.compile import fused
 from mmfree_compiler.backends.cuda.compile.kernel import Language, Source, Writer
+from mmfree_compiler.backends.cuda.compile.multiply import multiply
 from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
 from mmfree_compiler.backends.cuda.compile.rows import RowTile, row_ops, row_warps
-from mmfree_compiler.backends.cuda.compile.schedule import Part
-from mmfree_compiler.backends.cuda.compile.shapes import Shape
+from mmfree_compiler.backends.cuda.compile.scans import ScanTile
+from mmfree_compiler.backends.cuda.compile.schedule import Kind, Part
+from mmfree_compiler.backends.cuda.compile.shapes import FUSED, ROWS, SCAN, PlanShape, Shape
 from mmfree_compiler.backends.cuda.compile.tiles import Tile, epilogue
 from mmfree_compiler.backends.cuda.facts import Over
+
+T = TypeVar("T", bound=Tile)
+WAIT = "dependence.wait(DEPENDENT)"
 
 
 @dataclass(frozen=True)
@@ -28,56 +34,86 @@ class Sources:
     tensors: Mapping[str, TensorEntry]
     inner: frozenset[str]
 
-    def write(self, part: Part, shape: Shape) -> Source:
-        """The kernel of a part."""
-        if part.kind == "rows":
-            return _rows(RowTile(self.program, self.tensors, part, Writer(), self.inner), shape)
-        tile = Tile(self.program, self.tensors, part, Writer(), self.inner)
-        if part.kind == "fused":
-            return _fused(tile, shape.spread(tile.width))
-        if widths := [self.program.values[name].width for name in part.codes]:
-            shape = shape.fitted(max(widths))
-        return (_scan if part.kind == "scan" else _tiles)(tile, shape)
+    def write(self, part: Part, plan: PlanShape) -> Source:
+        """The kernel of a part in a plan."""
+        return _KINDS[part.kind](self, part, plan)
+
+    def tile(self, kind: type[T], part: Part) -> T:
+        """The values of a part's kernel before it is written."""
+        return kind(self.program, self.tensors, part, Writer(), self.inner)
 
 
-def _rows(tile: RowTile, shape: Shape) -> Source:
-    tile.writer.add("row = tl.program_id(1)", f"if row >= {_count(tile)}:", "    return")
+def _rows(sources: Sources, part: Part, _: PlanShape) -> Source:
+    tile = sources.tile(RowTile, part)
+    tile.writer.add(WAIT, "row = tl.program_id(1)")
+    tile.writer.add(f"if row >= {_count(tile)}:", "    return")
     _token(tile)
     row_ops(tile)
-    return _source(tile, _over(tile), 1, replace(shape, warps=row_warps(tile)))
+    return _source(tile, _over(tile), 1, replace(ROWS, warps=row_warps(tile)))
 
 
-def _tiles(tile: Tile, shape: Shape) -> Source:
+def _tiles(sources: Sources, part: Part, plan: PlanShape) -> Source:
+    tile = sources.tile(Tile, part)
+    shape = plan.tile(tile.width, max(map(tile.depth, part.codes), default=None))
+    tile.writer.add(WAIT)
     _columns(tile, shape)
     count = _count(tile)
     tile.writer.add(
         f"first = tl.program_id(1) * {shape.tokens}",
+        f"if first >= {count}:",
+        "    return",
         f"row = first + tl.arange(0, {shape.tokens})[:, None]",
         f"alive = row < {count}",
         "inside = alive & valid",
     )
     _token(tile)
-    _products(tile, shape, "first", count)
+    multiply(tile, shape, "first", count)
     epilogue(tile)
     return _source(tile, _over(tile), -(-tile.width // shape.columns), shape)
 
 
-def _scan(tile: Tile, shape: Shape) -> Source:
+def _scan(sources: Sources, part: Part, _: PlanShape) -> Source:
+    """States stay in registers from the first token of a sequence to its last."""
+    tile, shape = sources.tile(ScanTile, part), SCAN
+    if part.codes:
+        shape = shape.fitted(max(map(tile.depth, part.codes)))
+    tile.writer.add(WAIT)
     _columns(tile, shape)
-    order, starts = (tile.writer.parameter(x, "*i32", x) for x in ("order", "starts"))
+    starts = tile.writer.parameter("starts", "*i32", "starts")
     tile.writer.add(
-        "inside = valid", "alive = tl.program_id(1) >= 0", f"start = {starts} + tl.program_id(1)"
+        f"first = tl.load({starts} + tl.program_id(1))",
+        f"end = tl.load({starts} + tl.program_id(1) + 1)",
+        "alive = first < end",
+        "if not alive:",
+        "    return",
+        "inside = valid",
+        "token = first",
     )
-    with tile.writer.block("for k in range(tl.load(start), tl.load(start + 1)):"):
-        tile.writer.add(f"row = tl.load({order} + k)", "token = row")
-        _products(tile, shape, "row", "row + 1")
+    tile.load_states()
+    with tile.writer.block(
+        f"for row in tl.range(first, end, num_stages={shape.stages}, loop_unroll_factor=4):"
+    ):
+        tile.writer.add("token = row")
+        multiply(tile, shape, "row", "row + 1")
         epilogue(tile)
+        tile.carry_states()
+    tile.store_states()
     return _source(tile, "sequences", -(-tile.width // shape.columns), shape)
 
 
-def _fused(tile: Tile, shape: Shape) -> Source:
+def _fused(sources: Sources, part: Part, _: PlanShape) -> Source:
+    tile = sources.tile(Tile, part)
+    shape = FUSED.spread(tile.width)
     fused.write(tile, shape)
     return _source(tile, _over(tile), -(-tile.width // shape.columns), shape, "gluon")
+
+
+_KINDS: Mapping[Kind, Callable[[Sources, Part, PlanShape], Source]] = {
+    "rows": _rows,
+    "tiles": _tiles,
+    "scan": _scan,
+    "fused": _fused,
+}
 
 
 def _over(tile: Tile) -> Over:
@@ -107,24 +143,6 @@ def _columns(tile: Tile, shape: Shape) -> None:
     )
 
 
-def _products(tile: Tile, shape: Shape, first: str, end: str) -> None:
-    """The integer sums of all products of a tile, for rows from `first` to before `end`."""
-    for node in tile.part.nodes:
-        if node.op == "ternary_linear":
-            codes, _, weight = node.inputs[:3]
-            assert codes is not None
-            assert weight is not None
-            tile.sums[node.outputs[0]] = tile.writer.bind(
-                f"{node.outputs[0]}.sum",
-                shape.product(
-                    tile.rows_of(codes),
-                    (first, end),
-                    tile.constant(weight),
-                    tile.program.values[codes].width,
-                ),
-            )
-
-
 def _source(
     tile: Tile, over: Over, columns: int, shape: Shape, language: Language = "triton"
 ) -> Source:
@@ -138,5 +156,6 @@ def _source(
         shape.tokens,
         columns,
         shape.warps,
+        shape.stages,
         language,
     )

@@ -93,8 +93,7 @@ class Tile:
         pointer = self.writer.parameter(
             name, "*fp32", "states", 4 * offsets[name], 4 * state_stride(slot)
         )
-        # A scan goes on from what it wrote for the token before: it has one row.
-        spaces: list[Space] = ["slots"] if self.part.kind == "scan" else ["slots", "targets"]
+        spaces: tuple[Space, ...] = ("slots", "targets")
         found = []
         for space in spaces:
             key = f"{name} of {space}"
@@ -102,7 +101,7 @@ class Tile:
                 at = f"{pointer} + {self._slot(space)} * {width} + column"
                 self.loaded[key] = self.writer.bind(f"{name}.{space}", at)
             found.append(self.loaded[key])
-        return found[0], found[-1]
+        return found[0], found[1]
 
     def kept(self, name: str, offset: int = 0) -> str:
         """The variable of a state before this token, from element `offset` of each sequence on."""
@@ -111,6 +110,11 @@ class Tile:
             at = f"{self.state(name)[0]} + {offset}"
             self.loaded[key] = self.writer.bind(name, f"tl.load({at}, mask=inside, other=0.0)")
         return self.loaded[key]
+
+    def leave(self, name: str, variable: str, offset: int = 0) -> None:
+        """Make a variable the state after this token."""
+        at = f"{self.state(name)[1]} + {offset}"
+        self.writer.add(f"tl.store({at}, {variable}, mask=inside)")
 
     def scaled_sum(self, node: Node) -> tuple[str, str]:
         """The exact integer sum of a product, and the scale of its codes: expressions."""
@@ -143,6 +147,10 @@ class Tile:
             pointer = self.writer.parameter(f"{name}.output", "*fp32", "output", port)
             at = f"{pointer} + row * {width} + {column}"
             self.writer.add(f"tl.store({at}, {variable}, mask={mask})")
+
+    def depth(self, codes: str) -> int:
+        """The columns of the weights that meet these codes."""
+        return self.program.values[codes].width
 
     @property
     def width(self) -> int:
@@ -205,7 +213,7 @@ def _mlgru_scan(tile: Tile, node: Node) -> tuple[str, ...]:
     assert node.state is not None
     h = tile.kept(node.state)
     h = tile.writer.bind(node.state, f"functions.scan_step({h}, {tile[c]}, {tile[forget]})")
-    tile.writer.add(f"tl.store({tile.state(node.state)[1]}, {h}, mask=inside)")
+    tile.leave(node.state, h)
     return (h,)
 
 
@@ -216,10 +224,9 @@ def _short_conv(tile: Tile, node: Node) -> tuple[str, ...]:
     assert weight is not None
     taps, width = tile.program.state(node.state).shape
     window = [tile.kept(node.state, tap * width) for tap in range(1, taps)]
-    _, to = tile.state(node.state)
     total = ""
     for tap, variable in enumerate([*window, tile[x]]):
-        tile.writer.add(f"tl.store({to} + {tap * width}, {variable}, mask=inside)")
+        tile.leave(node.state, variable, tap * width)
         pointer = f"{tile.constant(weight)} + column * {taps} + {tap}"
         product = f"tl.load({pointer}, mask=valid, other=0.0) * {variable}"
         total = tile.writer.bind("total", f"{total} + {product}" if total else product)

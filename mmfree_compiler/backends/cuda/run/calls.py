@@ -21,15 +21,14 @@ INDICES: dict[Space, int] = {
     "slots": 8,
     "targets": 8 + CHUNK,
     "wanted": 8 + 2 * CHUNK,
-    "order": 8 + 3 * CHUNK,
-    "starts": 8 + 4 * CHUNK,
+    "starts": 8 + 3 * CHUNK,
 }
 INDEX_BYTES = 4 * (INDICES["starts"] + CHUNK + 8)
 
 
 @dataclass(frozen=True)
 class Call:
-    """At most CHUNK tokens; `wanted` are indices of these tokens.
+    """At most CHUNK tokens, those of a sequence side by side; `wanted` are indices of them.
 
     `rows` are the state rows that they continue, `targets` those that they leave.
     """
@@ -40,15 +39,9 @@ class Call:
     wanted: Ints
 
     @cached_property
-    def _order(self) -> Ints:
-        """The tokens, those of a sequence together and in order."""
-        return np.argsort(self.rows, kind="stable").astype(np.int32)
-
-    @cached_property
     def _starts(self) -> Ints:
-        """Where the tokens of each sequence begin in `_order`."""
-        ordered = self.rows[self._order]
-        return np.flatnonzero(np.diff(ordered, prepend=-1)).astype(np.int32)
+        """Where the tokens of each sequence begin."""
+        return _starts(self.rows)
 
     @property
     def counts(self) -> dict[Over, int]:
@@ -73,7 +66,6 @@ class Call:
             "slots": self.rows,
             "targets": self.targets,
             "wanted": self.wanted,
-            "order": self._order,
             "starts": self._starts,
         }
         for name, array in arrays.items():
@@ -88,5 +80,18 @@ def calls(batch: Batch, rows: Ints) -> Iterator[Call]:
         stop = start + CHUNK
         wanted = batch.wanted[(batch.wanted >= start) & (batch.wanted < stop)] - start
         inputs = tuple(port[start:stop] for port in batch.inputs)
-        here = rows[start:stop]
-        yield Call(inputs, here, here, wanted.astype(np.int32))
+        yield _call(inputs, rows[start:stop], wanted)
+
+
+def _call(inputs: tuple[Array, ...], rows: Ints, wanted: NDArray[np.intp]) -> Call:
+    """Tokens in their order, or sorted by sequence where those of several are mixed."""
+    if len(_starts(rows)) > len(np.unique(rows)):
+        order = np.argsort(rows, kind="stable")
+        inputs, rows = tuple(port[order] for port in inputs), rows[order]
+        wanted = np.argsort(order)[wanted]
+    return Call(inputs, rows, rows, wanted.astype(np.int32))
+
+
+def _starts(rows: Ints) -> Ints:
+    """Where a token is of another sequence than the one before it."""
+    return np.flatnonzero(np.diff(rows, prepend=-1)).astype(np.int32)

@@ -35,24 +35,6 @@ def word_layout(words: int, warps: int) -> gl.BlockedLayout:
 
 
 @gluon.jit
-def wait(DEPENDENT: gl.constexpr) -> None:
-    """Wait until the kernel before has ended, and then let the next one start.
-
-    Only constants are read before this. Kernels that let others start before they wait themselves
-    would fill the GPU with waiting programs, and crowd those that run on few multiprocessors.
-    Without DEPENDENT a kernel starts when the one before has ended.
-    """
-    if DEPENDENT:
-        _instruct("griddepcontrol.wait; // $0")
-        _instruct("griddepcontrol.launch_dependents; // $0")
-
-
-@gluon.jit
-def _instruct(PTX: gl.constexpr) -> None:
-    gl.inline_asm_elementwise(PTX, "=r", [], dtype=gl.int32, is_pure=False, pack=1)
-
-
-@gluon.jit
 def load_words(
     weights: gl.tensor,
     column: gl.tensor,

@@ -139,40 +139,71 @@ def _stack(blocks: tl.tuple, COUNT: tl.constexpr) -> tl.tensor:
 
 @triton.jit
 def gemm(
-    codes: tl.tensor,
+    codes: tl.tuple,
     stride: tl.tensor,
     first_token: tl.tensor,
     tokens: tl.tensor,
-    weights: tl.tensor,
+    weights: tl.tuple,
     first_column: tl.tensor,
     K: tl.constexpr,
     TOKENS: tl.constexpr,
     COLUMNS: tl.constexpr,
     BLOCK_K: tl.constexpr,
     ASM: tl.constexpr,
-) -> tl.tensor:
-    """The products of TOKENS rows of codes: int32 (TOKENS, COLUMNS), by tensor cores.
+) -> tl.tuple:
+    """Products of TOKENS rows of codes with some weights: int32 (TOKENS, COLUMNS), by tensor cores.
 
-    The first row is `first_token`; rows at or beyond `tokens` are not read, and give 0. TOKENS is a
-    power of two of at least 16, COLUMNS at least 16; below 64, Hopper runs Ampere's instructions.
+    Weight n meets rows of codes n; with one pointer to codes, all meet the same. The first row is
+    `first_token`; rows at or beyond `tokens` are not read, and give 0. TOKENS is a power of two of
+    at least 16, COLUMNS at least 16; below 64, Hopper runs Ampere's instructions.
     """
     ROW: tl.constexpr = (K + BLOCK - 1) // BLOCK * BYTES
-    WIDTH: tl.constexpr = (K + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+    COUNT: tl.constexpr = len(weights)
     column = tl.cast(first_column, tl.int64) + tl.arange(0, COLUMNS)
-    rows = (weights.to(tl.pointer_type(tl.int8)) + column * ROW)[:, None]
     token = first_token + tl.arange(0, TOKENS)
-    codes = (codes + token.to(tl.int64) * (stride // ALIGNMENT * ALIGNMENT))[None, :]
+    offset = (token.to(tl.int64) * (stride // ALIGNMENT * ALIGNMENT))[None, :]
     present = (token < tokens)[None, :]
     # Weights are the left operand: Hopper's tensor cores take that one from registers.
-    sums = tl.zeros([COLUMNS, TOKENS], tl.int32)
+    sums = (tl.zeros([COLUMNS, TOKENS], tl.int32),) * COUNT
     for first in range(0, ROW, BLOCK_K // 4):
         at = first + tl.arange(0, BLOCK_K // 4)
-        digits = tl.load(rows + at[None, :], mask=(at < ROW)[None, :], other=0)
+        words = _load_digits(weights, column * ROW, at, ROW)
         for s in tl.static_range(4):
             k = at // BYTES * (4 * BYTES) + s * BYTES + at % BYTES
-            q = tl.load(codes + k[:, None], mask=present & (k < WIDTH)[:, None], other=0)
-            sums = tl.dot(_field(digits, s, ASM), q, sums, out_dtype=tl.int32)
-    return tl.trans(sums)
+            q = _load_codes(codes, offset, k, present, K)
+            for n in tl.static_range(COUNT):
+                field = _field(words[n], s, ASM)
+                sums += (tl.dot(field, q[n % len(codes)], sums[n], out_dtype=tl.int32),)
+            sums = sums[COUNT:]
+    made = ()
+    for n in tl.static_range(COUNT):
+        made += (tl.trans(sums[n]),)  # type: ignore[assignment]  # it grows
+    return made
+
+
+@triton.jit
+def _load_digits(weights: tl.tuple, row: tl.tensor, at: tl.tensor, ROW: tl.constexpr) -> tl.tuple:
+    """Bytes `at` of rows of each weight: (COLUMNS, BLOCK_K / 4)."""
+    words = ()
+    for n in tl.static_range(len(weights)):
+        places = weights[n].to(tl.pointer_type(tl.int8)) + row[:, None] + at[None, :]
+        digits = tl.load(places, mask=(at < ROW)[None, :], other=0)
+        words += (digits,)  # type: ignore[assignment]
+    return words
+
+
+@triton.jit
+def _load_codes(
+    codes: tl.tuple, offset: tl.tensor, k: tl.tensor, present: tl.tensor, K: tl.constexpr
+) -> tl.tuple:
+    """Codes k of each row: (BLOCK_K / 4, TOKENS)."""
+    WIDTH: tl.constexpr = (K + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+    rows = ()
+    for n in tl.static_range(len(codes)):
+        mask = present & (k < WIDTH)[:, None]
+        q = tl.load(codes[n] + offset + k[:, None], mask=mask, other=0)
+        rows += (q,)  # type: ignore[assignment]
+    return rows
 
 
 @triton.jit
