@@ -41,7 +41,7 @@ def session(model: nn.Module | Path, inputs: tuple[Tensor, ...] | None = None) -
         return {arch: (NOTE + bytes(SIZE), {s.name: _place(s) for s in sources}) for arch in archs}
 
     # Gluon has no interpreter; the kernels of Triton that take its place have the same bits.
-    plans = tuple(replace(plan, fused=False) for plan in PLANS)
+    plans = tuple(replace(plan, gluon=False) for plan in PLANS)
     with (
         mock.patch.object(compiler, "compiled", made),
         mock.patch.object(compiler, "PLANS", plans),

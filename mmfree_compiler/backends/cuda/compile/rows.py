@@ -20,10 +20,29 @@ class RowTile(Tile):
         """Variables of the columns of rows of this width, and of which of them exist."""
         column, valid = f"column{width}", f"valid{width}"
         if column not in self.loaded:
-            block = block_size(width)
-            self.writer.add(f"{column} = tl.arange(0, {block})", f"{valid} = {column} < {width}")
+            numbers = f"tl.arange(0, {self.block(width)})"
+            self.writer.add(f"{column} = {numbers}", f"{valid} = {column} < {width}")
             self.loaded[column] = column
         return column, valid, valid
+
+    def block(self, width: int) -> int:
+        """The columns of the block that holds a row."""
+        return block_size(width)
+
+    def store_codes(self, name: str, variable: str) -> None:
+        """With the zeros that fill the row."""
+        width = self.program.values[name].width
+        column, _, _ = self.columns(width)
+        pointer, stride = self.rows_of(name)
+        at = f"{pointer} + {self.row(name)} * {stride} + {column}"
+        self.writer.add(f"tl.store({at}, {variable}, mask={column} < {codes_stride(width)})")
+
+    def store_scale(self, name: str, scale: str, total: str) -> None:
+        """The scale of a row of codes, and beside it their sum."""
+        pointer, stride = self.rows_of(name)
+        at = self.writer.bind("at", f"{pointer} + {self.row(name)} * {stride}")
+        bits = f"{total}.to(tl.float32, bitcast=True)"
+        self.writer.add(f"tl.store({at}, {scale})", f"tl.store({at} + 1, {bits})")
 
     def keep_row(self, name: str, expression: str) -> None:
         """A row that this kernel made; columns beyond it stay 0."""
@@ -94,28 +113,14 @@ def inverse(node: Node, means: Sequence[str]) -> str:
 
 
 def _codes(tile: RowTile, node: Node, rows: Sequence[str], r: str) -> None:
-    """Store the codes of each row times r, and its scale beside the sum of its codes."""
+    """The codes of each row times r, and its scale beside the sum of its codes."""
     pairs = zip(node.outputs[::2], node.outputs[1::2], strict=True)
     for (codes, scale), row in zip(pairs, rows, strict=True):
         code, factor, total = (tile.writer.fresh(x) for x in (codes, scale, "sum"))
         made = f"codes.quantized({row}, {r}, {node.attrs['quant_eps']!r})"
         tile.writer.add(f"{code}, {factor}, {total} = {made}")
-        _keep_codes(tile, codes, code)
-        pointer, stride = tile.rows_of(scale)
-        at = tile.writer.bind("at", f"{pointer} + {tile.row(scale)} * {stride}")
-        tile.writer.add(
-            f"tl.store({at}, {factor})",
-            f"tl.store({at} + 1, {total}.to(tl.float32, bitcast=True))",
-        )
-
-
-def _keep_codes(tile: RowTile, name: str, variable: str) -> None:
-    """With the zeros that fill the row."""
-    width = tile.program.values[name].width
-    column, _, _ = tile.columns(width)
-    pointer, stride = tile.rows_of(name)
-    at = f"{pointer} + {tile.row(name)} * {stride} + {column}"
-    tile.writer.add(f"tl.store({at}, {variable}, mask={column} < {codes_stride(width)})")
+        tile.store_codes(codes, code)
+        tile.store_scale(scale, factor, total)
 
 
 ROWS: Mapping[str, Callable[[RowTile, Node], None]] = {

@@ -55,13 +55,19 @@ class Shape:
 class PlanShape:
     """A plan for calls of at most `tokens` tokens: see facts.Plan.
 
-    `fused`: with kernels that make rows and columns at once. `gemm`: products by tensor cores.
+    `gemm`: products by tensor cores. `gluon`: in that language where it is faster, as long as one
+    token needs whole rows.
     """
 
     tokens: int
     together: bool
-    fused: bool = False
     gemm: bool = True
+    gluon: bool = True
+
+    @property
+    def fused(self) -> bool:
+        """Whether kernels may make rows and columns at once: see schedule."""
+        return self.gluon and self.tokens == 1
 
     def tile(self, width: int, k: int | None) -> Shape:
         """The shape that makes `width` columns; k is that of products."""
@@ -84,7 +90,7 @@ _GEMM = (
 
 # In order of preference: the first that takes a call's tokens.
 PLANS = (
-    PlanShape(1, together=False, fused=True, gemm=False),
+    PlanShape(1, together=False, gemm=False),
     PlanShape(16, together=False),
     PlanShape(64, together=False),
     PlanShape(CHUNK, together=False),

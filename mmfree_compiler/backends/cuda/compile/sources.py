@@ -12,6 +12,12 @@ from typing import TypeVar
 
 from mmfree_compiler.artifact import TensorEntry
 from mmfree_compiler.backends.cuda.compile import fused
+from mmfree_compiler.backends.cuda.compile.gluon_rows import (
+    GLUON_ROWS,
+    GluonRows,
+    gluon_row_ops,
+    load_constants,
+)
 from mmfree_compiler.backends.cuda.compile.kernel import Language, Source, Writer
 from mmfree_compiler.backends.cuda.compile.multiply import multiply
 from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
@@ -43,13 +49,32 @@ class Sources:
         return kind(self.program, self.tensors, part, Writer(), self.inner)
 
 
-def _rows(sources: Sources, part: Part, _: PlanShape) -> Source:
+def _rows(sources: Sources, part: Part, plan: PlanShape) -> Source:
+    if plan.gluon and {node.op for node in part.nodes} <= GLUON_ROWS.keys():
+        return _gluon_rows(sources, part)
     tile = sources.tile(RowTile, part)
-    tile.writer.add(WAIT, "row = tl.program_id(1)")
-    tile.writer.add(f"if row >= {_count(tile)}:", "    return")
-    _token(tile)
+    tile.writer.add(WAIT)
+    _row(tile)
     row_ops(tile)
     return _source(tile, _over(tile), 1, replace(ROWS, warps=row_warps(tile)))
+
+
+def _gluon_rows(sources: Sources, part: Part) -> Source:
+    tile = sources.tile(GluonRows, part)
+    shape = replace(ROWS, warps=row_warps(tile))
+    tile.writer.add(f"ROW: tl.constexpr = joint.row_layout({shape.warps})")
+    load_constants(tile, part.nodes)
+    tile.writer.add(WAIT)
+    _row(tile)
+    gluon_row_ops(tile, part.nodes)
+    return _source(tile, _over(tile), 1, shape, "gluon")
+
+
+def _row(tile: RowTile) -> None:
+    """The variables of the token; a program that has none ends."""
+    tile.writer.add("row = tl.program_id(1)")
+    tile.writer.add(f"if row >= {_count(tile)}:", "    return")
+    _token(tile)
 
 
 def _tiles(sources: Sources, part: Part, plan: PlanShape) -> Source:

@@ -4,9 +4,9 @@ Triton's own layouts put 17 to 45 barriers into such a kernel. Here a warp owns 
 weight, and the codes cross the program once, through shared memory. All else is as in products.py
 and reductions.py, whose functions Gluon kernels call as they are.
 
-A row is a block of a power of two, at least 256 floats, in `row_layout`. The words of a weight are
-tiles (R, WORDS) of int32 in `word_layout`, one per `WORDS` words of its rows, and the columns of
-the product are (R,) in the slice of that layout.
+A row is a block of joint.py of at least 256 floats. The words of a weight are tiles (R, WORDS) of
+int32 in `word_layout`, one per WORDS words of its rows, and the columns of the product are (R,) in
+the slice of that layout.
 """
 
 from __future__ import annotations
@@ -20,12 +20,6 @@ from mmfree_compiler.backends.cuda.compile.kernels.products import _dp4a
 FIELDS = gl.constexpr(layouts.FIELDS)
 BLOCK_WORDS = gl.constexpr(layouts.BLOCK_BYTES // 4)
 LANES = gl.constexpr(32)
-
-
-@gluon.constexpr_function
-def row_layout(warps: int) -> gl.BlockedLayout:
-    """Four adjacent floats in a thread: loads of 16 bytes."""
-    return gl.BlockedLayout([4], [32], [warps], [0])
 
 
 @gluon.constexpr_function
@@ -86,55 +80,3 @@ def product(tiles: gl.tuple, codes: gl.shared_memory_descriptor) -> gl.tensor:
             less = _dp4a(minus_ones, q, less, True)
             sums = _dp4a((tiles[n] >> (2 * s)) & 0x03030303, q[None, :], sums, True)
     return gl.sum(sums + less[None, :], 1)
-
-
-# --- reductions of several rows at once: one pass through shared memory, and two barriers ---------
-
-
-@gluon.jit
-def most(rows: gl.tuple) -> gl.tuple:
-    """The largest of each row of int32; at most five rows."""
-    COUNT: gl.constexpr = len(rows)
-    if COUNT == 1:
-        found = (gl.max(rows[0], 0),)
-    elif COUNT == 2:
-        found = gl.reduce(rows, 0, _most2)
-    elif COUNT == 3:
-        found = gl.reduce(rows, 0, _most3)
-    elif COUNT == 4:
-        found = gl.reduce(rows, 0, _most4)
-    else:
-        found = gl.reduce(rows, 0, _most5)
-    return found
-
-
-@gluon.jit
-def sums(rows: gl.tuple) -> gl.tuple:
-    """The sum of each row; at most two rows."""
-    return (gl.sum(rows[0], 0),) if len(rows) == 1 else gl.reduce(rows, 0, _sum2)
-
-
-@gluon.jit
-def _most2(a, b, x, y):  # type: ignore[no-untyped-def]  # what gl.reduce calls
-    return gl.maximum(a, x), gl.maximum(b, y)
-
-
-@gluon.jit
-def _most3(a, b, c, x, y, z):  # type: ignore[no-untyped-def]
-    return gl.maximum(a, x), gl.maximum(b, y), gl.maximum(c, z)
-
-
-@gluon.jit
-def _most4(a, b, c, d, x, y, z, u):  # type: ignore[no-untyped-def]
-    return gl.maximum(a, x), gl.maximum(b, y), gl.maximum(c, z), gl.maximum(d, u)
-
-
-@gluon.jit
-def _most5(a, b, c, d, e, x, y, z, u, v):  # type: ignore[no-untyped-def]
-    pairs = gl.maximum(a, x), gl.maximum(b, y), gl.maximum(c, z), gl.maximum(d, u)
-    return pairs[0], pairs[1], pairs[2], pairs[3], gl.maximum(e, v)
-
-
-@gluon.jit
-def _sum2(a, b, x, y):  # type: ignore[no-untyped-def]
-    return a + x, b + y

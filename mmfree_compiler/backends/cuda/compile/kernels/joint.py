@@ -1,0 +1,77 @@
+"""Reductions of several rows at once, in Gluon: one pass through shared memory, and two barriers.
+
+A row is a block of a power of two in `row_layout`. What is reduced has the same sum, or the same
+maximum, in any order.
+"""
+
+from __future__ import annotations
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+
+
+@gluon.constexpr_function
+def row_layout(warps: int) -> gl.BlockedLayout:
+    """Four adjacent floats in a thread: loads of 16 bytes."""
+    return gl.BlockedLayout([4], [32], [warps], [0])
+
+
+@gluon.jit
+def most(rows: gl.tuple) -> gl.tuple:
+    """The largest of each row of int32; at most five rows."""
+    COUNT: gl.constexpr = len(rows)
+    if COUNT == 1:
+        found = (gl.max(rows[0], 0),)
+    elif COUNT == 2:
+        found = gl.reduce(rows, 0, _most2)
+    elif COUNT == 3:
+        found = gl.reduce(rows, 0, _most3)
+    elif COUNT == 4:
+        found = gl.reduce(rows, 0, _most4)
+    else:
+        found = gl.reduce(rows, 0, _most5)
+    return found
+
+
+@gluon.jit
+def sums(rows: gl.tuple) -> gl.tuple:
+    """The sum of each row of integers; at most three rows."""
+    COUNT: gl.constexpr = len(rows)
+    if COUNT == 1:
+        found = (gl.sum(rows[0], 0),)
+    elif COUNT == 2:
+        found = gl.reduce(rows, 0, _sum2)
+    else:
+        found = gl.reduce(rows, 0, _sum3)
+    return found
+
+
+@gluon.jit
+def _most2(a, b, x, y):  # type: ignore[no-untyped-def]  # what gl.reduce calls
+    return gl.maximum(a, x), gl.maximum(b, y)
+
+
+@gluon.jit
+def _most3(a, b, c, x, y, z):  # type: ignore[no-untyped-def]
+    return gl.maximum(a, x), gl.maximum(b, y), gl.maximum(c, z)
+
+
+@gluon.jit
+def _most4(a, b, c, d, x, y, z, u):  # type: ignore[no-untyped-def]
+    return gl.maximum(a, x), gl.maximum(b, y), gl.maximum(c, z), gl.maximum(d, u)
+
+
+@gluon.jit
+def _most5(a, b, c, d, e, x, y, z, u, v):  # type: ignore[no-untyped-def]
+    pairs = gl.maximum(a, x), gl.maximum(b, y), gl.maximum(c, z), gl.maximum(d, u)
+    return pairs[0], pairs[1], pairs[2], pairs[3], gl.maximum(e, v)
+
+
+@gluon.jit
+def _sum2(a, b, x, y):  # type: ignore[no-untyped-def]
+    return a + x, b + y
+
+
+@gluon.jit
+def _sum3(a, b, c, x, y, z):  # type: ignore[no-untyped-def]
+    return a + x, b + y, c + z
