@@ -5,6 +5,7 @@ MmfreeError
 ├── TraceError          a module that torch.export cannot trace, even with adapters
 ├── UnsupportedError    operations that the target has no lowering for, all at once
 ├── TargetError         an unknown target, or one that this machine cannot run
+│   └── DeviceError     a device of the target that cannot be used now
 ├── ToolchainError      a missing or failing compiler, linker or optional package
 ├── ArtifactError       a damaged or hostile model.mmfree, or one of another schema
 ├── CorpusError         training text that cannot be read or is too short
@@ -59,6 +60,13 @@ class UnsupportedError(MmfreeError):
 
 class TargetError(MmfreeError):
     """The target is unknown, or this machine cannot run it."""
+
+
+class DeviceError(TargetError):
+    """A device that the target runs on is full, lost or busy, or is not the one that was named.
+
+    A model that has other targets too does not run on them instead: that would hide it.
+    """
 
 
 class ToolchainError(MmfreeError):

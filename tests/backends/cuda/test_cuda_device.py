@@ -118,5 +118,5 @@ device.close()
 def test_a_gpu_is_lost_after_an_illegal_access() -> None:
     command = [sys.executable, "-c", PRELUDE + LOSE]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert ran.stdout.count("TargetError: the GPU: failed in a kernel or in its hardware") == 2
+    assert ran.stdout.count("DeviceError: the GPU: failed in a kernel or in its hardware") == 2
     assert ran.stderr == ""

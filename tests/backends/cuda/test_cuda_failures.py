@@ -102,7 +102,7 @@ def test_a_status_without_a_row_has_its_name() -> None:
 
 def test_a_lost_gpu_is_named_and_closing_after_it_is_silent() -> None:
     ran = run(LOSE)
-    lost = f"TargetError: the GPU: {FAILURES[LOST[0]].cause} (%s: CUDA_ERROR_ILLEGAL_ADDRESS, "
+    lost = f"DeviceError: the GPU: {FAILURES[LOST[0]].cause} (%s: CUDA_ERROR_ILLEGAL_ADDRESS, "
     lost += "an illegal memory access was encountered)"
     assert ran.printed[0].startswith(lost % "cuStreamSynchronize")
     assert ran.printed[1].startswith(lost % "cuStreamCreate")
@@ -112,13 +112,13 @@ def test_a_lost_gpu_is_named_and_closing_after_it_is_silent() -> None:
 
 def test_too_little_memory_says_what_is_needed() -> None:
     ran = run(MEMORY)
-    short = "TargetError: GPU 0 (Mock GPU): has too little free memory: 1,000.0 MB of 2,000.0 MB, "
+    short = "DeviceError: GPU 0 (Mock GPU): has too little free memory: 1,000.0 MB of 2,000.0 MB, "
     assert ran.printed[0].startswith(f"{short}but the model needs 3,000.0 MB for states. End")
     needs = "900.0 MB for weights, 200.0 MB for states, 0.0 MB for scratch"
     assert ran.printed[1].startswith(f"{short}but the model needs {needs}. ")
     assert "but the model needs 0.0 MB for scratch" in ran.printed[2]
-    assert ran.printed[3].startswith("TargetError: this machine: cannot pin 5.0 MB of memory for")
-    assert ran.printed[4].startswith("TargetError: the GPU: has too little free memory (cuModuleL")
+    assert ran.printed[3].startswith("DeviceError: this machine: cannot pin 5.0 MB of memory for")
+    assert ran.printed[4].startswith("DeviceError: the GPU: has too little free memory (cuModuleL")
     assert ran.printed[5] == "weights none"
     assert set(ran.left.values()) == {0}
 
@@ -142,7 +142,7 @@ def test_a_child_process_frees_nothing_and_says_nothing() -> None:
 def test_a_gpu_that_is_not_there() -> None:
     ran = run("for index in (1, -1): print(said(devices.open_device, index))")
     cause = "does not exist: there is 1 GPU. The first is GPU 0"
-    assert ran.printed == [f"TargetError: GPU {index}: {cause}" for index in (1, -1)]
+    assert ran.printed == [f"DeviceError: GPU {index}: {cause}" for index in (1, -1)]
 
 
 def test_an_old_driver() -> None:

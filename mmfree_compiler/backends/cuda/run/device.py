@@ -12,7 +12,7 @@ from typing import Any, Self
 from cuda.bindings import driver as cu
 
 from mmfree_compiler.backends.cuda.run.driver import NO_DEVICE, call, failure, release
-from mmfree_compiler.errors import InputError, TargetError
+from mmfree_compiler.errors import DeviceError, InputError, TargetError
 from mmfree_compiler.wording import counted
 
 OLDEST_DRIVER = (12, 0)  # the first with everything that is called here
@@ -58,11 +58,11 @@ def _info(index: int, driver: tuple[int, int]) -> DeviceInfo:
 
 
 def open_device(index: int = 0) -> Device:
-    """Open a GPU. Raises TargetError when this process may not use it."""
+    """Open a GPU. Raises DeviceError when there is no such one, and as `devices` does."""
     found = devices()
     if not 0 <= index < len(found):
         cause, hint = f"does not exist: there is {counted(len(found), 'GPU')}", "The first is GPU 0"
-        raise TargetError(f"GPU {index}", cause, hint)
+        raise DeviceError(f"GPU {index}", cause, hint)
     return Device(found[index])
 
 

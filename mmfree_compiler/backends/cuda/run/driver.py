@@ -15,7 +15,7 @@ from typing import Any
 
 from cuda.bindings import driver as cu
 
-from mmfree_compiler.errors import MmfreeError, TargetError
+from mmfree_compiler.errors import DeviceError, MmfreeError, TargetError
 
 SUCCESS = "CUDA_SUCCESS"
 NO_DEVICE = "CUDA_ERROR_NO_DEVICE"
@@ -58,6 +58,7 @@ _LOST = Failure(
     "the GPU",
     "failed in a kernel or in its hardware, and is lost for this process",
     "Start the process again, and report the model if it fails again",
+    DeviceError,
 )
 _OLD = Failure("the NVIDIA driver", "is too old for what is asked of it", _UPGRADE)
 FAILURES = {
@@ -78,15 +79,19 @@ FAILURES = {
         "Restart the machine after the driver was installed",
     ),
     "CUDA_ERROR_DEVICE_UNAVAILABLE": Failure(
-        "the GPU", "is used by another process alone", "End that process, or choose another GPU"
+        "the GPU",
+        "is used by another process alone",
+        "End that process, or choose another GPU",
+        DeviceError,
     ),
     OUT_OF_MEMORY: Failure(
-        "the GPU", "has too little free memory", "End other programs that use this GPU"
+        "the GPU", "has too little free memory", "End other programs that use this GPU", DeviceError
     ),
     "CUDA_ERROR_NOT_INITIALIZED": Failure(
         "the GPU",
         "was opened before a fork, and CUDA does not work in the child",
         "Load the model in the child, before the parent does",
+        DeviceError,
     ),
     "CUDA_ERROR_NO_BINARY_FOR_GPU": Failure(
         "the kernels", "are made for other GPUs", "Compile the model for this GPU"

@@ -49,7 +49,7 @@ class Executor(Protocol):
         """A block in which this thread uses memory of the device and launches kernels."""
 
     def allocate(self, **needed: int) -> list[Memory]:
-        """Memory by purpose, in bytes. Raises TargetError, which names them, if it is not free."""
+        """Memory by purpose, in bytes. Raises DeviceError, which names them, if it is not free."""
 
     def load(self, code: NDArray[Any], kernels: Mapping[str, Kernel]) -> None:
         """Make kernels ready to be launched by their names."""

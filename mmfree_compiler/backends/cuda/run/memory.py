@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mmfree_compiler.backends.cuda.run.device import Device, Resource
 from mmfree_compiler.backends.cuda.run.driver import OUT_OF_MEMORY, call
 from mmfree_compiler.backends.cuda.run.streams import Stream
-from mmfree_compiler.errors import InputError, TargetError
+from mmfree_compiler.errors import DeviceError, InputError
 
 Array = NDArray[Any]
 
@@ -24,7 +24,7 @@ class DeviceMemory(Resource):
 
     `pointer` is their address there. Copies and clearing are work on a stream: they are called in
     `device.current()`, run in order with its kernels, and may still run after the call returned.
-    Raises TargetError when the GPU has too little free memory.
+    Raises DeviceError when the GPU has too little free memory.
     """
 
     def __init__(self, device: Device, what: str, nbytes: int) -> None:
@@ -77,13 +77,13 @@ class DeviceMemory(Resource):
 class PinnedMemory(Resource):
     """`nbytes` bytes of the host, which copies read and write without an intermediate buffer.
 
-    Raises TargetError when the system does not provide them.
+    Raises DeviceError when the system does not provide them.
     """
 
     def __init__(self, device: Device, nbytes: int) -> None:
         self.nbytes = nbytes
         cause = f"cannot pin {_megabytes(nbytes)} of memory for {device}"
-        error = TargetError("this machine", cause, "End other programs on this machine")
+        error = DeviceError("this machine", cause, "End other programs on this machine")
         with device.current():
             errors = {OUT_OF_MEMORY: lambda: error}
             address = call(cu.cuMemHostAlloc, max(nbytes, 1), 0, errors=errors)
@@ -102,7 +102,7 @@ class PinnedMemory(Resource):
 def allocate(device: Device, needs: Mapping[str, int]) -> dict[str, DeviceMemory]:
     """Memory for each of `needs`, such as {"weights": bytes, "scratch": bytes}: all or nothing.
 
-    Raises TargetError, with what each needs, when the GPU has too little free memory.
+    Raises DeviceError, with what each needs, when the GPU has too little free memory.
     """
     check_free(device, needs)
     with ExitStack() as undo:
@@ -115,16 +115,16 @@ def allocate(device: Device, needs: Mapping[str, int]) -> dict[str, DeviceMemory
 
 
 def check_free(device: Device, needs: Mapping[str, int]) -> None:
-    """Raise TargetError unless the GPU has as many free bytes as all of `needs` together."""
+    """Raise DeviceError unless the GPU has as many free bytes as all of `needs` together."""
     if sum(needs.values()) > _free_and_total(device)[0]:
         raise _too_little(device, needs)
 
 
-def _too_little(device: Device, needs: Mapping[str, int]) -> TargetError:
+def _too_little(device: Device, needs: Mapping[str, int]) -> DeviceError:
     free, total = map(_megabytes, _free_and_total(device))
     parts = ", ".join(f"{_megabytes(nbytes)} for {what}" for what, nbytes in needs.items())
     cause = f"has too little free memory: {free} of {total}, but the model needs {parts}"
-    return TargetError(str(device), cause, "End other programs that use it, or run fewer sequences")
+    return DeviceError(str(device), cause, "End other programs that use it, or run fewer sequences")
 
 
 def _free_and_total(device: Device) -> tuple[int, int]:
