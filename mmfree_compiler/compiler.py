@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal, TypedDict, Unpack, overload
 
@@ -14,18 +14,19 @@ from torch import Tensor, fx, nn
 
 from mmfree_compiler import backends, notes, passes
 from mmfree_compiler.artifact import Artifact
-from mmfree_compiler.backends.interface import Compiler
+from mmfree_compiler.artifact.ranges import ordered
 from mmfree_compiler.checking import CHECKS, Check, Checker
 from mmfree_compiler.errors import InputError, TargetError
 from mmfree_compiler.fallback import EagerModel, eager_model
 from mmfree_compiler.fingerprint import fingerprint
-from mmfree_compiler.packaging import package
+from mmfree_compiler.goals import Goal, Steps
+from mmfree_compiler.packaging import Made, package
 from mmfree_compiler.parted import Parted
 from mmfree_compiler.parts import cut
 from mmfree_compiler.program import Program
 from mmfree_compiler.runtime import Generation, Sampling, Session
 from mmfree_compiler.sources import Model, Source, check_examples
-from mmfree_compiler.target import DEFAULT_TARGET, Target
+from mmfree_compiler.target import DEFAULT_TARGET, Target, Targets, parse_targets
 from mmfree_compiler.threads import resolve_threads
 from mmfree_compiler.trace import trace
 
@@ -49,7 +50,10 @@ class CompiledModel:
 
     @property
     def program(self) -> Program:
-        """The Program after all passes. Raises InputError on a model that was unpickled."""
+        """The Program of the first target, after all passes.
+
+        Raises InputError on a model that was unpickled.
+        """
         if self.artifact.program is None:
             cause = "is not part of a pickled model"
             raise InputError("program", cause, "Look at it in the process that compiled it")
@@ -57,7 +61,10 @@ class CompiledModel:
 
     @cached_property
     def session(self) -> Session:
-        """Opened on first use: the model may have been compiled for another machine."""
+        """Opened on first use, for the first target that runs here.
+
+        The model may have been compiled for another machine.
+        """
         return Session(self.artifact, self.threads)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -68,21 +75,22 @@ class CompiledModel:
         return self.session.generate(prompt, sampling, **options)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the artifact to `path`. Raises TargetError if the target cannot be saved."""
-        check_savable(Target.parse(self.artifact.manifest.target))
+        """Write the artifact to `path`. Raises TargetError if a target cannot be saved."""
+        check_savable(Target.parse(entry.target) for entry in self.artifact.manifest.targets)
         self.artifact.save(path)
 
     def explain(self) -> str:
         """A table of what each pass did."""
-        return notes.text(notes.Note(*note) for note in self.artifact.manifest.notes)
+        return notes.text(notes.Note(*note) for note in self.artifact.manifest.all_notes)
 
 
-def check_savable(target: Target) -> None:
-    """Raise TargetError if models compiled for `target` cannot be saved."""
-    backend, _ = backends.of(target)
-    if not backend.formats:
-        cause = "runs in the process that compiled it and cannot be saved"
-        raise TargetError(f"target {target}", cause, f'Compile for target "{DEFAULT_TARGET}"')
+def check_savable(targets: Iterable[Target]) -> None:
+    """Raise TargetError if models compiled for one of `targets` cannot be saved."""
+    for target in targets:
+        backend, _ = backends.of(target)
+        if not backend.formats:
+            cause = "runs in the process that compiled it and cannot be saved"
+            raise TargetError(f"target {target}", cause, f'Compile for target "{DEFAULT_TARGET}"')
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ class Keywords(TypedDict, total=False):
 @overload
 def compile(  # noqa: A001 - the name the users know
     model: Model,
-    target: str | Target = DEFAULT_TARGET,
+    target: Targets = DEFAULT_TARGET,
     *,
     fallback: Literal["error"] = "error",
     **keywords: Unpack[Keywords],
@@ -136,19 +144,22 @@ def compile(  # noqa: A001 - the name the users know
 @overload
 def compile(  # noqa: A001
     model: Model,
-    target: str | Target = DEFAULT_TARGET,
+    target: Targets = DEFAULT_TARGET,
     *,
     fallback: Literal["eager"],
     **keywords: Unpack[Keywords],
 ) -> EagerModel: ...
 def compile(  # noqa: A001
     model: Model,
-    target: str | Target = DEFAULT_TARGET,
+    target: Targets = DEFAULT_TARGET,
     *,
     fallback: Literal["error", "eager"] = "error",
     **keywords: Unpack[Keywords],
 ) -> CompiledModel | EagerModel:
     """Compile a checkpoint folder, a MatMulFreeLM, or any module of BitLinears for `target`.
+
+    Several targets, in a tuple or a list, make one artifact: its sessions run on the first of them
+    that the machine has.
 
     `example_inputs` are required for modules that are not language models; their leading dimensions
     become dynamic. `fallback="eager"` runs in torch what the target does not support, the whole
@@ -163,7 +174,10 @@ def compile(  # noqa: A001
     """
     if fallback not in ("error", "eager"):
         raise InputError(f"fallback {fallback!r}", "is unknown", 'Known: "error", "eager"')
-    flow = _Flow.of(Target.parse(target), Options.of(keywords))
+    flow = _Flow.of(parse_targets(target), Options.of(keywords))
+    if fallback == "eager" and len(flow.goals) > 1:
+        cause = "are several, and a model with eager parts runs in this process alone"
+        raise InputError("targets", cause, "Pass one target")
     source = Source.of(model, flow.options.example_inputs)
     with torch.autocast("cpu", enabled=False):  # a compiled model computes in float32
         if fallback == "eager":
@@ -173,20 +187,23 @@ def compile(  # noqa: A001
 
 @dataclass(frozen=True)
 class _Flow:
-    """The steps from a model's graph to an artifact, for one target."""
+    """The steps from a model's graph to an artifact, for one or more targets."""
 
-    target: Target
-    spec: Any
-    compiler: Compiler
+    goals: tuple[Goal, ...]
     options: Options
 
     @classmethod
-    def of(cls, target: Target, options: Options) -> _Flow:
-        backend, spec = backends.of(target)
-        if options.threads is not None and "threads" not in backend.options:
-            raise InputError("threads", f"target {target} does not take any", "Leave it out")
-        # Normalized: the shortest spelling of what the user wrote.
-        return cls(Target(target.kind, str(spec)), spec, backends.compiler(backend), options)
+    def of(cls, targets: tuple[Target, ...], options: Options) -> _Flow:
+        taken = {name for target in targets for name in backends.get(target.kind).options}
+        if options.threads is not None and "threads" not in taken:
+            named = " and ".join(map(str, targets))
+            raise InputError("threads", f"target {named} does not take any", "Leave it out")
+        return cls(tuple(map(Goal.of, targets)), options)
+
+    @property
+    def ops(self) -> frozenset[str]:
+        """The names of the ops that every target can lower."""
+        return frozenset.intersection(*(goal.compiler.ops for goal in self.goals))
 
     def tell(self, stage: str, subject: nn.Module | Program) -> None:
         """Say that a stage begins, and what it works on."""
@@ -200,17 +217,17 @@ class _Flow:
         # The graph's weights are freed before they are packed; it is full of cycles.
         del graph
         gc.collect()
-        return self.emitted(program, source, checker)
+        return CompiledModel(self.artifact(program, source, checker), self.options.threads)
 
     def parted(self, source: Source) -> Parted:
         """The model's graph with compiled parts, checked."""
         graph, checker = self.graph(source)
-        parted = cut(graph, self.compiler.ops, self._part)
+        parted = cut(graph, self.ops, self._part)
         checker.final(parted)
         return parted
 
     def _part(self, graph: fx.GraphModule) -> Session:
-        return self.emitted(self.program(graph)).session
+        return Session(self.artifact(self.program(graph)), self.options.threads)
 
     def graph(self, source: Source) -> tuple[fx.GraphModule, Checker]:
         """Trace and rewrite to mmfree ops.
@@ -225,24 +242,36 @@ class _Flow:
 
     def program(self, graph: fx.GraphModule, watching: Iterable[passes.Observer] = ()) -> Program:
         """Lower a graph of mmfree ops and optimize the Program; nothing watches a part."""
-        passes.check_supported(graph, self.compiler.ops)
+        passes.check_supported(graph, self.ops)
         return passes.run(passes.PROGRAM, passes.lower(graph), watching)
 
-    def emitted(
+    def artifact(
         self, program: Program, source: Source | None = None, checker: Checker | None = None
-    ) -> CompiledModel:
-        """Run the target's passes, check and emit; a part has neither a source nor a checker."""
-        watching = (*checker.observers, *self.options.observers) if checker else ()
+    ) -> Artifact:
+        """Run each target's passes, check and emit; a part has neither a source nor a checker."""
         model = fingerprint(program)
-        own = self.compiler.passes(program, self.spec)
+        steps = [goal.passes(program) for goal in self.goals]
+        last = [self.finished(program, own, checker) for own in steps]
+        placed = ordered([own.constants for own in last])
+        last = [replace(own, constants=named) for own, named in zip(last, placed, strict=True)]
+        made = []
+        for goal, own, passed in zip(self.goals, last, steps, strict=True):
+            if checker:
+                self.tell("emit", own)
+            emitted = goal.compiler.emit(own, goal.spec)
+            made.append(Made(goal.target, own, _names(passed), emitted))
+        names = (*_names(passes.GRAPH), "lower", *_names(passes.PROGRAM))
+        return package(program, made, names, model, source)
+
+    def finished(self, program: Program, own: Steps, checker: Checker | None) -> Program:
+        """The Program after a target's `own` passes, checked."""
+        watching = (*checker.observers, *self.options.observers) if checker else ()
         program = passes.run(own, program, watching)
         if checker:
             self.tell("check", program)
             checker.final(program)
-            self.tell("emit", program)
-        emitted = self.compiler.emit(program, self.spec)
-        graph_passes = (step.name for step in passes.GRAPH)
-        program_passes = (step.name for step in (*passes.PROGRAM, *own))
-        names = (*graph_passes, "lower", *program_passes)
-        artifact = package(program, self.target, emitted, names, model, source)
-        return CompiledModel(artifact, self.options.threads)
+        return program
+
+
+def _names(steps: Iterable[passes.Pass[Any]]) -> tuple[str, ...]:
+    return tuple(step.name for step in steps)

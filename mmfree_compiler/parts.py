@@ -137,7 +137,7 @@ def _compile_parts(parted: fx.GraphModule, compile_part: CompilePart) -> Iterato
             yield Note("fallback", name, f"in torch: {error.fault}")
             continue
         parted.set_submodule(name, _Part(session))
-        yield from (Note(step, name, text) for step, _, text in session.artifact.manifest.notes)
+        yield from (Note(step, name, text) for step, _, text in session.artifact.manifest.all_notes)
 
 
 def _take_in_constants(parent: fx.GraphModule, call: fx.Node, part: fx.GraphModule) -> None:

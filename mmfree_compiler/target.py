@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmfree_compiler.errors import TargetError
@@ -35,3 +36,22 @@ class Target:
         if colon and not options:
             raise TargetError(f"target {text!r}", "has nothing after the colon", hint)
         return cls(kind, options)
+
+
+Targets = str | Target | Sequence[str | Target]
+
+
+def parse_targets(targets: Targets) -> tuple[Target, ...]:
+    """The targets of a list or a tuple, or the one that is given; each kind at most once.
+
+    Raises TargetError as Target.parse does, when there is none, and when two are of one kind.
+    """
+    found = tuple(map(Target.parse, targets if isinstance(targets, list | tuple) else [targets]))
+    if not found:
+        raise TargetError("targets", "are none", f"Name one, such as {DEFAULT_TARGET!r}")
+    for target in found:
+        same = [str(other) for other in found if other.kind == target.kind]
+        if len(same) > 1:
+            hint = f"Name the options of {target.kind} after one colon, separated by commas"
+            raise TargetError(f"targets {' and '.join(same)}", "are of one kind", hint)
+    return found

@@ -84,7 +84,7 @@ class _Search:
 
     @classmethod
     def of(cls, model: Model, kind: str, threads: int | None, progress: Progress) -> _Search:
-        backend = backends.get(kind)
+        backend = backends.get(str(Target.parse(kind)))
         spec, maker = backend.here(), backends.compiler(backend)
         target = Target(kind, str(spec))
         if not isinstance(maker, Tunable):

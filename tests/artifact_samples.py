@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from mmfree_compiler.artifact import Artifact, Build, Port, StateEntry, binding, pack_constants
+from mmfree_compiler.artifact import (
+    Artifact,
+    Build,
+    Port,
+    StateEntry,
+    TargetEntry,
+    binding,
+    pack_constants,
+)
 from mmfree_compiler.backends.cpu.facts import ABI, KERNELS, Facts, MemoryPlan
 from mmfree_compiler.program import Array, Constant
 
@@ -45,10 +55,8 @@ def sample_build() -> Build:
 
 def sample_fields() -> dict[str, Any]:
     return {
-        "target": "cpu",
         "kind": "lm",
         "fingerprint": "0123456789abcdef" * 4,
-        "builds": (sample_build(),),
         "model": {"vocab_size": 10, "eos_token_id": [1, 2]},
         "inputs": (Port(name="tokens", dtype="int64", width=1, limit=10),),
         "outputs": (Port(name="logits", dtype="float32", width=10),),
@@ -58,11 +66,21 @@ def sample_fields() -> dict[str, Any]:
     }
 
 
-def sample_artifact(**changes: Any) -> Artifact:
+def sample_artifact(entry: Mapping[str, Any] = MappingProxyType({}), **changes: Any) -> Artifact:
+    """With changes to the fields of its target, and to those of the manifest."""
     weights, tensors = pack_constants(sample_constants())
     members: dict[str, Any] = {
         "weights.bin": weights,
         KERNEL: b"\x7fELF" + binding.NOTE + bytes(binding.SIZE),
         "tokenizer.json": b"{}",
     }
-    return Artifact.build(members, tensors=tensors, **(sample_fields() | changes))
+    fields: dict[str, Any] = {
+        "target": "cpu",
+        "builds": (sample_build(),),
+        "nbytes": weights.size,
+        "tensors": tensors,
+        "passes": ("pack_weights",),
+        "notes": (("pack_weights", "packed", "2 bits"),),
+    }
+    targets = (TargetEntry(**fields | dict(entry)),)
+    return Artifact.build(members, **({"targets": targets} | sample_fields() | changes))

@@ -97,3 +97,16 @@ def tiny_artifact(tiny_checkpoint: Path) -> Path:
     path = tiny_checkpoint.with_name("tiny.mmfree")
     compiler.compile(tiny_checkpoint, "cpu:portable", threads=1).save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def both_targets(tiny_checkpoint: Path) -> Path:
+    """`tiny_checkpoint` compiled for a GPU, without code for it, and for the CPU."""
+    from no_gpu import without_code
+
+    from mmfree_compiler import compiler
+
+    path = tiny_checkpoint.with_name("both.mmfree")
+    with without_code():
+        compiler.compile(tiny_checkpoint, ["cuda:sm_80", "cpu:portable"], threads=1).save(path)
+    return path

@@ -125,10 +125,10 @@ def test_rewriting_changes_nothing_by_itself() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 3}, "schema version 3.*reads 2.*Upgrade"),
-        ({"schema_version": 1}, "schema version 1.*reads 2.*Compile the model again"),
+        ({"schema_version": 4}, "schema version 4.*reads 3.*Upgrade"),
+        ({"schema_version": 2}, "schema version 2.*reads 3.*Compile the model again"),
         ({"schema_version": 0}, "schema version 0.*Compile the model again"),
-        ({"schema_version": "2"}, "schema_version"),
+        ({"schema_version": "3"}, "schema_version"),
         (
             {"arithmetic": ARITHMETIC + 1},
             f"arithmetic {ARITHMETIC + 1}.*knows {ARITHMETIC}.*Upgrade",
@@ -141,9 +141,9 @@ def test_rewriting_changes_nothing_by_itself() -> None:
         ({"inputs": []}, "inputs"),
         ({"members": {}}, "members"),
         ({"members": {"weights.bin": {"size": -1, "sha256": "0" * 64}}}, "size"),
-        ({"tensors": {"w": {}}}, "tensors"),
-        ({"builds": [{"name": "x", "abi": 5, "members": {"kernels": "../x"}}]}, "no member"),
-        ({"builds": [{"name": "x", "abi": 0}]}, "abi"),
+        ({"targets": []}, "targets"),
+        ({"targets": [{"target": "a", "nbytes": 0, "tensors": {"w": {}}}]}, "tensors"),
+        ({"targets": [{"target": "a", "nbytes": 0, "builds": [{"name": "x", "abi": 0}]}]}, "abi"),
         ({"variants": []}, "variants"),
     ],
     ids=str,

@@ -159,7 +159,7 @@ def test_a_model_in_memory_and_its_check(check: Check) -> None:
     assert all(
         f"{name} (1)\n" in explained for name in ("copy_rows", "pack_weights", "plan_memory")
     )
-    assert all(text in explained for _, _, text in model.artifact.manifest.notes)
+    assert all(text in explained for _, _, text in model.artifact.manifest.all_notes)
 
 
 def test_a_reference_model_is_not_saved(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_its_session_artifact_and_state(model: CompiledModel, tmp_path: Path) ->
             assert np.array_equal(session.advance(TOKENS, other), expected)
     for artifact in again(model.artifact):
         assert np.array_equal(Session(artifact)(TOKENS)[0], logits)
-        if artifact.manifest.builds:
+        if artifact.entry.builds:
             artifact.save(tmp_path / "again.mmfree")
             model.save(tmp_path / "model.mmfree")
             written = (tmp_path / "again.mmfree").read_bytes()

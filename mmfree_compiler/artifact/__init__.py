@@ -11,6 +11,15 @@ from mmfree_compiler.artifact.archive import (
     replacing,
     write_archive,
 )
+from mmfree_compiler.artifact.entries import (
+    Build,
+    Member,
+    Notes,
+    Port,
+    StateEntry,
+    TargetEntry,
+    TensorEntry,
+)
 from mmfree_compiler.artifact.file import Artifact, read_artifact
 from mmfree_compiler.artifact.manifest import (
     MANIFEST,
@@ -18,12 +27,7 @@ from mmfree_compiler.artifact.manifest import (
     STATE,
     TOKENIZER,
     WEIGHTS,
-    Build,
     Manifest,
-    Member,
-    Port,
-    StateEntry,
-    TensorEntry,
 )
 from mmfree_compiler.artifact.signature import Key, sign
 from mmfree_compiler.artifact.weights import ALIGNMENT, aligned_empty, pack_constants
@@ -40,8 +44,10 @@ __all__ = [
     "Key",
     "Manifest",
     "Member",
+    "Notes",
     "Port",
     "StateEntry",
+    "TargetEntry",
     "TensorEntry",
     "aligned_empty",
     "as_path",

@@ -28,8 +28,8 @@ def digest(manifest: Manifest) -> bytes:
     at their defaults are left out: a later version may have more fields.
     """
     said = manifest.model_dump(mode="json", exclude_defaults=True)
-    for build in manifest.builds:
-        for member in build.members.values():
+    for entry in manifest.targets:
+        for member in entry.own_members:
             said["members"][member]["sha256"] = None
     text = json.dumps(said, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).digest()

@@ -5,27 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
 from mmfree_compiler.artifact import binding, signature
 from mmfree_compiler.artifact.archive import as_path, read_archive, write_archive
-from mmfree_compiler.artifact.manifest import (
-    MANIFEST,
-    SCHEMA_VERSION,
-    STATE,
-    WEIGHTS,
-    Manifest,
-    Member,
-    TensorEntry,
-)
-from mmfree_compiler.artifact.mapped import Bytes, MappedFile, sha256
+from mmfree_compiler.artifact.entries import Member, TargetEntry, TensorEntry
+from mmfree_compiler.artifact.manifest import MANIFEST, STATE, WEIGHTS, Manifest
+from mmfree_compiler.artifact.mapped import Bytes, MappedFile
+from mmfree_compiler.artifact.parsing import REMAKE, check_members, parse_manifest
 from mmfree_compiler.artifact.signature import Key
 from mmfree_compiler.artifact.weights import Array, Table, aligned_empty, read_tensor
 from mmfree_compiler.elementary import ARITHMETIC
@@ -35,7 +29,6 @@ from mmfree_compiler.wording import printable
 
 _MAX_MANIFEST = 1 << 24  # bytes; the manifest of a 24-layer model takes about ten thousand
 _COMPUTED = {"schema_version", "producer", "members"}  # fields that Artifact.build fills
-_REMAKE = "Get or compile the file again"
 _PICKLED = "pickled artifact"
 
 
@@ -43,8 +36,10 @@ _PICKLED = "pickled artifact"
 class Artifact:
     """A compiled model: `members` (1-D uint8 each) are all files but the manifest.
 
-    `file` is the mapped file that they are views of, or None if they were built in memory.
-    `program` is the Program that they were compiled from, in this process only: it is not saved.
+    It is seen as its target with this `number` sees it, the first unless said otherwise: `entry`,
+    `weights`, `program` and the constants are this target's; `targets` has the other views.
+    `file` is the mapped file that the members are views of, or None if they were built in memory.
+    `programs` are what each target was compiled from, in this process only: they are not saved.
     `signer` is the public key, in hex, that the file says it is signed by, if it does.
     An artifact equals itself only. A pickled one holds the bytes of all members, whose SHA-256 is
     checked when it is read.
@@ -53,8 +48,9 @@ class Artifact:
     manifest: Manifest
     members: Mapping[str, Bytes] = field(repr=False)
     file: MappedFile | None = field(default=None, repr=False)
-    program: Program | None = field(default=None, repr=False)
+    programs: tuple[Program | None, ...] = field(default=(), repr=False)
     signer: str | None = None
+    number: int = 0
 
     def __repr__(self) -> str:
         return f"Artifact({self.title})"
@@ -69,7 +65,7 @@ class Artifact:
     def build(
         cls,
         members: Mapping[str, bytes | Bytes],
-        program: Program | None = None,
+        programs: tuple[Program | None, ...] = (),
         **fields: Any,
     ) -> Artifact:
         """An artifact of `members`; `fields` are the fields of Manifest that are not computed here.
@@ -84,17 +80,49 @@ class Artifact:
         fields = {"arithmetic": ARITHMETIC} | fields
         manifest = Manifest(producer=producer, members=table, **fields)
         digest = binding.digest(manifest)
-        for name in {name for build in manifest.builds for name in build.members.values()}:
+        for name in {name for entry in manifest.targets for name in entry.own_members}:
             code = binding.bound(arrays[name].tobytes(), digest)
             arrays[name] = np.frombuffer(code, np.uint8)
             table[name] = _member(arrays[name])
-        return cls(manifest.model_copy(update={"members": table}), arrays, program=program)
+        return cls(manifest.model_copy(update={"members": table}), arrays, programs=programs)
 
-    def rebuilt(self, members: Mapping[str, bytes | Bytes], **changes: Any) -> Artifact:
-        """This artifact with some other `members`, and `changes` to the fields of its manifest."""
+    def rebuilt(
+        self,
+        members: Mapping[str, bytes | Bytes],
+        entry: Mapping[str, Any] = MappingProxyType({}),
+        **changes: Any,
+    ) -> Artifact:
+        """This artifact with some other `members`, and `changes` to the fields of its manifest.
+
+        `entry` has changes to the fields of this target's entry.
+        """
         fields = {name: getattr(self.manifest, name) for name in Manifest.model_fields}
         given = {name: value for name, value in fields.items() if name not in _COMPUTED}
-        return Artifact.build({**self.members, **members}, self.program, **given | changes)
+        targets = list(self.manifest.targets)
+        targets[self.number] = TargetEntry(**dict(self.entry) | dict(entry))
+        given |= {"targets": tuple(targets)} | changes
+        return Artifact.build({**self.members, **members}, self.programs, **given)
+
+    @property
+    def targets(self) -> tuple[Artifact, ...]:
+        """The artifact as each of its targets sees it, in order of preference."""
+        return tuple(replace(self, number=n) for n in range(len(self.manifest.targets)))
+
+    @property
+    def entry(self) -> TargetEntry:
+        """What the manifest says of this target."""
+        return self.manifest.targets[self.number]
+
+    @property
+    def program(self) -> Program | None:
+        """The Program of this target, in the process that compiled it."""
+        return self.programs[self.number] if self.programs else None
+
+    @property
+    def weights(self) -> Bytes:
+        """The constants of this target, 1-D uint8: a view of weights.bin, 64-byte aligned."""
+        start = self.entry.offset
+        return self.members[WEIGHTS][start : start + self.entry.nbytes]
 
     def check_unchanged(self) -> None:
         """Raise ArtifactError if the file that weights are mapped from was written to."""
@@ -107,10 +135,12 @@ class Artifact:
 
     def __reduce__(self) -> tuple[Any, ...]:
         self.check_unchanged()
-        # Not the path: where this is read, the file may be another one. The Program is left out
+        # Not the path: where this is read, the file may be another one. A Program is left out
         # where builds run, since it holds all weights again and needs the compiler's packages.
-        program = None if self.manifest.builds else self.program
-        return _unpickled, (self.manifest.model_dump_json(), dict(self.members), program)
+        targets = zip(self.manifest.targets, self.programs, strict=False)
+        programs = tuple(None if entry.builds else program for entry, program in targets)
+        manifest = self.manifest.model_dump_json()
+        return _unpickled, (manifest, dict(self.members), programs, self.number)
 
     def __deepcopy__(self, _: object) -> Artifact:
         return self  # nothing of it ever changes
@@ -127,17 +157,17 @@ class Artifact:
         write_archive(as_path(path), {MANIFEST: data, **self.members})
 
     def tensor(self, name: str) -> Array:
-        """Constant `name` as a view of weights.bin; the first axis is its parts (loop iterations).
+        """Constant `name` as a view of `weights`; the first axis is its parts (loop iterations).
 
         Dense: (count, *shape), bfloat16 as uint16 bits. Packed: (count, bytes per part) uint8.
         Raises ArtifactError if there is no such constant.
         """
-        return read_tensor(self.members[WEIGHTS], self._entry(name))
+        return read_tensor(self.weights, self._tensor(name))
 
     def table(self, name: str) -> Table:
         """Constant `name` of role "table", to read rows from. Raises ArtifactError if absent."""
-        entry = self._entry(name)
-        parts = read_tensor(self.members[WEIGHTS], entry).view(np.uint8)
+        entry = self._tensor(name)
+        parts = read_tensor(self.weights, entry).view(np.uint8)
         return Table(parts.reshape(entry.count, entry.shape[0], -1), self.copy)
 
     def copy(self, part: Bytes, out: Bytes) -> None:
@@ -150,10 +180,10 @@ class Artifact:
         else:
             self.file.copy(part, out)
 
-    def _entry(self, name: str) -> TensorEntry:
-        entry = self.manifest.tensors.get(name)
+    def _tensor(self, name: str) -> TensorEntry:
+        entry = self.entry.tensors.get(name)
         if entry is None:
-            raise ArtifactError(f"tensor {name!r}", "is not in the artifact", _REMAKE)
+            raise ArtifactError(f"tensor {name!r}", "is not in the artifact", REMAKE)
         return entry
 
 
@@ -178,15 +208,15 @@ def read_artifact(
         hint = "Name a compiled model; State.load reads this file in Python"
         raise ArtifactError(str(path), "is a saved state, not a model", hint)
     if MANIFEST not in members or members[MANIFEST].size > _MAX_MANIFEST:
-        raise ArtifactError(str(path), f"has no {MANIFEST} of sensible size", _REMAKE)
+        raise ArtifactError(str(path), f"has no {MANIFEST} of sensible size", REMAKE)
     # What is parsed or executed is copied first: a change of the file does not reach it any more.
     copied = {
         name: data if name == WEIGHTS else archive.file.copied(data)
         for name, data in members.items()
     }
-    manifest = _parse_manifest(str(path), copied.pop(MANIFEST).tobytes())
+    manifest = parse_manifest(str(path), copied.pop(MANIFEST).tobytes())
     artifact = Artifact(manifest, copied, archive.file, signer=signature.signer(archive))
-    _check_members(str(path), artifact, verify)
+    check_members(str(path), manifest, copied, verify, artifact.copy)
     return artifact
 
 
@@ -200,7 +230,12 @@ def _check_kind(path: Path) -> None:
         raise ArtifactError(str(path), "holds weights of a checkpoint, not a compiled model", hint)
 
 
-def _unpickled(manifest: str, members: Mapping[str, Bytes], program: Program | None) -> Artifact:
+def _unpickled(
+    manifest: str,
+    members: Mapping[str, Bytes],
+    programs: tuple[Program | None, ...],
+    number: int,
+) -> Artifact:
     """The artifact with its members in aligned memory, as kernels expect them.
 
     Raises ArtifactError when they are not what was pickled.
@@ -208,55 +243,11 @@ def _unpickled(manifest: str, members: Mapping[str, Bytes], program: Program | N
     aligned = {name: aligned_empty(data.shape, np.uint8) for name, data in members.items()}
     for name, data in members.items():
         aligned[name][:] = data
-    parsed = _parse_manifest(_PICKLED, manifest.encode())
-    artifact = Artifact(parsed, aligned, program=program)
-    _check_members(_PICKLED, artifact, verify=True)
+    parsed = parse_manifest(_PICKLED, manifest.encode())
+    artifact = Artifact(parsed, aligned, programs=programs, number=number)
+    check_members(_PICKLED, parsed, aligned, True, artifact.copy)
     return artifact
-
-
-class _Version(BaseModel):
-    """The one field that every schema has."""
-
-    schema_version: int
-
-
-def _parse_manifest(thing: str, text: bytes) -> Manifest:
-    try:
-        found = _Version.model_validate_json(text, strict=True).schema_version
-        if found != SCHEMA_VERSION:
-            cause = f"has schema version {found}, this runtime reads {SCHEMA_VERSION}"
-            hint = (
-                "Upgrade mmfree-compiler" if found > SCHEMA_VERSION else "Compile the model again"
-            )
-            raise ArtifactError(thing, cause, hint)
-        manifest = Manifest.model_validate_json(text, strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or MANIFEST
-        cause = f"has an invalid manifest: {where}: {first['msg']}"[:400]
-        raise ArtifactError(thing, cause, _REMAKE) from error
-    if manifest.arithmetic > ARITHMETIC:
-        cause = f"follows arithmetic {manifest.arithmetic}, this runtime knows {ARITHMETIC}"
-        raise ArtifactError(thing, cause, "Upgrade mmfree-compiler")
-    return manifest
 
 
 def _member(data: Bytes) -> Member:
     return Member(size=data.size, sha256=hashlib.sha256(data.data).hexdigest())
-
-
-def _check_members(thing: str, artifact: Artifact, verify: bool) -> None:
-    manifest, members = artifact.manifest, artifact.members
-    if members.keys() != manifest.members.keys():
-        odd = ", ".join(sorted(members.keys() ^ manifest.members.keys()))[:200]
-        raise ArtifactError(thing, f"manifest and members differ: {odd}", _REMAKE)
-    for name, member in manifest.members.items():
-        if members[name].size != member.size:
-            cause = f"{name} is {members[name].size} bytes, the manifest says {member.size}"
-            raise ArtifactError(thing, cause, _REMAKE)
-        if name == WEIGHTS and not verify:
-            continue
-        data = members[name]
-        digest = sha256(data, artifact.copy) if name == WEIGHTS else hashlib.sha256(data.data)
-        if digest.hexdigest() != member.sha256:
-            raise ArtifactError(thing, f"{name} is damaged (SHA-256)", _REMAKE)

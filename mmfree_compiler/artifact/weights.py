@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mmfree_compiler.artifact.manifest import STORAGE, TensorEntry
+from mmfree_compiler.artifact.entries import STORAGE, TensorEntry
 from mmfree_compiler.program import DENSE, Constant
 
 Array = NDArray[np.generic]

@@ -77,7 +77,7 @@ class Backend(Protocol):
         """Checks of what this machine can compile and run, for `mmfree doctor`."""
 
     def describe(self, artifact: Artifact) -> Mapping[str, str]:
-        """Facts about an artifact's builds for `mmfree inspect`: name -> text for people."""
+        """Facts about the builds of its `entry` for `mmfree inspect`: name -> text for people."""
 
     def compiler(self) -> Compiler:
         """The compiling half. Raises ImportError if `extra` is not installed."""
@@ -121,10 +121,18 @@ class Compiler(Protocol):
         """Names of the ops that it can lower."""
 
     def passes(self, program: Program, spec: Any) -> tuple[ProgramPass, ...]:
-        """The passes between RollLayers and `emit`, such as packing and memory planning."""
+        """The passes between RollLayers and `emit`, such as packing and memory planning.
+
+        They keep the order of inputs, outputs and states. The manifest has the names and sizes from
+        before them, which all targets have in common.
+        """
 
     def emit(self, program: Program, spec: Any) -> Emitted:
-        """Builds and files for a Program that went through `passes`. Raises ToolchainError."""
+        """Builds and files for a Program that went through `passes`. Raises ToolchainError.
+
+        Constants may stand in another order: what a target stores like its neighbour in the
+        artifact is stored once, if weights.bin has the constants in the order of the Program.
+        """
 
 
 @runtime_checkable
@@ -210,8 +218,10 @@ class Launcher(Protocol):
     def open(cls, artifact: Artifact, *_: Any, **options: Any) -> Self:
         """Make the artifact ready to run on this machine; `options` are those of the backend.
 
-        Raises TargetError when this machine runs none of its builds, ArtifactError when it is
-        damaged, InputError on an option.
+        `artifact` is as the launcher's own target sees it. Raises TargetError when this machine
+        runs none of its builds: another target of the artifact is then tried. All else ends the
+        search: DeviceError when a device that would run them cannot be used now, ArtifactError when
+        the artifact is damaged, InputError on an option.
         """
 
     @property

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mmfree_compiler.cli.loading import load_language_model
 from mmfree_compiler.cli.measure import Spread, peak_rss
-from mmfree_compiler.cli.options import ArtifactPath, Json, Progressless
+from mmfree_compiler.cli.options import ArtifactPath, Json, Progressless, RunTarget
 from mmfree_compiler.cli.output import emit, facts, grid, progress, size
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.wording import counted
@@ -35,6 +35,7 @@ def bench(
     threads: Annotated[
         str, typer.Option(help="Thread counts to measure, such as 1,2, if the target uses threads.")
     ] = "1",
+    target: RunTarget = None,
     repeat: Annotated[
         int, typer.Option(help="Number of runs, after one warm-up run.", min=FEWEST_RUNS)
     ] = 5,
@@ -42,16 +43,16 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure load time, prefill and decode speed: median, lowest and highest of several runs."""
-    counts = thread_counts(threads) if _takes_threads(model) else [None]
+    counts = thread_counts(threads) if _takes_threads(model, target) else [None]
     columns = (TextColumn("{task.description}"), BarColumn())
     with progress(*columns, quiet=quiet or json) as bar:
         task = bar.add_task("load", total=1 + len(counts) * (1 + repeat))
-        loading = _load_seconds(model, repeat)
+        loading = _load_seconds(model, target, repeat)
         bar.advance(task)
         measured = []
         for count in counts:
             bar.update(task, description=_label(count))
-            session = load_language_model(model, count)
+            session = load_language_model(model, count, target=target)
             runs = []
             for run in _runs(session, prompt_tokens, new_tokens, 1 + repeat):
                 runs.append(run)
@@ -60,6 +61,7 @@ def bench(
     packed = session.launcher.weight_bytes
     document = {
         "model": str(model),
+        "target": session.artifact.entry.kind,
         "build": session.launcher.build,
         "prompt_tokens": prompt_tokens,
         "new_tokens": new_tokens,
@@ -84,21 +86,19 @@ def thread_counts(threads: str) -> list[int]:
         raise InputError(f"threads {threads!r}", cause, "Write --threads 1,2") from None
 
 
-def _takes_threads(model: Path) -> bool:
+def _takes_threads(model: Path, target: str | None) -> bool:
     from mmfree_compiler import backends
-    from mmfree_compiler.artifact import read_artifact
-    from mmfree_compiler.target import Target
 
-    target = Target.parse(read_artifact(model).manifest.target)
-    return "threads" in backends.get(target.kind).options
+    runs = load_language_model(model, target=target).artifact.entry
+    return "threads" in backends.get(runs.kind).options
 
 
-def _load_seconds(model: Path, repeat: int) -> Spread:
+def _load_seconds(model: Path, target: str | None, repeat: int) -> Spread:
     """Seconds to load the model. The first load is not counted: it fills the page cache."""
     seconds = []
     for _ in range(1 + repeat):
         started = time.perf_counter()
-        load_language_model(model)
+        load_language_model(model, target=target)
         seconds.append(time.perf_counter() - started)
     return Spread.of(seconds[1:])
 
@@ -151,6 +151,7 @@ class _Figures:
 def _overview(document: dict[str, Any], loading: Spread) -> Table:
     return facts(
         (
+            ("target", document["target"]),
             ("build", document["build"]),
             ("load", f"{1e3 * loading.median:.1f} ms"),
             ("packed weights", size(document["packed_weight_bytes"])),

@@ -13,7 +13,7 @@ from mmfree_compiler.cli.measure import peak_rss
 from mmfree_compiler.cli.options import CheckpointPath, Json, Quiet
 from mmfree_compiler.cli.output import emit, facts, progress, size
 from mmfree_compiler.errors import InputError
-from mmfree_compiler.target import DEFAULT_TARGET, Target
+from mmfree_compiler.target import DEFAULT_TARGET, Target, parse_targets
 
 if TYPE_CHECKING:
     from mmfree_compiler.artifact import Manifest
@@ -30,11 +30,12 @@ def compile_checkpoint(
         Path, typer.Option("-o", "--output", help="File to write, such as model.mmfree.")
     ],
     target: Annotated[
-        str,
+        list[str],
         typer.Option(
-            help="Target to compile for: KIND or KIND:OPTION,...; `mmfree doctor` lists them."
+            help="Target to compile for: KIND or KIND:OPTION,...; `mmfree doctor` lists them. "
+            "May be repeated, in order of preference."
         ),
-    ] = DEFAULT_TARGET,
+    ] = [DEFAULT_TARGET],  # noqa: B006 - typer copies it
     check: Annotated[
         str,
         typer.Option(
@@ -48,16 +49,17 @@ def compile_checkpoint(
     """Compile a checkpoint folder to one file that runs without torch and without a compiler."""
     from mmfree_compiler.artifact import check_writable
 
-    goal, checked = Target.parse(target), _check(check)
+    targets, checked = parse_targets(target), _check(check)
     check_writable(output)  # fail now, not after a minute of work
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with progress(*columns, TimeElapsedColumn(), quiet=quiet or json) as bar:
         stages = _Stages(bar)
-        manifest = _compile(checkpoint, output, goal, checked, stages)
+        manifest = _compile(checkpoint, output, targets, checked, stages)
     document = {
         "artifact": str(output),
-        "target": manifest.target,
-        "builds": [build.name for build in manifest.builds],
+        "targets": {
+            entry.target: [build.name for build in entry.builds] for entry in manifest.targets
+        },
         "checkpoint_bytes": sum(f.stat().st_size for f in checkpoint.glob("model*.safetensors")),
         "artifact_bytes": output.stat().st_size,
         "seconds": stages.seconds,
@@ -76,15 +78,15 @@ def _check(text: str) -> Check:
 def _compile(
     checkpoint: Path,
     output: Path,
-    target: Target,
+    targets: tuple[Target, ...],
     check: Check,
     stages: _Stages,
 ) -> Manifest:
     from mmfree_compiler import compiler, models
 
-    compiler.check_savable(target)
+    compiler.check_savable(targets)
     model = models.load_checkpoint(checkpoint)
-    compiled = compiler.compile(model, target, check=check, observers=(stages.observe,))
+    compiled = compiler.compile(model, targets, check=check, observers=(stages.observe,))
     stages.enter("save")
     compiled.save(output)
     stages.enter(None)
@@ -119,8 +121,7 @@ def _rows(document: dict[str, Any]) -> list[tuple[str, str]]:
     stages = ", ".join(f"{stage} {seconds.get(stage, 0):.1f}" for stage in STAGES)
     return [
         ("artifact", document["artifact"]),
-        ("target", document["target"]),
-        ("builds", ", ".join(document["builds"])),
+        *((f"target {name}", ", ".join(builds)) for name, builds in document["targets"].items()),
         ("size", f"{size(after)} from a checkpoint of {size(before)}"),
         ("seconds", f"{sum(seconds.values()):.1f} ({stages})"),
         ("peak memory", size(document["peak_rss_bytes"])),

@@ -13,9 +13,10 @@ from mmfree_compiler.artifact import TOKENIZER as TOKENIZER_MEMBER
 from mmfree_compiler.cli.options import ArtifactPath, Json, Signer
 from mmfree_compiler.cli.output import emit, facts, grid, size
 from mmfree_compiler.errors import TargetError, ToolchainError
+from mmfree_compiler.wording import printable
 
 if TYPE_CHECKING:
-    from mmfree_compiler.artifact import Artifact, Manifest, TensorEntry
+    from mmfree_compiler.artifact import Artifact, Manifest, TargetEntry, TensorEntry
 
 TERNARY, EMBEDDING, VECTORS = "packed ternary", "embedding", "norms, scales, biases"
 CODE, TOKENIZER, REST = "code", "tokenizer", "manifest, alignment"
@@ -29,17 +30,17 @@ def inspect(
     require_signature: Signer = None,
     json: Json = False,
 ) -> None:
-    """Show the contents of a compiled model: target, builds, passes, sizes, memory use."""
+    """Show the contents of a compiled model: targets, builds, passes, sizes, memory use."""
     from mmfree_compiler.artifact import read_artifact
 
     artifact = read_artifact(model, True, require_signature)
     # read_artifact raises an error if a hash is wrong.
     signed = {"signed_by": artifact.signer, "signature_verified": require_signature is not None}
     document = {"verified": True} | signed | describe(artifact, model.stat().st_size)
-    listed = artifact.manifest.notes if notes else ()
+    listed = artifact.manifest.all_notes if notes else ()
     if notes:
         document["notes"] = listed
-    tables = [_overview(document), _memory(document)]
+    tables = [_overview(document), *map(_target, document["targets"]), _memory(document)]
     tables += [grid("Notes", ("pass", "node", "note"), listed)] if notes else []
     emit(json, document, *tables)
 
@@ -47,24 +48,21 @@ def inspect(
 def describe(artifact: Artifact, file_size: int) -> dict[str, Any]:
     """The facts of an artifact whose file has `file_size` bytes, ready for JSON."""
     manifest = artifact.manifest
-    about = _about(artifact)
-    ternary, others = _elements(_ternary(manifest)), _elements(_others(manifest))
+    constants = artifact.entry  # all targets have the same, laid out in different ways
+    ternary, others = _elements(_ternary(constants)), _elements(_others(constants))
     parameters = ternary + others - _tied(manifest)
     return {
         "producer": manifest.producer,
-        "target": manifest.target,
         "kind": manifest.kind,
         "fingerprint": manifest.fingerprint,
         "arithmetic": manifest.arithmetic,
-        "builds": [build.model_dump() for build in manifest.builds],
-        "about": about,
+        "targets": [_describe_target(view) for view in artifact.targets],
         "layers": manifest.model.get("num_hidden_layers")
-        or max((tensor.count for tensor in manifest.tensors.values()), default=0),
+        or max((tensor.count for tensor in constants.tensors.values()), default=0),
         "parameters": parameters,
         "ternary_parameters": ternary,
         "bytes": _bytes_by_kind(artifact, file_size),
         "file_bytes": file_size,
-        "weights_bytes": _read_bytes(manifest),
         "state_bytes_per_sequence": 4 * sum(math.prod(s.shape) * s.count for s in manifest.states),
         "fp16_bytes": 2 * parameters,
         "fp32_bytes": 4 * parameters,
@@ -74,31 +72,40 @@ def describe(artifact: Artifact, file_size: int) -> dict[str, Any]:
     }
 
 
+def _describe_target(view: Artifact) -> dict[str, Any]:
+    entry = view.entry
+    return {
+        "target": entry.target,
+        "builds": [build.model_dump() for build in entry.builds],
+        "about": _about(view),
+        "weights_bytes": _read_bytes(entry),
+        "passes": entry.passes,
+    }
+
+
 def _about(artifact: Artifact) -> dict[str, str]:
     """What the target says; the rest is known without a backend for it."""
     from mmfree_compiler import backends
-    from mmfree_compiler.target import Target
 
-    target = artifact.manifest.target
     try:
-        backend = backends.get(Target.parse(target).kind)
+        backend = backends.get(artifact.entry.kind)
     except (TargetError, ToolchainError) as error:
-        names = ", ".join(build.name for build in artifact.manifest.builds)
+        names = ", ".join(build.name for build in artifact.entry.builds)
         return {"builds": names, "runs here with": f"none of them: {error}"}
     return dict(backend.describe(artifact))
 
 
-def _ternary(manifest: Manifest) -> list[TensorEntry]:
+def _ternary(entry: TargetEntry) -> list[TensorEntry]:
     """The ternary weights, in the layout that takes the fewest bytes where there are several."""
-    tensors = [tensor for tensor in manifest.tensors.values() if tensor.role == "ternary"]
+    tensors = [tensor for tensor in entry.tensors.values() if tensor.role == "ternary"]
     layouts: dict[str, list[TensorEntry]] = {}
     for tensor in tensors:
         layouts.setdefault(tensor.layout, []).append(tensor)
     return min(layouts.values(), key=lambda listed: sum(t.nbytes for t in listed), default=[])
 
 
-def _others(manifest: Manifest) -> list[TensorEntry]:
-    return [tensor for tensor in manifest.tensors.values() if tensor.role != "ternary"]
+def _others(entry: TargetEntry) -> list[TensorEntry]:
+    return [tensor for tensor in entry.tensors.values() if tensor.role != "ternary"]
 
 
 def _elements(tensors: list[TensorEntry]) -> int:
@@ -106,9 +113,9 @@ def _elements(tensors: list[TensorEntry]) -> int:
     return sum(tensor.elements for tensor in tensors if tensor.elements > tensor.count)
 
 
-def _read_bytes(manifest: Manifest) -> int:
+def _read_bytes(entry: TargetEntry) -> int:
     """Bytes of all constants, each in one layout."""
-    return sum(tensor.nbytes for tensor in (*_ternary(manifest), *_others(manifest)))
+    return sum(tensor.nbytes for tensor in (*_ternary(entry), *_others(entry)))
 
 
 def _tied(manifest: Manifest) -> int:
@@ -126,9 +133,14 @@ _KINDS = {"ternary": TERNARY, "table": EMBEDDING, "taps": VECTORS, "row": VECTOR
 def _bytes_by_kind(artifact: Artifact, file_size: int) -> dict[str, int]:
     manifest = artifact.manifest
     found = Counter({TERNARY: 0, EMBEDDING: 0, VECTORS: 0, CODE: 0, TOKENIZER: 0})
-    for tensor in manifest.tensors.values():
+    stored = {  # a constant of several targets is stored once
+        entry.offset + tensor.offset: tensor
+        for entry in manifest.targets
+        for tensor in entry.tensors.values()
+    }
+    for tensor in stored.values():
         found[_KINDS[tensor.role]] += tensor.nbytes
-    code = {name for build in manifest.builds for name in build.members.values()}
+    code = {name for entry in manifest.targets for name in entry.own_members}
     for name, member in manifest.members.items():
         if name in code:
             found[CODE] += member.size
@@ -142,14 +154,17 @@ def _overview(found: dict[str, Any]) -> Table:
         ("producer", found["producer"]),
         ("hashes", "the SHA-256 of every member matches"),
         ("signature", _signature(found["signed_by"], found["signature_verified"])),
-        ("target", found["target"]),
-        *found["about"].items(),
         ("layers", str(found["layers"])),
         ("parameters", f"{found['parameters']:,} ({found['ternary_parameters']:,} ternary)"),
         ("state per sequence", size(found["state_bytes_per_sequence"])),
         ("passes", " → ".join(found["passes"])),
     )
     return facts(rows)
+
+
+def _target(found: dict[str, Any]) -> Table:
+    rows = [*found["about"].items(), ("passes", " → ".join(found["passes"]))]
+    return facts(rows, f"\nTarget {printable(found['target'])}")
 
 
 def _signature(signer: str | None, verified: bool) -> str:
@@ -161,12 +176,17 @@ def _signature(signer: str | None, verified: bool) -> str:
 
 
 def _memory(found: dict[str, Any]) -> Table:
-    weights = found["weights_bytes"]
+    read = [(target["target"], target["weights_bytes"]) for target in found["targets"]]
     parts = [(kind, size(nbytes)) for kind, nbytes in found["bytes"].items()]
     others = [
-        (f"weights in {name}", f"{size(nbytes)}, {nbytes / weights:.1f} times as much")
+        (f"weights in {name}", f"{size(nbytes)}, {_times(nbytes, read)} times as much")
         for name, nbytes in (("fp16", found["fp16_bytes"]), ("fp32", found["fp32_bytes"]))
-        if weights
+        if all(weights for _, weights in read)
     ]
-    rows = [*parts, ("file", size(found["file_bytes"])), ("weights read", size(weights)), *others]
+    reads = [(f"read by {target}", size(weights)) for target, weights in read]
+    rows = [*parts, ("file", size(found["file_bytes"])), *reads, *others]
     return facts(rows, "\nBytes")
+
+
+def _times(nbytes: int, read: list[tuple[str, int]]) -> str:
+    return " and ".join(f"{nbytes / weights:.1f}" for _, weights in read)

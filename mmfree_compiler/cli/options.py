@@ -22,6 +22,15 @@ Signer = Annotated[
         help="Refuse the model unless the owner of this public Ed25519 key signed it.",
     ),
 ]
+RunTarget = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="KIND",
+        help="Target of the model to run.",
+        show_default="the first that runs here",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print no progress and no summary.")]
 Progressless = Annotated[bool, typer.Option("-q", "--quiet", help="Print no progress.")]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmfree_compiler.cli.loading import load_language_model
 from mmfree_compiler.cli.measure import peak_rss
-from mmfree_compiler.cli.options import ArtifactPath, Json, Signer, Threads
+from mmfree_compiler.cli.options import ArtifactPath, Json, RunTarget, Signer, Threads
 from mmfree_compiler.cli.output import emit, facts, show, size
 from mmfree_compiler.errors import InputError
+
+if TYPE_CHECKING:
+    from mmfree_compiler.runtime import Session
 
 
 def run(
@@ -47,6 +50,7 @@ def run(
         int, typer.Option(help="Refuse longer prompts; a long one takes 190 times its size.")
     ] = 1 << 20,
     threads: Threads = None,
+    target: RunTarget = None,
     require_signature: Signer = None,
     stats: Annotated[
         bool, typer.Option("--stats", help="Print speed and memory use to stderr.")
@@ -68,7 +72,8 @@ def run(
         stop=stop or (),
     )
     text = _stdin() if prompt == "-" else prompt
-    session = load_language_model(model, threads, require_signature=require_signature)
+    signed = {"require_signature": require_signature}
+    session = load_language_model(model, threads, target=target, **signed)
     ids = session.encode(
         text, allow_special_tokens=allow_special_tokens, max_prompt_bytes=max_prompt_bytes
     )
@@ -81,7 +86,7 @@ def run(
         moments.append(time.perf_counter() - started)
         if not json:
             show(token.text)
-    figures = _figures(ids.size, moments)
+    figures = _target(session) | _figures(ids.size, moments)
     if json:
         made = {"text": generation.text, "tokens": generation.ids}
         emit(True, made | {"finish_reason": generation.finish_reason, "stats": figures})
@@ -100,6 +105,15 @@ def _stdin() -> str:
         raise InputError("stdin", f"is not UTF-8: {error}", "Convert the text to UTF-8") from None
 
 
+def _target(session: Session) -> dict[str, Any]:
+    """The target that ran, and those of the model that were preferred and do not run here."""
+    return {
+        "target": session.artifact.entry.kind,
+        "build": session.launcher.build,
+        "refused": {target: error.fault for target, error in session.refused.items()},
+    }
+
+
 def _figures(prompt_tokens: int, moments: list[float]) -> dict[str, Any]:
     """Speed and memory. The prompt runs before the first token; the rest is decoding."""
     steps, seconds = len(moments) - 1, moments[-1] - moments[0]
@@ -116,7 +130,10 @@ def _print_stats(figures: dict[str, Any]) -> None:
     from rich.console import Console
 
     decode = figures["decode_tokens_per_second"]
+    refused = figures["refused"].items()
     rows = (
+        ("target", f"{figures['target']}, build {figures['build']}"),
+        *((f"not {target}", cause) for target, cause in refused),
         ("prefill", f"{figures['prefill_tokens_per_second']:.1f} tokens/s"),
         ("decode", f"{decode:.1f} tokens/s" if decode else "one token only"),
         ("peak memory", size(figures["peak_rss_bytes"])),

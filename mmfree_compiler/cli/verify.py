@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, TextColumn
 
 from mmfree_compiler.cli.loading import load_language_model
-from mmfree_compiler.cli.options import ArtifactPath, Json, Progressless, Threads
+from mmfree_compiler.cli.options import ArtifactPath, Json, Progressless, RunTarget, Threads
 from mmfree_compiler.cli.output import emit, facts, progress
 from mmfree_compiler.cli.same_bits import compare_bits
 from mmfree_compiler.errors import InputError
@@ -48,6 +48,7 @@ def verify(
         typer.Option(help="Seed of the random prompts for another MODEL.", min=0, show_default="0"),
     ] = None,
     threads: Threads = None,
+    target: RunTarget = None,
     quiet: Progressless = False,
     json: Json = False,
 ) -> None:
@@ -57,7 +58,7 @@ def verify(
     """
     is_artifact = against.is_file()
     _check_options(is_artifact, text, seed)
-    session = load_language_model(model, threads, verify=True)
+    session = load_language_model(model, threads, target=target, verify=True)
     if is_artifact:
         passed = compare_bits(session, against, tokens, seed or 0, threads, quiet, json)
     else:

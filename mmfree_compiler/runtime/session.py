@@ -15,7 +15,7 @@ from mmfree_compiler.backends.interface import Launcher
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.runtime.generation import Generation
 from mmfree_compiler.runtime.language_model import Ids, LanguageModel
-from mmfree_compiler.runtime.launcher import CLOSED, open_launcher
+from mmfree_compiler.runtime.launcher import CLOSED, Opened, open_launcher
 from mmfree_compiler.runtime.prompts import MAX_PROMPT_BYTES, Reading
 from mmfree_compiler.runtime.row_module import RowModule
 from mmfree_compiler.runtime.sampling import Sampling, SamplingOptions
@@ -34,27 +34,32 @@ def load(
     path: str | PathLike[str],
     threads: int | None = None,
     *,
+    target: str | None = None,
     verify: bool = False,
     require_signature: Key | None = None,
     **options: Any,
 ) -> Session:
     """Load a model.mmfree. Raises ArtifactError, TargetError, InputError, ToolchainError.
 
-    `threads` and `options` are for the artifact's target: see Session. An artifact may hold native
+    `threads`, `target` and `options` are those of Session. An artifact may hold native
     code: loading one is like running a program. Weights are read on use; `verify=True` reads them
     all first and checks their SHA-256. `require_signature`, an Ed25519 public key as a PEM file or
     its bytes, refuses any file but one that `mmfree sign` signed with the private key, unchanged.
     """
-    return Session(read_artifact(path, verify, require_signature), threads, **options)
+    artifact = read_artifact(path, verify, require_signature)
+    return Session(artifact, threads, target=target, **options)
 
 
 class Session:
     """Runs one artifact.
 
-    `threads` and `options` are for the artifact's target. The CPU target takes `threads`, by
-    default one per CPU that the process may use. Several threads may use a session at once.
-    Sessions of one artifact share its weights, but not their scratch memory. A pickled session
-    holds its artifact, and opens anew.
+    An artifact of several targets runs on the first that this machine has, or on the `target` that
+    is named, by its kind or in full; `artifact` is then as that target sees it, and `refused` has
+    those in front of it and why they do not run here. `threads` and `options` are for the target
+    that runs: those that only other targets of the artifact take are ignored. The CPU target takes
+    `threads`, by default one per CPU that the process may use. Several threads may use a session at
+    once. Sessions of one artifact share its weights, but not their scratch memory. A pickled
+    session holds its artifact, and opens anew.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Session:
         artifact: Artifact,
         threads: int | None = None,
         *,
+        target: str | None = None,
         launcher: Launcher | None = None,
         **options: Any,
     ) -> None:
@@ -69,16 +75,19 @@ class Session:
         if not isinstance(artifact, Artifact):
             cause = f"is of type {type(artifact).__name__}"
             raise InputError("artifact", cause, "load(path) reads files")
-        self.artifact = artifact
-        self._options = {"threads": threads, **options}
-        self.launcher = launcher or open_launcher(artifact, threads=threads, **options)
+        self._options = {"threads": threads, "target": target, **options}
+        given = Opened(launcher, artifact, {}) if launcher else None
+        opened = given or open_launcher(artifact, **self._options)
+        self.launcher, self.artifact = opened.launcher, opened.artifact
+        self.refused = opened.refused
         make = _CALLS[artifact.manifest.kind]
         self._call: LanguageModel | RowModule = make(artifact.manifest, self.launcher)
 
     def __repr__(self) -> str:
-        closed = self.launcher is CLOSED
-        state = "closed" if closed else f"runs {printable(self.launcher.build)}"
-        return f"Session({self.artifact.title}, {state})"
+        state = "closed"
+        if self.launcher is not CLOSED:
+            state = f"runs {self.launcher.build} on {self.artifact.entry.kind}"
+        return f"Session({self.artifact.title}, {printable(state)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _opened, (self.artifact, self._options)

@@ -35,7 +35,7 @@ from mmfree_compiler.backends.cpu.spec import Spec
 from mmfree_compiler.backends.interface import Batch
 from mmfree_compiler.backends.reference.interpreter import interpret
 from mmfree_compiler.errors import MmfreeError
-from mmfree_compiler.packaging import package
+from mmfree_compiler.packaging import Made, package
 from mmfree_compiler.passes.group_stages import GroupStages
 from mmfree_compiler.program import Loop, Program, Stage, Step
 from mmfree_compiler.program_rules import verify
@@ -154,10 +154,12 @@ def test_copies_of_any_program_are_valid(program: Program) -> None:
 
 def artifact_of(program: Program) -> Artifact:
     compiler, spec = CpuCompiler(), Spec(VARIANTS)
+    last = program
     for step in compiler.passes(program, spec):
-        program = step(program)
-        verify(program, step.name)
-    return package(program, Target("cpu"), compiler.emit(program, spec), (), "0" * 64, None)
+        last = step(last)
+        verify(last, step.name)
+    made = Made(Target("cpu"), last, (), compiler.emit(last, spec))
+    return package(program, [made], (), "0" * 64, None)
 
 
 @cache

@@ -119,7 +119,7 @@ def test_an_installed_backend_compiles_and_runs(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module, x = nn.Sequential(BitLinear(8, 8), nn.SiLU()).eval(), torch.randn(3, 8)
     compiled = mmf.compile(module, "toy:Fast", example_inputs=(x,))
-    assert compiled.artifact.manifest.target == "toy:fast"
+    assert compiled.artifact.entry.target == "toy:fast"
     reference = mmf.compile(module, "reference", example_inputs=(x,))
     assert torch.equal(compiled(x), reference(x))
     with pytest.raises(TargetError, match="cannot be saved"):

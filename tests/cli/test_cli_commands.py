@@ -36,7 +36,7 @@ def test_compile(tiny_checkpoint: Path, tiny_artifact: Path, tmp_path: Path) -> 
     options = ("-o", output, "--target", "cpu:portable", "--check", "passes")
     found = invoke_json("compile", tiny_checkpoint, *options)
     assert list(found["seconds"]) == ["load", "trace", "passes", "check", "codegen", "save"]
-    assert (found["target"], found["builds"]) == ("cpu:portable", ["portable"])
+    assert found["targets"] == {"cpu:portable": ["portable"]}
     assert found["artifact_bytes"] == output.stat().st_size
     assert output.read_bytes() == tiny_artifact.read_bytes()
 

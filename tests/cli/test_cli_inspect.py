@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization as forms
@@ -18,10 +19,12 @@ from mmfree_compiler.backends.cpu.facts import ABI
 
 def test_inspect(tiny_artifact: Path) -> None:
     found = invoke_json("inspect", tiny_artifact)
+    (target,) = found["targets"]
     assert sum(found["bytes"].values()) == found["file_bytes"] == tiny_artifact.stat().st_size
-    assert (found["layers"], found["about"]["variants"]) == (2, "portable")
-    assert found["about"]["runs here with"].startswith("portable (")
-    (build,) = found["builds"]
+    assert (found["layers"], target["about"]["variants"]) == (2, "portable")
+    assert target["target"] == "cpu:portable"
+    assert target["about"]["runs here with"].startswith("portable (")
+    (build,) = target["builds"]
     assert (build["name"], build["facts"]["layout"]) == ("portable", "tile16_2bit")
     assert found["fingerprint"] == read_artifact(tiny_artifact).manifest.fingerprint
     # A layer: i, f, g, o of 64 x 64, gate and up of 256 x 64, down of 64 x 256; a head of 257 x 64.
@@ -31,10 +34,18 @@ def test_inspect(tiny_artifact: Path) -> None:
     assert found["parameters"] == ternary + 257 * 64 + 2 * (9 * 64 + 256) + 2 * 64
     # Only the head's last tile has rows that are padding.
     assert 8 * found["bytes"]["packed ternary"] / ternary == pytest.approx(2, rel=0.01)
-    assert found["about"]["bits per ternary weight"] == "2: portable"
+    assert target["about"]["bits per ternary weight"] == "2: portable"
+    assert found["passes"][-2:] == ["group_stages", "roll_layers"]
+    assert target["passes"] == ["copy_rows", "pack_weights", "plan_memory"]
     assert found["state_bytes_per_sequence"] == 2 * 64 * 4
     assert found["fp32_bytes"] == 4 * found["parameters"]
     assert "notes" not in found
+
+
+def about(model: Path) -> Any:
+    """What the only target says of a model."""
+    (target,) = invoke_json("inspect", model)["targets"]
+    return target["about"]
 
 
 def test_inspect_for_people(tiny_artifact: Path) -> None:
@@ -68,7 +79,7 @@ def test_inspect_shows_who_signed(tiny_artifact: Path, tmp_path: Path) -> None:
 
 def test_inspect_has_the_notes_of_every_pass(tiny_artifact: Path) -> None:
     notes = [tuple(note) for note in invoke_json("inspect", tiny_artifact, "--notes")["notes"]]
-    assert notes == list(read_artifact(tiny_artifact).manifest.notes)
+    assert notes == list(read_artifact(tiny_artifact).manifest.all_notes)
     assert ("roll_layers", "stage 1", "2 iterations of 4 stages") in notes
     ran = {"ternarize", "group_stages", "roll_layers", "copy_rows", "pack_weights", "plan_memory"}
     assert ran <= {name for name, _, _ in notes}
@@ -86,10 +97,10 @@ def test_inspect_of_weights_in_two_layouts(
     found, one = invoke_json("inspect", output), invoke_json("inspect", tiny_artifact)
     same = ("parameters", "ternary_parameters", "layers", "fingerprint", "fp32_bytes")
     assert {name: found[name] for name in same} == {name: one[name] for name in same}
-    about = found["about"]["bits per ternary weight"]
-    assert about == "1.6: x86-64-avx512vbmi; 2: portable"
+    (target,), (alone,) = found["targets"], one["targets"]
+    assert target["about"]["bits per ternary weight"] == "1.6: x86-64-avx512vbmi; 2: portable"
     assert found["bytes"]["packed ternary"] > 1.7 * one["bytes"]["packed ternary"]
-    assert found["weights_bytes"] < one["weights_bytes"]
+    assert target["weights_bytes"] < alone["weights_bytes"]
     assert sum(found["bytes"].values()) == found["file_bytes"] == output.stat().st_size
 
 
@@ -97,7 +108,7 @@ def test_inspect_where_no_variant_runs(
     tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MMFREE_VARIANT", "other")
-    found = invoke_json("inspect", tiny_artifact)["about"]["runs here with"]
+    found = about(tiny_artifact)["runs here with"]
     assert found == "none of them: variant other: is not in the artifact"
     assert "none of them" in invoke("inspect", tiny_artifact)
 
@@ -105,10 +116,11 @@ def test_inspect_where_no_variant_runs(
 @pytest.mark.parametrize("target", ["unheard", "unheard:of"])
 def test_inspect_without_the_backend(tiny_artifact: Path, tmp_path: Path, target: str) -> None:
     """All that does not depend on it is shown, and what is missing is said."""
-    read_artifact(tiny_artifact).rebuilt({}, target=target).save(tmp_path / "other")
+    read_artifact(tiny_artifact).rebuilt({}, {"target": target}).save(tmp_path / "other")
     found, usual = invoke_json("inspect", tmp_path / "other"), invoke_json("inspect", tiny_artifact)
-    assert found["about"]["builds"] == "portable"
-    assert "target 'unheard': is unknown" in found["about"]["runs here with"]
+    (said,) = (target["about"] for target in found["targets"])
+    assert said["builds"] == "portable"
+    assert "target 'unheard': is unknown" in said["runs here with"]
     for name in ("parameters", "bytes", "layers", "state_bytes_per_sequence"):
         if name != "bytes":
             assert found[name] == usual[name]
@@ -127,9 +139,8 @@ def test_inspect_of_a_model_without_sizes(
 def test_inspect_sends_no_control_characters(tiny_artifact: Path, tmp_path: Path) -> None:
     evil = "a\x1b[2J\x1b]0;title\x07\u202e\x9b31m"
     model = {"num_hidden_layers": evil}
-    changed = read_artifact(tiny_artifact).rebuilt(
-        {}, notes=((evil, evil, evil),), passes=(evil,), model=model, target=evil
-    )
+    said = {"notes": ((evil, evil, evil),), "passes": (evil,)}
+    changed = read_artifact(tiny_artifact).rebuilt({}, {"target": evil} | said, model=model, **said)
     changed.save(tmp_path / "evil")
     text = invoke("inspect", tmp_path / "evil", "--notes")
     assert "\\x1b[2J" in text
@@ -141,6 +152,6 @@ def test_inspect_of_another_calling_convention(
     tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mmfree_compiler.backends.cpu.choose.ABI", ABI + 1)
-    found = invoke_json("inspect", tiny_artifact)["about"]["runs here with"]
+    found = about(tiny_artifact)["runs here with"]
     assert found.startswith("none of them: build portable: uses calling convention")
     assert f"this runtime supports {ABI + 1}" in " ".join(invoke("inspect", tiny_artifact).split())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from mmfree_compiler.artifact import Artifact, Port, StateEntry, pack_constants
+from mmfree_compiler.artifact import Artifact, Port, StateEntry, TargetEntry, pack_constants
 from mmfree_compiler.backends.interface import Batch
 from mmfree_compiler.backends.numpy_states import NumpyStates
 from mmfree_compiler.program import Constant
@@ -98,7 +98,9 @@ def byte_tokenizer() -> bytes:
     return str(tokenizer.to_str()).encode()
 
 
-def lm_artifact(seed: int = 0, tokenizer: bool = True, **changes: Any) -> Artifact:
+def lm_artifact(
+    seed: int = 0, tokenizer: bool = True, targets: tuple[str, ...] = ("cpu",), **changes: Any
+) -> Artifact:
     random = np.random.default_rng(seed)
     table = random.standard_normal((VOCAB, WIDTH)).astype(np.float32)
     head = random.standard_normal((WIDTH, VOCAB)).astype(np.float32)
@@ -111,9 +113,10 @@ def lm_artifact(seed: int = 0, tokenizer: bool = True, **changes: Any) -> Artifa
     if tokenizer:
         members["tokenizer.json"] = byte_tokenizer()
     fields = {
-        "target": "cpu",
         "kind": "lm",
-        "tensors": tensors,
+        "targets": tuple(
+            TargetEntry(target=target, nbytes=weights.size, tensors=tensors) for target in targets
+        ),
         "model": {"eos_token_id": END},
         "inputs": (Port(name="tokens", dtype="int64", width=1, limit=VOCAB),),
         "outputs": (Port(name="logits", dtype="float32", width=VOCAB),),
@@ -131,7 +134,7 @@ def module_artifact(
 
     return Artifact.build(
         {"weights.bin": b""},
-        target="cpu",
+        targets=(TargetEntry(target="cpu", nbytes=0),),
         kind="module",
         inputs=ports(inputs),
         outputs=ports(outputs),

@@ -91,10 +91,9 @@ def test_limits_that_are_not_numbers_of_bytes(limit: Any) -> None:
 def session_with(tokenizer: bytes) -> Any:
     members = dict(lm_artifact().members)
     manifest = lm_artifact().manifest
-    fields = {name: getattr(manifest, name) for name in ("tensors", "inputs", "outputs", "states")}
+    fields = {name: getattr(manifest, name) for name in ("targets", "inputs", "outputs", "states")}
     artifact = Artifact.build(
         members | {"tokenizer.json": tokenizer},
-        target="cpu",
         kind="lm",
         fingerprint="0" * 64,
         **fields,

@@ -215,9 +215,9 @@ def test_bad_threads(threads: Any) -> None:
 
 def test_targets_without_a_launcher() -> None:
     with pytest.raises(TargetError, match="in the process that compiled it"):
-        Session(lm_artifact(target="reference"))
+        Session(lm_artifact(targets=("reference",)))
     with pytest.raises(TargetError, match="unknown"):
-        Session(lm_artifact(target="abacus"))
+        Session(lm_artifact(targets=("abacus",)))
 
 
 def test_load_of_no_artifact(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_options_that_the_target_does_not_take() -> None:
     with pytest.raises(InputError, match=r"'device': is not an option .*cpu\. Known: threads"):
         Session(lm_artifact(), device=1)
     with pytest.raises(InputError, match="'threads': is not an option of target reference"):
-        Session(lm_artifact(target="reference"), threads=1)
+        Session(lm_artifact(targets=("reference",)), threads=1)
 
 
 def test_importing_the_runtime_imports_no_compiler() -> None:
@@ -283,9 +283,10 @@ def test_a_closed_session_says_so(tiny_artifact: Path) -> None:
 def test_repr_is_short(tiny_artifact: Path) -> None:
     lm = "language model, 2 layers, 64 wide, target cpu:portable"
     session = load(tiny_artifact, 1)
-    assert repr(session) == f'Session("tiny.mmfree": {lm}, runs portable)'
+    runs = "runs portable on cpu"
+    assert repr(session) == f'Session("tiny.mmfree": {lm}, {runs})'
     assert repr(session.artifact) == f'Artifact("tiny.mmfree": {lm})'
-    assert repr(pickle.loads(pickle.dumps(session))) == f"Session({lm}, runs portable)"
+    assert repr(pickle.loads(pickle.dumps(session))) == f"Session({lm}, {runs})"
     assert repr(CompiledModel(session.artifact)) == f'CompiledModel("tiny.mmfree": {lm})'
     session.close()
     assert repr(session) == f'Session("tiny.mmfree": {lm}, closed)'
@@ -295,5 +296,5 @@ def test_repr_is_short(tiny_artifact: Path) -> None:
 
 @pytest.mark.parametrize("model", [{}, {"num_hidden_layers": "\x1b[2J", "hidden_size": [1]}])
 def test_repr_of_odd_models(model: dict[str, Any]) -> None:
-    odd = lm_artifact().rebuilt({}, model=model, target="a\x1b[2J")
+    odd = lm_artifact().rebuilt({}, {"target": "a\x1b[2J"}, model=model)
     assert repr(odd) == "Artifact(language model, target a\\x1b[2J)"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from mmfree_compiler.artifact import Manifest
+from mmfree_compiler.artifact import TargetEntry
 from mmfree_compiler.backends.cpu import features
 from mmfree_compiler.backends.cpu.facts import ABI, CpuBuild
 from mmfree_compiler.errors import ArtifactError
 
 
-def choose(manifest: Manifest) -> CpuBuild:
+def choose(entry: TargetEntry) -> CpuBuild:
     """The first build that this machine runs, or the one that MMFREE_VARIANT names.
 
     Raises TargetError if there is none, ArtifactError if all use other calling conventions.
     """
-    builds = known(manifest)
-    for build in () if builds else manifest.builds:
+    builds = known(entry)
+    for build in () if builds else entry.builds:
         raise ArtifactError(
             f"build {build.name}",
             f"uses calling convention {build.abi}, this runtime supports {ABI}",
@@ -23,6 +23,6 @@ def choose(manifest: Manifest) -> CpuBuild:
     return features.choose(builds)
 
 
-def known(manifest: Manifest) -> list[CpuBuild]:
+def known(entry: TargetEntry) -> list[CpuBuild]:
     """The builds of this version's calling convention; the facts of others mean something else."""
-    return [CpuBuild(build) for build in manifest.builds if build.abi == ABI]
+    return [CpuBuild(build) for build in entry.builds if build.abi == ABI]

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from mmfree_compiler.artifact import Build
-from mmfree_compiler.artifact.manifest import Count, Size
+from mmfree_compiler.artifact.entries import Count, Size
 from mmfree_compiler.backends.cpu.layouts import LAYOUTS
 from mmfree_compiler.errors import ArtifactError
 

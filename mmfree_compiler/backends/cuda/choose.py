@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mmfree_compiler.artifact import Build, Manifest
+from mmfree_compiler.artifact import Build, TargetEntry
 from mmfree_compiler.backends.cuda.archs import ARCHS, Arch
 from mmfree_compiler.backends.cuda.facts import ABI
 from mmfree_compiler.errors import TargetError
 
 
-def choose(manifest: Manifest, capability: tuple[int, int]) -> Build:
+def choose(entry: TargetEntry, capability: tuple[int, int]) -> Build:
     """The build for a GPU of this compute capability. Raises TargetError when there is none."""
-    builds = {build.name: build for build in manifest.builds if build.abi == ABI}
+    builds = {build.name: build for build in entry.builds if build.abi == ABI}
     found = fitting((ARCHS[name] for name in builds if name in ARCHS), capability)
     if found is None:
-        names = ", ".join(build.name for build in manifest.builds)
+        names = ", ".join(build.name for build in entry.builds)
         cause = f"runs none of the model's builds: {names}"
         known = fitting(ARCHS.values(), capability)
         hint = f"Compile it for cuda:{known.name}" if known else "Use a newer GPU"

@@ -12,8 +12,8 @@ def describe(artifact: Artifact) -> dict[str, str]:
 
     Raises ArtifactError when facts are wrong, or kernels were not made for the manifest.
     """
-    found = [read_facts(build) for build in artifact.manifest.builds]
-    for build in artifact.manifest.builds:
+    found = [read_facts(build) for build in artifact.entry.builds]
+    for build in artifact.entry.builds:
         artifact.check_binding(build.members[CODE])
     described = {"GPUs": "; ".join(map(_gpus, found)) or "none"}
     for facts in found[:1]:  # the plans of all are the same

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mmfree_compiler.artifact import Build
-from mmfree_compiler.artifact.manifest import Count, Size
+from mmfree_compiler.artifact.entries import Count, Size
 from mmfree_compiler.errors import ArtifactError
 
 ABI = 2  # the number of the calling convention in run/launcher.py; each change increments it

@@ -45,7 +45,7 @@ def test_integer_sums_are_exact(
     products: Artifact, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emulate(monkeypatch, variant)
-    assert choose(products.manifest).name == variant
+    assert choose(products.entry).name == variant
     session, rows = Session(products, threads=2), integer_rows(70)
     for count in (1, 3, 25, 70):  # decode, and a chunk's blocks of tokens with every rest
         inputs = [x[:count] for x in rows]

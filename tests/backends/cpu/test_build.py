@@ -75,7 +75,7 @@ def program_of(model: CompiledModel) -> PlannedProgram:
 
 
 def built(model: CompiledModel) -> dict[str, bytes]:
-    return build.libraries(program_of(model), model.artifact.manifest.tensors, RECIPES)
+    return build.libraries(program_of(model), model.artifact.entry.tensors, RECIPES)
 
 
 def members(model: CompiledModel) -> dict[str, bytes]:
@@ -243,12 +243,12 @@ def _key(program: PlannedProgram, tensors: Tensors, name: str = NAMES[0]) -> str
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_change_misses(change: Change, model: CompiledModel) -> None:
-    before = program_of(model), dict(model.artifact.manifest.tensors)
+    before = program_of(model), dict(model.artifact.entry.tensors)
     assert _key(*change(*before)) != _key(*before)
 
 
 def test_data_and_source_lines_do_not_matter(model: CompiledModel) -> None:
-    before = program_of(model), dict(model.artifact.manifest.tensors)
+    before = program_of(model), dict(model.artifact.entry.tensors)
     parts = {
         name: replace(constant, parts=tuple(np.zeros_like(part) for part in constant.parts))
         for name, constant in before[0].constants.items()
@@ -259,13 +259,13 @@ def test_data_and_source_lines_do_not_matter(model: CompiledModel) -> None:
 
 def test_other_variants_do_not_matter(model: CompiledModel) -> None:
     """What was compiled for several variants is found when one of them is asked for."""
-    program, tensors = program_of(model), dict(model.artifact.manifest.tensors)
+    program, tensors = program_of(model), dict(model.artifact.entry.tensors)
     alone = replace(program, layouts={NAMES[0]: program.layouts[NAMES[0]]})
     assert _key(alone, tensors) == _key(program, tensors)
 
 
 def test_what_compiles_matters(model: CompiledModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = build.Job.of(program_of(model), model.artifact.manifest.tensors, RECIPES)
+    job = build.Job.of(program_of(model), model.artifact.entry.tensors, RECIPES)
     keys = {job.key(name) for name in NAMES}
     changes = {
         "sources": lambda: "another version of this package",

@@ -130,7 +130,7 @@ def test_weights_are_packed_for_each_layout_that_is_read(large: Artifact) -> Non
     for name, codes in expected.items():
         for layout in LAYOUTS:
             constant = packed[packed_name(name, layout)]
-            entry = large.manifest.tensors[constant.name]
+            entry = large.entry.tensors[constant.name]
             assert entry.layout == constant.layout.name == layout
             assert (entry.role, entry.shape, entry.count) == ("ternary", codes[0].shape, len(codes))
             for part, data in zip(codes, large.tensor(constant.name), strict=True):
@@ -151,15 +151,15 @@ def test_once_where_variants_agree(
 ) -> None:
     monkeypatch.setattr(density, "CACHE_BYTES", 0)
     artifact = compiled(options)
-    ternary = [t for t in artifact.manifest.tensors.values() if t.role == "ternary"]
+    ternary = [t for t in artifact.entry.tensors.values() if t.role == "ternary"]
     assert {tensor.layout for tensor in ternary} == {only}
     assert len(ternary) == len(ternary_codes())
-    assert {build.facts["layout"] for build in artifact.manifest.builds} == {only}
-    assert artifact.manifest.target == f"cpu:{options}"
+    assert {build.facts["layout"] for build in artifact.entry.builds} == {only}
+    assert artifact.entry.target == f"cpu:{options}"
 
 
 def test_small_weights_are_packed_once() -> None:
-    tensors = compiled(BOTH).manifest.tensors.values()
+    tensors = compiled(BOTH).entry.tensors.values()
     assert {t.layout for t in tensors if t.role == "ternary"} == {TILE16_2BIT.name}
 
 
@@ -183,13 +183,13 @@ def test_a_build_reads_its_own_layout(
         pytest.skip(f"does not run {variant}")
     monkeypatch.setenv("MMFREE_VARIANT", variant)
     session = Session(large, 2)
-    build = next(build for build in large.manifest.builds if build.name == variant)
+    build = next(build for build in large.entry.builds if build.name == variant)
     assert build.facts["layout"] == LAYOUT[variant]
     expected, _ = session(IDS)
     for layout in LAYOUTS:
         found, _ = Session(without(large, layout), 2)(IDS)
         assert np.array_equal(found, expected) == (layout != LAYOUT[variant])
-    own = sum(t.nbytes for t in large.manifest.tensors.values() if t.layout == LAYOUT[variant])
+    own = sum(t.nbytes for t in large.entry.tensors.values() if t.layout == LAYOUT[variant])
     assert session.launcher.weight_bytes == own
 
 
@@ -197,7 +197,7 @@ def without(artifact: Artifact, layout: str) -> Artifact:
     """The artifact with zeros in the place of the weights of a layout."""
     weights = aligned_empty(artifact.members[WEIGHTS].size, np.uint8)
     weights[:] = artifact.members[WEIGHTS]
-    for tensor in artifact.manifest.tensors.values():
+    for tensor in artifact.entry.tensors.values():
         if tensor.layout == layout:
             weights[tensor.offset : tensor.offset + tensor.nbytes] = 0
     return replace(artifact, members={**artifact.members, WEIGHTS: weights})
@@ -248,14 +248,15 @@ def test_inspect_counts_a_weight_once(large: Artifact, tmp_path: Path) -> None:
     weights = sum(math.prod(parts[0].shape) * len(parts) for parts in ternary_codes().values())
     assert found["ternary_parameters"] == once["ternary_parameters"] == weights
     assert found["parameters"] == once["parameters"]
-    assert found["weights_bytes"] == once["weights_bytes"]
-    packed = (t.nbytes for t in large.manifest.tensors.values() if t.role == "ternary")
+    read = [target["weights_bytes"] for each in (found, once) for target in each["targets"]]
+    assert read == [read[0]] * 2
+    packed = (t.nbytes for t in large.entry.tensors.values() if t.role == "ternary")
     assert found["bytes"][inspect.TERNARY] == sum(packed) > once["bytes"][inspect.TERNARY]
 
 
 def test_explain_says_why(large: Artifact) -> None:
-    notes = {n: text for name, n, text in large.manifest.notes if name == "pack_weights"}
+    notes = {n: text for name, n, text in large.entry.notes if name == "pack_weights"}
     assert notes.keys() == {WIDE, NARROW}
     assert notes[WIDE].startswith("1.6 bits per weight: ")
     assert notes[NARROW].startswith("2 bits per weight: ")
-    assert AUTO not in large.manifest.target
+    assert AUTO not in large.entry.target

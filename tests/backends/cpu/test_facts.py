@@ -132,9 +132,9 @@ def test_faults_of_any_build_are_found(at: int) -> None:
     """Also of one that would not run here."""
     builds = [build(sample_build().facts, name) for name in ("first", "second")]
     builds[at] = build({}, builds[at].name)
-    artifact = sample_artifact(builds=tuple(builds))
+    artifact = sample_artifact({"builds": tuple(builds)})
     expected = f"build {builds[at].name}: .* facts: "
-    for read in (lambda: choose(artifact.manifest), lambda: backends.get("cpu").describe(artifact)):
+    for read in (lambda: choose(artifact.entry), lambda: backends.get("cpu").describe(artifact)):
         with pytest.raises(ArtifactError, match=expected):
             read()
     with pytest.raises(ArtifactError, match=expected):
@@ -145,7 +145,7 @@ def test_faults_of_any_build_are_found(at: int) -> None:
 def test_another_calling_convention_is_refused(abi: int) -> None:
     """Before its library is loaded: here, one that is not even a library."""
     artifact = of_abi(abi)
-    for read in (lambda: choose(artifact.manifest), lambda: CpuLauncher.open(artifact, 1)):
+    for read in (lambda: choose(artifact.entry), lambda: CpuLauncher.open(artifact, 1)):
         with pytest.raises(ArtifactError, match=f"build portable: .*{abi}.*{ABI}"):
             read()
     described = backends.get("cpu").describe(artifact)
@@ -155,12 +155,12 @@ def test_another_calling_convention_is_refused(abi: int) -> None:
 
 def of_abi(abi: int) -> Artifact:
     """Of facts that this version cannot read, as those of another convention may be."""
-    return sample_artifact(builds=(build({"unheard": "of"}, "portable", abi),))
+    return sample_artifact({"builds": (build({"unheard": "of"}, "portable", abi),)})
 
 
 def test_the_convention_of_a_build_that_does_not_run_here_does_not_matter() -> None:
     other = build(changed(("arch",), "another"), "other", ABI + 1)
-    chosen = choose(sample_artifact(builds=(other, sample_build())).manifest)
+    chosen = choose(sample_artifact({"builds": (other, sample_build())}).entry)
     assert chosen.name == "portable"
     assert chosen.facts == Facts.model_validate(sample_build().facts)
 

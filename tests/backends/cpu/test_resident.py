@@ -46,7 +46,7 @@ def resident(path: Path) -> int:
 
 def test_embedding_rows_do_not_become_resident(path: Path) -> None:
     session = load(path, threads=1, verify=True)
-    tensors = session.artifact.manifest.tensors.values()
+    tensors = session.artifact.entry.tensors.values()
     packed = sum(tensor.nbytes for tensor in tensors if tensor.layout in LAYOUTS)
     session.prefill(IDS)
     for _ in session.generate(IDS[:1], max_new_tokens=4):

@@ -42,7 +42,7 @@ def program_of(artifact: Artifact) -> Program:
 
 
 def tuning_of(artifact: Artifact) -> object:
-    return artifact.manifest.builds[0].facts["tuning"]
+    return artifact.entry.builds[0].facts["tuning"]
 
 
 def test_what_is_kept_is_found_and_taken() -> None:

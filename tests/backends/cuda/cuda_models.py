@@ -50,7 +50,7 @@ def session(model: nn.Module | Path, inputs: tuple[Tensor, ...] | None = None) -
     with tempfile.TemporaryDirectory() as folder:
         module = build.loaded(kernels, Path(folder), asm=False)
         executor = InterpretedExecutor(module)
-        launcher = CudaLauncher(artifact, artifact.manifest.builds[0], executor)
+        launcher = CudaLauncher(artifact, artifact.entry.builds[0], executor)
         return Session(artifact, launcher=launcher)
 
 

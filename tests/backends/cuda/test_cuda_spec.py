@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmfree_compiler.artifact import Build, Manifest
+from mmfree_compiler.artifact import Build, TargetEntry
 from mmfree_compiler.backends.cuda import spec
 from mmfree_compiler.backends.cuda.archs import ARCHS
 from mmfree_compiler.backends.cuda.choose import choose, fitting
@@ -52,23 +52,23 @@ def test_the_architecture_for_a_gpu(capability: tuple[int, int], name: str | Non
     assert (found.name if found else None) == name
 
 
-def manifest(*names: str, abi: int = ABI) -> Manifest:
-    builds = [Build(name=name, abi=abi) for name in names]
-    return Manifest.model_construct(builds=builds)
+def entry(*names: str, abi: int = ABI) -> TargetEntry:
+    builds = tuple(Build(name=name, abi=abi) for name in names)
+    return TargetEntry(target="cuda", nbytes=0, builds=builds)
 
 
 def test_the_build_for_a_gpu() -> None:
-    assert choose(manifest("sm_90", "sm_80", "sm_86"), (8, 9)).name == "sm_86"
+    assert choose(entry("sm_90", "sm_80", "sm_86"), (8, 9)).name == "sm_86"
 
 
 @pytest.mark.parametrize(
     ("made", "capability", "hint"),
     [
-        (manifest("sm_90"), (8, 0), "Compile it for cuda:sm_80"),
-        (manifest("sm_90", abi=ABI + 1), (9, 0), "Compile it for cuda:sm_90"),
-        (manifest("sm_90"), (7, 5), "Use a newer GPU"),
+        (entry("sm_90"), (8, 0), "Compile it for cuda:sm_80"),
+        (entry("sm_90", abi=ABI + 1), (9, 0), "Compile it for cuda:sm_90"),
+        (entry("sm_90"), (7, 5), "Use a newer GPU"),
     ],
 )
-def test_no_build_for_a_gpu(made: Manifest, capability: tuple[int, int], hint: str) -> None:
+def test_no_build_for_a_gpu(made: TargetEntry, capability: tuple[int, int], hint: str) -> None:
     with pytest.raises(TargetError, match=hint):
         choose(made, capability)

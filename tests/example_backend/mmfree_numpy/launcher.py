@@ -20,12 +20,12 @@ class NumpyLauncher:
     build = "numpy"
 
     def __init__(self, artifact: Artifact) -> None:
-        manifest = artifact.manifest
+        manifest, tensors = artifact.manifest, artifact.entry.tensors
         self._ports, self._slots = manifest.outputs, manifest.states
         self._inputs = [port.name for port in manifest.inputs]
         self._steps = json.loads(artifact.members["program.json"].tobytes())
-        self._constants = {name: _constant(artifact, name) for name in manifest.tensors}
-        packed = [t.nbytes for t in manifest.tensors.values() if t.role == "ternary"]
+        self._constants = {name: _constant(artifact, name) for name in tensors}
+        packed = [t.nbytes for t in tensors.values() if t.role == "ternary"]
         self.weight_bytes = sum(packed)
 
     @classmethod
@@ -77,7 +77,7 @@ class NumpyLauncher:
 
 def _constant(artifact: Artifact, name: str) -> Any:
     """All parts of a constant, (count, *shape)."""
-    entry, data = artifact.manifest.tensors[name], artifact.tensor(name)
+    entry, data = artifact.entry.tensors[name], artifact.tensor(name)
     if entry.layout == FOUR_CODES.name:
         return np.stack([FOUR_CODES.unpack(part, entry.shape) for part in data])
     if entry.dtype == "bfloat16":  # its bits are the upper half of a float32's

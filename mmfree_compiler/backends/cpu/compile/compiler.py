@@ -57,10 +57,9 @@ class CpuCompiler:
         program, (variant,) = artifact.program, spec.variants
         assert isinstance(program, PlannedProgram)
         recipe = Recipe(program.layouts[variant], Tuning(**settings))
-        code = libraries(program, artifact.manifest.tensors, {variant: recipe})[variant]
-        return artifact.rebuilt(
-            {_member(variant): code}, builds=(_build(program, variant, recipe),)
-        )
+        code = libraries(program, artifact.entry.tensors, {variant: recipe})[variant]
+        builds = (_build(program, variant, recipe),)
+        return artifact.rebuilt({_member(variant): code}, {"builds": builds})
 
     def keep(self, program: Program, spec: Spec, settings: Settings) -> None:
         (variant,) = spec.variants

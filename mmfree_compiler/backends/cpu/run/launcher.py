@@ -3,7 +3,7 @@
 A library has two functions, "decode" (one token) and "prefill" (up to `chunk` tokens). Both take
 flat tensors and integers, in this order:
 
-    weights                uint8, weights.bin
+    weights                uint8, the constants of the target
     each input             float32 rows of the value's stride; not token ids, which the kernels
                            never see
     each table             uint8, the rows for the tokens' ids, one of each part
@@ -27,7 +27,7 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfree_compiler.artifact import WEIGHTS, Artifact, aligned_empty
+from mmfree_compiler.artifact import Artifact, aligned_empty
 from mmfree_compiler.backends.cpu.choose import choose
 from mmfree_compiler.backends.cpu.facts import KERNELS
 from mmfree_compiler.backends.cpu.run.ffi import tvm_ffi
@@ -55,13 +55,13 @@ class CpuLauncher:
         Raises TargetError when none does, ArtifactError when the library does not load or was not
         made for the manifest, on which the sizes of all memory here depend.
         """
-        self._manifest = manifest = artifact.manifest
-        chosen = choose(manifest)
+        self._manifest, tensors = artifact.manifest, artifact.entry.tensors
+        chosen = choose(artifact.entry)
         self.build, self.threads = chosen.name, threads
         plan, self._member = chosen.facts.memory, chosen.build.members[KERNELS]
         self._chunk = plan.chunk
-        self._strides = [float_stride(port.width) for port in manifest.outputs]
-        packed = [t for t in manifest.tensors.values() if t.layout == chosen.facts.layout]
+        self._strides = [float_stride(port.width) for port in self._manifest.outputs]
+        packed = [t for t in tensors.values() if t.layout == chosen.facts.layout]
         self.weight_bytes = sum(tensor.nbytes for tensor in packed)
         # One for decode, then one per doubling of tokens, since a token costs less among many.
         self._teams = [TeamSize(min(threads, 1 + self.weight_bytes // BYTES_PER_THREAD))]
@@ -70,9 +70,9 @@ class CpuLauncher:
         artifact.check_binding(self._member)
         self._library = load_library(artifact.members[self._member])
         self._decode, self._prefill = (self._function(name) for name in ("decode", "prefill"))
-        self._weights = tvm_ffi.from_dlpack(readable(artifact.members[WEIGHTS]))
+        self._weights = tvm_ffi.from_dlpack(readable(artifact.weights))
         self._scratch = [tvm_ffi.from_dlpack(arena) for arena in arenas(plan, threads)]
-        tables = [artifact.table(n) for n, t in manifest.tensors.items() if t.role == "table"]
+        tables = [artifact.table(n) for n, t in tensors.items() if t.role == "table"]
         self._tables = [(t, reserve((self._chunk, *t.row_shape), np.uint8)) for t in tables]
         self._lock = threading.Lock()
         _LAUNCHERS.add(self)

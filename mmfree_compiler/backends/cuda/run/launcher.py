@@ -12,7 +12,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfree_compiler.artifact import WEIGHTS, Artifact, Build, Port
+from mmfree_compiler.artifact import Artifact, Build, Port
 from mmfree_compiler.backends.cuda.bindings import device_module
 from mmfree_compiler.backends.cuda.choose import choose
 from mmfree_compiler.backends.cuda.facts import CODE, Over, read_facts
@@ -31,24 +31,24 @@ class CudaLauncher:
     def __init__(self, artifact: Artifact, build: Build, executor: Executor) -> None:
         """Upload the weights and load the kernels.
 
-        Raises TargetError when the device has not enough memory, ArtifactError on damaged facts.
+        Raises DeviceError when the device has not enough memory, ArtifactError on damaged facts.
         """
         self._manifest, self.build, self._executor = artifact.manifest, build.name, executor
         self._facts = read_facts(build)
         artifact.check_binding(build.members[CODE])
-        ternary = [t for t in self._manifest.tensors.values() if t.role == "ternary"]
+        ternary = [t for t in artifact.entry.tensors.values() if t.role == "ternary"]
         self.weight_bytes = sum(tensor.nbytes for tensor in ternary)
         self._ports = {"input": self._manifest.inputs, "output": self._manifest.outputs}
         starts = {name: _starts(ports) for name, ports in self._ports.items()}
         sizes = {
-            "weights": len(artifact.members[WEIGHTS]),
+            "weights": len(artifact.weights),
             "scratch": self._facts.scratch,
             "indices": INDEX_BYTES,
             **{name: ends[-1] for name, ends in starts.items()},
         }
         self._memory = dict(zip(sizes, executor.allocate(**sizes), strict=True))
         with executor.current():
-            self._memory["weights"].upload(artifact.members[WEIGHTS])
+            self._memory["weights"].upload(artifact.weights)
         executor.load(artifact.members[build.members[CODE]], self._facts.kernels)
         self._arena = StateArena(executor, self._manifest.states)
         self._starts = starts
@@ -64,7 +64,7 @@ class CudaLauncher:
         opened = device_module().open_device(device or 0)
         from mmfree_compiler.backends.cuda.run.gpu import Gpu  # it imports cuda-bindings too
 
-        build = choose(artifact.manifest, opened.info.capability)
+        build = choose(artifact.entry, opened.info.capability)
         return cls(artifact, build, Gpu(opened))
 
     def close(self) -> None:
