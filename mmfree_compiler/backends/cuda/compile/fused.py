@@ -10,13 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from mmfree_compiler.backends.cuda.compile.gluon_rows import (
-    Codes,
-    GluonRows,
-    gluon_row_ops,
-    load_constants,
-    load_values,
-)
+from mmfree_compiler.backends.cuda.compile.early import load_constants, load_values
+from mmfree_compiler.backends.cuda.compile.gluon_rows import Codes, GluonRows, gluon_row_ops
 from mmfree_compiler.backends.cuda.compile.shapes import Shape
 from mmfree_compiler.backends.cuda.compile.tiles import Tile, epilogue
 from mmfree_compiler.backends.cuda.layouts import BLOCK

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mmfree_compiler.backends.cuda.strides import codes_stride
-from mmfree_compiler.program import Loop, Node, Program, Stage
+from mmfree_compiler.program import Loop, Program, Stage
 
 # Every program reads and makes the whole rows: too much work beyond these sizes.
 _WIDEST_ROW = 8192
@@ -49,14 +49,31 @@ def _overwrites_its_rows(program: Program, stage: Stage) -> bool:
     )
 
 
-def _read_elsewhere(program: Program, stage: Stage) -> set[str | None]:
+def gates_of(program: Program) -> frozenset[str]:
+    """Values that are read as the gates of gated_norm in fusible stages, and in no other way."""
+    gates: set[str | None] = set()
+    others: set[str | None] = set(ends_of(program))
+    for stage in stages_of(program):
+        fusible = is_fusible(program, stage)
+        for node in stage.nodes:
+            gate = node.inputs[1:2] if node.op == "gated_norm" and fusible else ()
+            gates |= set(gate)
+            others |= {name for place, name in enumerate(node.inputs) if place != 1 or not gate}
+    return frozenset(str(name) for name in gates - others if name in program.values)
+
+
+def _read_elsewhere(program: Program, stage: Stage) -> frozenset[str | None]:
     """What anything but the rows and products of `stage` reads."""
     own = {id(node) for node in stage.rows}
     own |= {id(node) for node in stage.tiles if node.op == "ternary_linear"}
-    read: set[str | None] = set(program.outputs)
-    for node in _nodes(program):
-        if id(node) not in own:
-            read |= set(node.inputs)
+    nodes = [node for each in stages_of(program) for node in each.nodes if id(node) not in own]
+    read: set[str | None] = set(ends_of(program))
+    return frozenset(read.union(*(node.inputs for node in nodes)))
+
+
+def ends_of(program: Program) -> frozenset[str]:
+    """Outputs, and what loops carry."""
+    read = set(program.outputs)
     for step in program.body:
         if isinstance(step, Loop):
             read |= {
@@ -64,10 +81,10 @@ def _read_elsewhere(program: Program, stage: Stage) -> set[str | None]:
                 *step.results,
                 *(name for pair in step.carried for name in pair),
             }
-    return read
+    return frozenset(read)
 
 
-def _nodes(program: Program) -> Iterator[Node]:
+def stages_of(program: Program) -> Iterator[Stage]:
+    """All stages, those of loops too."""
     for step in program.body:
-        for stage in step.body if isinstance(step, Loop) else (step,):
-            yield from stage.nodes
+        yield from step.body if isinstance(step, Loop) else (step,)

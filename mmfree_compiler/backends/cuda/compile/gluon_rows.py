@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from mmfree_compiler.backends.cuda.compile.fusible import ROW_OPS
 from mmfree_compiler.backends.cuda.compile.rows import ROWS, RowTile, inverse, norm_rows
-from mmfree_compiler.backends.cuda.compile.tiles import Tile
 from mmfree_compiler.program import Node
 
 
@@ -45,27 +44,6 @@ def gluon_row_ops(tile: GluonRows, nodes: Iterable[Node]) -> None:
     """Write the lines of ops."""
     for node in nodes:
         GLUON_ROWS[node.op](tile, node)
-
-
-def load_constants(tile: Tile, nodes: Iterable[Node]) -> None:
-    """Load rows and numbers before they are needed; other constants are not read as a whole."""
-    for node in nodes:
-        for name in node.inputs:
-            constant = tile.program.constants.get(name or "")
-            if constant and constant.role == "row":
-                tile[name]
-
-
-def load_values(tile: Tile, nodes: Iterable[Node]) -> None:
-    """Load what other kernels made before it is needed."""
-    for node in nodes:
-        for name in node.inputs:
-            found = tile.program.values.get(name or "")
-            if found and found.dtype == "float32" and name not in tile.part.made:
-                tile[name]
-        if node.op == "mlgru_scan":
-            assert node.state is not None
-            tile.kept(node.state)
 
 
 def _quantize(tile: GluonRows, node: Node) -> None:

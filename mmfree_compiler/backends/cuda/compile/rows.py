@@ -82,6 +82,11 @@ def _call(function: str) -> Callable[[RowTile, Node], None]:
     return emit
 
 
+def _gated_norm(tile: RowTile, node: Node) -> None:
+    gated = "gated_by" if node.inputs[1] in tile.part.gates else "gated_normed"
+    _call(f"rows.{gated}")(tile, node)
+
+
 def _quantize(tile: RowTile, node: Node) -> None:
     row = tile[node.inputs[0]]
     _codes(tile, node, [row], "1.0")
@@ -125,7 +130,7 @@ def _codes(tile: RowTile, node: Node, rows: Sequence[str], r: str) -> None:
 
 ROWS: Mapping[str, Callable[[RowTile, Node], None]] = {
     "center": _call("rows.centered"),
-    "gated_norm": _call("rows.gated_normed"),
+    "gated_norm": _gated_norm,
     "norm_quant": _norm_quant,
     "quantize": _quantize,
     "rms_norm": _call("rows.rms_normed"),

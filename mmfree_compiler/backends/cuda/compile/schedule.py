@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from mmfree_compiler.backends.cuda.compile.fusible import is_fusible
+from mmfree_compiler.backends.cuda.compile.fusible import ends_of, gates_of, is_fusible
 from mmfree_compiler.program import Loop, Node, Program, Stage, Step
 
 # rows: one program per token. tiles: a program makes columns of some tokens. scan: a program makes
@@ -21,6 +21,8 @@ class Part:
 
     `wanted`: it runs for the tokens whose outputs are needed, and values of such parts have one row
     for each of these. `rows` are the nodes that make rows, where a fused part has both kinds.
+    `kept` are the values that other parts read. Of `gates`, memory has silu: only gated_norm reads
+    them.
     """
 
     name: str
@@ -28,6 +30,8 @@ class Part:
     nodes: tuple[Node, ...]
     wanted: bool = False
     rows: tuple[Node, ...] = ()
+    kept: frozenset[str] = frozenset()
+    gates: frozenset[str] = frozenset()
 
     @property
     def made(self) -> frozenset[str]:
@@ -77,7 +81,27 @@ def schedule(program: Program, together: bool, fused: bool = False) -> list[Run]
                 parts += _parts(program, each, name, after, wanted)
             stage += 1
         runs.append(Run(step.count if isinstance(step, Loop) else 1, tuple(parts)))
-    return runs
+    return _linked(program, runs)
+
+
+def _linked(program: Program, runs: Sequence[Run]) -> list[Run]:
+    """Runs whose parts know what others read of theirs.
+
+    Where programs make rows again, each column's own program makes silu of a gate, once.
+    """
+    parts = [part for run in runs for part in run.parts]
+    read = ends_of(program).union(*(part.read for part in parts))
+    fused = [part.made for part in parts if part.kind == "fused"]
+    gates = frozenset[str]().union(*fused) & gates_of(program)
+    return [
+        replace(run, parts=tuple(_link(part, read, gates) for part in run.parts)) for run in runs
+    ]
+
+
+def _link(part: Part, read: frozenset[str], gates: frozenset[str]) -> Part:
+    return replace(
+        part, kept=part.made & read, gates=gates if part.kind == "fused" else frozenset()
+    )
 
 
 def _parts(

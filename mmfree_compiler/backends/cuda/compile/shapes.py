@@ -85,7 +85,7 @@ _GEMM = (
     Shape(64, 128, 8, "gemm"),
     Shape(64, 64, 4, "gemm"),
     Shape(32, 64, 4, "gemm"),
-    Shape(16, 32, 2, "gemm", block_k=512),
+    Shape(16, 32, 4, "gemm", block_k=512),
 )
 
 # In order of preference: the first that takes a call's tokens.

@@ -118,13 +118,20 @@ class Tile:
 
     def scaled_sum(self, node: Node) -> tuple[str, str]:
         """The exact integer sum of a product, and the scale of its codes: expressions."""
-        total, scale = self.sums[node.outputs[0]], node.inputs[1]
+        factor, codes = self.scale(node)
+        return f"({self.sums[node.outputs[0]]} - {codes})", factor
+
+    def scale(self, node: Node) -> tuple[str, str]:
+        """The variables of the scale of a product's codes, and of their sum."""
+        scale = node.inputs[1]
         assert scale is not None
-        pointer, stride = self.rows_of(scale)
-        at = f"{pointer} + {self.row(scale)} * {stride}"
-        factor = self.writer.bind(scale, f"tl.load({at}, mask=alive, other=0.0)")
-        codes = f"tl.load({at} + 1, mask=alive, other=0.0).to(tl.int32, bitcast=True)"
-        return f"({total} - {codes})", factor
+        if scale not in self.loaded:
+            pointer, stride = self.rows_of(scale)
+            at = f"{pointer} + {self.row(scale)} * {stride}"
+            self.loaded[scale] = self.writer.bind(scale, f"tl.load({at}, mask=alive, other=0.0)")
+            total = f"tl.load({at} + 1, mask=alive, other=0.0).to(tl.int32, bitcast=True)"
+            self.loaded[f"{scale} sum"] = self.writer.bind(f"{scale}.sum", total)
+        return self.loaded[scale], self.loaded[f"{scale} sum"]
 
     def _slot(self, space: Space) -> str:
         """The state row of each token."""
@@ -137,8 +144,10 @@ class Tile:
     def keep(self, name: str) -> None:
         """Store a value if another kernel or the caller reads it."""
         width, variable = self.program.values[name].width, self.loaded[name]
+        if name in self.part.gates:
+            variable = self.writer.bind(f"{name}.gate", f"functions.silu({variable})")
         column, _, mask = self.columns(width)
-        if name in self.program.places:
+        if name in self.part.kept and name in self.program.places:
             pointer, stride = self.rows_of(name)
             at = f"{pointer} + {self.row(name)} * {stride} + {column}"
             self.writer.add(f"tl.store({at}, {variable}, mask={mask})")

@@ -10,7 +10,7 @@ from mmfree_compiler.backends.cuda.run.calls import INDICES
 from mmfree_compiler.backends.cuda.run.executor import Executor, Memory, Pointer
 
 # Plans for few tokens are recorded: their launches take longer than their kernels.
-MOST_RECORDED = 64  # tokens
+MOST_RECORDED = 4096  # tokens
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,15 @@ def gated_normed(
     g: tl.tensor, h: tl.tensor, weight: tl.tensor, eps: tl.constexpr, K: tl.constexpr
 ) -> tl.tensor:
     """Op `gated_norm`: the norm of g times silu(h); all (BLOCK,)."""
-    return rms_normed(g, weight, eps, K) * silu(h)
+    return gated_by(g, silu(h), weight, eps, K)
+
+
+@triton.jit
+def gated_by(
+    g: tl.tensor, gate: tl.tensor, weight: tl.tensor, eps: tl.constexpr, K: tl.constexpr
+) -> tl.tensor:
+    """Op `gated_norm` where `gate` is silu(h)."""
+    return rms_normed(g, weight, eps, K) * gate
 
 
 @triton.jit

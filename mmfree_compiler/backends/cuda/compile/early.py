@@ -1,0 +1,42 @@
+"""Loading what a kernel reads before it is needed: latencies overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from mmfree_compiler.backends.cuda.compile.tiles import Tile
+from mmfree_compiler.program import Node
+
+
+def load_constants(tile: Tile, nodes: Iterable[Node]) -> None:
+    """Rows and numbers; other constants are not read as a whole."""
+    for node in nodes:
+        for name in node.inputs:
+            constant = tile.program.constants.get(name or "")
+            if constant and constant.role == "row":
+                tile[name]
+
+
+def load_values(tile: Tile, nodes: Iterable[Node]) -> None:
+    """What other kernels made: rows, states."""
+    for node in nodes:
+        if node.op == "mlgru_scan":
+            assert node.state is not None
+            tile.kept(node.state)
+        for name in _rows(tile, node):
+            tile[name]
+
+
+def load_scales(tile: Tile, nodes: Iterable[Node]) -> None:
+    """The scales of the codes of products."""
+    for node in nodes:
+        if node.op == "ternary_linear":
+            tile.scale(node)
+
+
+def _rows(tile: Tile, node: Node) -> Iterator[str]:
+    """Values that a node reads as they are: not the codes of a product, nor their scale."""
+    for name in node.inputs[2:] if node.op == "ternary_linear" else node.inputs:
+        found = tile.program.values.get(name or "")
+        if found and found.dtype == "float32" and found.name not in tile.part.made:
+            yield found.name
