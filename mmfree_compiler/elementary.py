@@ -36,6 +36,14 @@ FIXED_BITS, LEAST_EXPONENT = 23, -103
 # CODE_MAX / absmax is finite.
 CODE_MAX, LEAST_PEAK = 127, 2.0**-120
 
+# Sampling: the weight of the likeliest token; round(LIKELIEST * e^x) is 0 for every x below
+# LEAST_RELATIVE, and at least 1 from it on; top-p is a multiple of 1 / SHARES.
+LIKELIEST, LEAST_RELATIVE, SHARES = 2**30, -21.487562, 2**15
+# A penalty of up to 1000 could make infinity of a logit above the first. Scaled by the second it
+# cannot, and nothing else changes: differing logits of this size differ by far more than the 22
+# times the highest temperature from which on weights are 0.
+HUGE_LOGIT, HEADROOM = 1e30, 2.0**-10
+
 
 def codes_per_unit(quant_eps: float) -> float:
     """CODE_MAX / quant_eps, both fp32; rounding it to fp32 gives their fp32 quotient."""

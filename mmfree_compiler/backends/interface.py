@@ -211,6 +211,35 @@ class States(Protocol):
         """NumPy copies of each StateSlot by name, (sequences, count, *shape)."""
 
 
+@dataclass(frozen=True)
+class Choices:
+    """How the next tokens of N sequences are chosen: docs/arithmetic.md, "Sampling".
+
+    `divisors` (N,) float32 are the temperatures, 0 is greedy; `penalties` (N,) float32; `top_k`
+    (N,) int32, 0 keeps all tokens; `shares` (N,) int32 are top-p in steps of 2^-15; `seeds` (N,)
+    uint64. `seen` (N, V) bool marks the tokens that the penalty applies to.
+    """
+
+    divisors: NDArray[np.float32]
+    penalties: NDArray[np.float32]
+    top_k: NDArray[np.int32]
+    shares: NDArray[np.int32]
+    seeds: NDArray[np.uint64]
+    seen: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The next tokens of N sequences: `ids` (N,) int64, and their `logprobs` (N,) float64.
+
+    `peaks` (N,) float32 are the largest logits; where one is not finite, no token could be chosen.
+    """
+
+    ids: NDArray[np.int64]
+    logprobs: NDArray[np.float64]
+    peaks: NDArray[np.float32]
+
+
 class Launcher(Protocol):
     """Runs an artifact. Several threads may call it at once, with different states."""
 

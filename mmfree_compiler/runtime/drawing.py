@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mmfree_compiler.elementary import SHARES
+
 # From 0 to 2^30; their sums are int64. Arrays of int64 over a vocabulary are avoided: they are so
 # large that their memory goes back to the system and comes again page by page, for every token.
 Weights = NDArray[np.int32]
 
-_SHARES = 2**15
 # If the weights down to a cut sum to enough for top-p, only they are sorted.
 _CUTS = (2**22, 2**14)
 _BLOCK = 256  # weights; a search finds the right block before the right weight in it
@@ -17,6 +18,11 @@ _BLOCK = 256  # weights; a search finds the right block before the right weight 
 
 def total(weights: Weights) -> int:
     return int(weights.sum(dtype=np.int64))
+
+
+def share(top_p: float) -> int:
+    """`top_p` in steps of 2^-15."""
+    return round(top_p * SHARES)
 
 
 def draw(weights: Weights, bits: int) -> int:
@@ -29,10 +35,10 @@ def nucleus(weights: Weights, top_p: float) -> Weights:
 
     `top_p` is rounded to a multiple of 2^-15. Among equals the first ones stay.
     """
-    share = round(top_p * _SHARES)
-    if share == _SHARES:
+    wanted_share = share(top_p)
+    if wanted_share == SHARES:
         return weights
-    wanted = max(1, -(-share * total(weights) // _SHARES))  # rounded up
+    wanted = max(1, -(-wanted_share * total(weights) // SHARES))  # rounded up
     parts = (weights[weights >= cut] for cut in _CUTS)
     large = next((part for part in parts if total(part) >= wanted), weights)
     ranked = np.sort(large)[::-1]

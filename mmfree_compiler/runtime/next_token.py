@@ -11,6 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from mmfree_compiler import elementary as e
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.runtime.drawing import Weights, draw, nucleus, total
 from mmfree_compiler.runtime.exp import exp
@@ -22,13 +23,9 @@ Doubles = NDArray[np.float64]
 Ids = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-_LIKELIEST = np.float32(2**30)  # the weight of the likeliest token
-_LEAST = np.float32(-21.487562)  # round(2^30 * e^x) is 0 for every x below, and at least 1 from it
+_LIKELIEST, _LEAST = np.float32(e.LIKELIEST), np.float32(e.LEAST_RELATIVE)
 _LOWEST_TEMPERATURE = 1e-30  # below it, fp32 quotients of equal logits would be 0 / 0
-# A penalty of up to 1000 could make infinity of a logit above the first. Scaled by the second it
-# cannot, and nothing else changes: differing logits of this size differ by far more than the 22
-# times the highest temperature from which on weights are 0.
-_HUGE, _HEADROOM = np.float32(1e30), np.float32(2.0**-10)
+_HUGE, _HEADROOM = np.float32(e.HUGE_LOGIT), np.float32(e.HEADROOM)
 
 
 def distribution(logits: Floats, seen: Flags, sampling: Sampling) -> tuple[Ids, Doubles]:
@@ -58,18 +55,17 @@ def sample(
 
 def _candidates(logits: Floats, seen: Flags, sampling: Sampling) -> tuple[Ids | None, Weights]:
     """Ids of the tokens to choose from, None for all, and their weights, some of which may be 0."""
-    _check(logits)
+    check_largest(logits.max())
     scores = _penalized(logits, seen, np.float32(sampling.repetition_penalty))
     if not sampling.temperature:
         return np.array([scores.argmax()]), np.ones(1, np.int32)
     top = _largest(scores, sampling.top_k)
-    weights = _weights(scores if top is None else scores[top], sampling.temperature)
+    weights = _weights(scores if top is None else scores[top], divisor(sampling.temperature))
     return top, nucleus(weights, sampling.top_p)
 
 
-def _check(logits: Floats) -> None:
-    """Raise InputError unless some token can be chosen."""
-    peak = logits.max()
+def check_largest(peak: np.float32) -> None:
+    """Raise InputError unless some token can be chosen from logits with this largest one."""
     if np.isfinite(peak):
         return
     hold = "are all -inf" if peak < 0 else "contain NaN or infinity"
@@ -97,11 +93,16 @@ def _largest(scores: Floats, k: int) -> Ids | None:
     return np.sort(np.concatenate([above, equal[: k - above.size]]))
 
 
-def _weights(scores: Floats, temperature: float) -> Weights:
-    """`round(2^30 * e^s)` of `s = (score - largest score) / temperature`."""
+def divisor(temperature: float) -> np.float32:
+    """What a temperature above 0 divides logits by."""
+    return np.float32(max(temperature, _LOWEST_TEMPERATURE))
+
+
+def _weights(scores: Floats, divisor: np.float32) -> Weights:
+    """`round(2^30 * e^s)` of `s = (score - largest score) / divisor`."""
     with np.errstate(over="ignore"):  # to -inf: huge logits, or a tiny temperature
         relative = scores - scores.max()
-        relative /= np.float32(max(temperature, _LOWEST_TEMPERATURE))
+        relative /= divisor
     counts = relative >= _LEAST
     weights = np.zeros(scores.size, np.int32)
     weights[counts] = np.rint(exp(relative[counts]) * _LIKELIEST)

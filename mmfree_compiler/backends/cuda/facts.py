@@ -26,6 +26,7 @@ CODE = "code"  # the role of the member that holds a build's cubins, one after a
 #   wanted                     int32: the tokens whose outputs are needed
 #   starts                     int32: where the tokens of each sequence begin, and their end
 #   counts                     int32: how many tokens, or at `offset` wanted tokens, there are
+#   choices, work, drawn       into the first lane's record there (lanes.py), at `offset`
 Space = Literal[
     "weights",
     "scratch",
@@ -37,6 +38,9 @@ Space = Literal[
     "wanted",
     "starts",
     "counts",
+    "choices",
+    "work",
+    "drawn",
 ]
 Over = Literal["tokens", "wanted", "sequences"]
 
@@ -98,12 +102,17 @@ class Plan(_Record):
 
 
 class Facts(_Record):
-    """`arch` is such as "sm_90", `scratch` in bytes; `plans` are in order of preference."""
+    """`arch` is such as "sm_90", `scratch` in bytes; `plans` are in order of preference.
+
+    `sampling` follows a plan's launches where the device chooses the next tokens. Only language
+    models have it.
+    """
 
     arch: str
     scratch: Count
     kernels: dict[str, Kernel]
     plans: list[Plan]
+    sampling: list[Launch]
 
 
 def read_facts(build: Build) -> Facts:

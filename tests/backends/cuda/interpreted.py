@@ -16,6 +16,7 @@ from mmfree_compiler.backends.cuda.facts import Kernel
 from mmfree_compiler.backends.cuda.run.executor import Memory, Pointer
 
 DTYPES = {
+    "*fp64": torch.float64,
     "*fp32": torch.float32,
     "*fp16": torch.float16,
     "*bf16": torch.bfloat16,

@@ -13,11 +13,12 @@ from mmfree_compiler.backends.cuda.compile.passes.pack_weights import PackWeight
 from mmfree_compiler.backends.cuda.compile.passes.plan_scratch import PlanScratch
 from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
 from mmfree_compiler.backends.cuda.compile.rows import ROWS
+from mmfree_compiler.backends.cuda.compile.sampling import sampling
 from mmfree_compiler.backends.cuda.compile.schedule import Part, Run, inner_values, schedule
 from mmfree_compiler.backends.cuda.compile.shapes import PLANS, PlanShape
 from mmfree_compiler.backends.cuda.compile.sources import Sources
 from mmfree_compiler.backends.cuda.compile.tiles import TILES
-from mmfree_compiler.backends.cuda.facts import ABI, CODE, Facts, Kernel, Launch, Plan, Repeat
+from mmfree_compiler.backends.cuda.facts import ABI, CODE, Facts, Launch, Plan, Repeat
 from mmfree_compiler.backends.cuda.spec import Spec
 from mmfree_compiler.backends.interface import Emitted, ProgramPass
 from mmfree_compiler.program import Program
@@ -35,8 +36,17 @@ class CudaCompiler:
         assert isinstance(program, PlannedProgram)
         weights, tensors = pack_constants(program.constants.values())
         kernels, plans = planned(program, tensors)
-        made = compiled(kernels, spec.archs)
-        builds = tuple(_build(program, x, places, plans) for x, (_, places) in made.items())
+        choosing = sampling(program)
+        made = compiled([*kernels, *choosing], spec.archs)
+        launches = [_launch(source) for source in choosing]
+        builds = tuple(
+            _build(
+                Facts(
+                    arch=x, scratch=program.scratch, kernels=places, plans=plans, sampling=launches
+                )
+            )
+            for x, (_, places) in made.items()
+        )
         code = {_member(arch): cubins for arch, (cubins, _) in made.items()}
         return Emitted(builds, tensors, {WEIGHTS: weights, **code})
 
@@ -65,21 +75,23 @@ def _launches(
     for part in parts:
         source = sources.write(part, shape)
         assert kernels.setdefault(source.name, source) == source
-        yield Launch(
-            kernel=source.name,
-            columns=source.columns,
-            over=source.over,
-            per=source.per,
-            arguments=list(source.arguments),
-        )
+        yield _launch(source)
+
+
+def _launch(source: Source) -> Launch:
+    return Launch(
+        kernel=source.name,
+        columns=source.columns,
+        over=source.over,
+        per=source.per,
+        arguments=list(source.arguments),
+    )
 
 
 def _member(arch: str) -> str:
     return f"kernels/{arch}.cubins"
 
 
-def _build(
-    program: PlannedProgram, arch: str, kernels: dict[str, Kernel], plans: list[Plan]
-) -> Build:
-    facts = Facts(arch=arch, scratch=program.scratch, kernels=kernels, plans=plans)
-    return Build(name=arch, abi=ABI, members={CODE: _member(arch)}, facts=facts.model_dump())
+def _build(facts: Facts) -> Build:
+    members = {CODE: _member(facts.arch)}
+    return Build(name=facts.arch, abi=ABI, members=members, facts=facts.model_dump())

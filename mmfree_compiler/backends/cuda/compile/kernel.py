@@ -22,6 +22,7 @@ _IMPORTS = {
 _HEADER = """\
 {imports}
 from mmfree_compiler.backends.cuda.compile.kernels import (
+    choosing,
     codes,
     dependence,
     functions,
