@@ -7,7 +7,7 @@ only the base install. The artifact is all that one half passes to the other.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
@@ -273,3 +273,36 @@ class Launcher(Protocol):
 
     def close(self) -> None:
         """Release memory and other resources; the launcher is not used again."""
+
+
+class Decoding(Iterator[Drawn], Protocol):
+    """Steps of some sequences that feed their own tokens; each item has the tokens of a step.
+
+    The device may run ahead. While it is open, the states that it was made with are its own. An
+    exception, such as a KeyboardInterrupt, closes it.
+    """
+
+    def take(self, rows: Indices) -> States:
+        """A copy of some sequences' states, which have read all tokens but those drawn last."""
+
+    def close(self) -> None:
+        """End it, and leave the states as `take` has them. Does nothing when called again."""
+
+
+@runtime_checkable
+class Decoder(Launcher, Protocol):
+    """A launcher that chooses the tokens of a language model itself.
+
+    They are the tokens that docs/arithmetic.md defines, as on the host.
+    """
+
+    @property
+    def most_sequences(self) -> int:
+        """How many may decode together."""
+
+    def decode(self, batch: Batch, choices: Choices, states: Any, steps: int) -> Decoding:
+        """At most `steps` steps, of which the first reads `batch`: one token of each sequence.
+
+        A step draws the token that follows the one it read, at the next position, marks it as seen,
+        and the next step reads it. `choices` are in the order of the batch.
+        """

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Literal, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
+from mmfree_compiler.backends.interface import Batch, Decoding, Drawn, States
 from mmfree_compiler.errors import InputError, StateError
+from mmfree_compiler.runtime.choices import choices
 from mmfree_compiler.runtime.language_model import Floats, Ids, LanguageModel
-from mmfree_compiler.runtime.next_token import sample
+from mmfree_compiler.runtime.next_token import check_largest, sample
 from mmfree_compiler.runtime.sampling import Sampling
 from mmfree_compiler.runtime.state import State
 from mmfree_compiler.runtime.stopping import StopFilter
 from mmfree_compiler.runtime.text_stream import TextStream
 
+Slots = NDArray[np.int32]
 FinishReason = Literal["length", "stop_token", "stop_string"]
 
 
@@ -60,6 +65,7 @@ class Generation(Iterator[Token]):
         self._seed, self._stream = seed, stream
         self._stops = StopFilter(sampling.stop_strings)
         self._state = state
+        self._decoding: Decoding | None = None  # open while the device chooses tokens
         self._mid_token = False  # stays True after an interrupt: the state may be half updated
         self._pending = prompt  # ids that are not in the state yet
         self._seen = np.zeros(model.vocab_size, np.bool_)
@@ -87,7 +93,7 @@ class Generation(Iterator[Token]):
         Raises StateError after an interrupt in the middle of a token.
         """
         self._check_uninterrupted()
-        state = self._state.fork()
+        state = self._state.fork() if self._decoding is None else self._decoded(self._decoding)
         self._model.continue_one(self._pending, state, wanted=0)
         return state
 
@@ -96,20 +102,45 @@ class Generation(Iterator[Token]):
             raise StopIteration
         self._check_uninterrupted()
         self._mid_token = True
-        logits = self._model.continue_one(self._pending, self._state, wanted=1)
-        token = self._accept(logits[0])
+        if self.tokens and self._model.most_decoded:
+            token = self._decode()
+        else:
+            logits = self._model.continue_one(self._pending, self._state, wanted=1)
+            token = self._choose(logits[0])
         self._mid_token = False
         return token
+
+    def _decode(self) -> Token:
+        """The next token, chosen by the device."""
+        if self._decoding is None:
+            self._decoding = decoding([self], np.zeros(1, np.int32), self._state.states)
+        token = self._accept(next(self._decoding), 0)
+        if self.finish_reason is not None:
+            self._decoding.close()
+            self._decoding = None
+        return token
+
+    def _decoded(self, decoding: Decoding) -> State:
+        """The state before the pending id, while the device may have run ahead."""
+        return replace(self._state, states=decoding.take(slice(None)))
 
     def _check_uninterrupted(self) -> None:
         if self._mid_token:
             hint = "Generate again from its prompt and the ids so far"
             raise StateError("generation", "was interrupted in the middle of a token", hint)
 
-    def _accept(self, logits: Floats) -> Token:
+    def _choose(self, logits: Floats) -> Token:
         """Choose the next token from `logits` (V,), which follow the pending ids."""
         (position,) = self._state.length
-        chosen, logprob = sample(logits, self._seen, self._sampling, self._seed, position)
+        return self._add(*sample(logits, self._seen, self._sampling, self._seed, position))
+
+    def _accept(self, drawn: Drawn, index: int) -> Token:
+        """Add the next token, which the device chose when it had read the pending id."""
+        check_largest(drawn.peaks[index])
+        self._state.advance([1])
+        return self._add(int(drawn.ids[index]), float(drawn.logprobs[index]))
+
+    def _add(self, chosen: int, logprob: float) -> Token:
         self._pending = np.array([chosen])
         self._seen[chosen] = True
         token = Token(chosen, self._text(chosen), logprob)
@@ -135,19 +166,72 @@ class Generation(Iterator[Token]):
         return piece + (self._stream.flush() if last else "")
 
 
+def decoding(generations: Sequence[Generation], slots: Slots, states: States) -> Decoding:
+    """Steps of generations with a token each, until the last of them has ended.
+
+    `slots` (N,) int32 are their sequences in `states`.
+    """
+    batch = _pending(generations, slots)
+    settings = choices(
+        [one._sampling for one in generations],
+        [one._seed for one in generations],
+        np.stack([one._seen for one in generations]),
+    )
+    steps = max(one._sampling.max_new_tokens - len(one.tokens) for one in generations)
+    return generations[0]._model.decode(batch, settings, states, steps)
+
+
+def _pending(generations: Sequence[Generation], slots: Slots) -> Batch:
+    """The last token of each, which its state has not read."""
+    ids = np.concatenate([one._pending for one in generations])
+    positions = np.array([one._state.length[0] for one in generations])
+    return Batch((ids,), slots, positions, np.arange(len(generations)))
+
+
 def run_together(generations: Sequence[Generation]) -> None:
     """Run all generations to the end: prompts one by one, then a token of each in every step."""
     for generation in generations:
         next(generation)
+    most = generations[0]._model.most_decoded
+    if not most:
+        _step_together(generations)
+        return
+    for start in range(0, len(generations), most):
+        _decode_together(generations[start : start + most])
+
+
+def _step_together(generations: Sequence[Generation]) -> None:
     model = generations[0]._model
     states = State.stack([generation._state for generation in generations])
-    while running := [i for i, one in enumerate(generations) if one.finish_reason is None]:
-        ids = np.concatenate([generations[i]._pending for i in running])
-        positions = np.array([generations[i]._state.length[0] for i in running])
-        slots = np.array(running, np.int32)
-        logits = model.run(ids, slots, positions, np.arange(len(running)), states.states)
+    while (running := _running(generations)).size:
+        batch = _pending([generations[i] for i in running], running)
+        logits = model.run(batch, states.states)
         for i, row in zip(running, logits, strict=True):
             generations[i]._state.advance([1])
-            generations[i]._accept(row)
+            generations[i]._choose(row)
     for i, generation in enumerate(generations):
         generation._state.states.put(slice(None), states.states.take([i]))
+
+
+def _decode_together(generations: Sequence[Generation]) -> None:
+    """On the device. It goes on with those that have ended until they are half of a batch."""
+    states = State.stack([generation._state for generation in generations]).states
+    while (running := _running(generations)).size:
+        batch = [generations[i] for i in running]
+        with closing(decoding(batch, running, states)) as steps:
+            while 2 * _running(batch).size > len(batch):
+                _accept_each(batch, steps)
+
+
+def _accept_each(batch: Sequence[Generation], steps: Decoding) -> None:
+    """Add the tokens of a step to the generations that have not ended."""
+    drawn = next(steps)
+    for i in _running(batch):
+        batch[i]._accept(drawn, i)
+        if batch[i].finish_reason is not None:
+            batch[i]._state.states.put(slice(None), steps.take([i]))
+
+
+def _running(generations: Sequence[Generation]) -> Slots:
+    """Which of them have not ended."""
+    return np.array([i for i, one in enumerate(generations) if one.finish_reason is None], np.int32)

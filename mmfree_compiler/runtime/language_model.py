@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmfree_compiler.artifact import Manifest
-from mmfree_compiler.backends.interface import Batch, Launcher, States
+from mmfree_compiler.backends.interface import (
+    Batch,
+    Choices,
+    Decoder,
+    Decoding,
+    Launcher,
+    States,
+)
 from mmfree_compiler.errors import InputError, StateError
 from mmfree_compiler.runtime.arrays import like, to_numpy
 from mmfree_compiler.runtime.state import State
@@ -27,6 +34,8 @@ class LanguageModel:
 
     def __init__(self, manifest: Manifest, launcher: Launcher) -> None:
         self._manifest, self.launcher = manifest, launcher
+        # How many sequences `decode` takes; 0 where the launcher does not offer it.
+        self.most_decoded = launcher.most_sequences if isinstance(launcher, Decoder) else 0
         self._states_type = type(launcher.states(0))
         self.vocab_size = manifest.outputs[0].width
         self.id_limit = manifest.inputs[0].limit or self.vocab_size
@@ -56,7 +65,7 @@ class LanguageModel:
         slots = np.repeat(np.arange(len(ids), dtype=np.int32), lengths)
         positions = (np.array(state.length)[:, None] + real.cumsum(1) - 1)[real]
         flat = ids[real] if padded else ids.reshape(-1)
-        rows = self.run(flat, slots, positions, np.arange(flat.size), state.states)
+        rows = self.run(Batch((flat,), slots, positions, np.arange(flat.size)), state.states)
         state.advance(lengths)
         if not padded:
             return like(tokens, rows.reshape(*ids.shape, self.vocab_size))
@@ -64,16 +73,9 @@ class LanguageModel:
         logits[real] = rows
         return like(tokens, logits)
 
-    def run(
-        self,
-        ids: Ids,
-        slots: NDArray[np.int32],
-        positions: NDArray[np.int64],
-        wanted: NDArray[np.intp],
-        states: States,
-    ) -> Floats:
-        """Logits (W, V) of the wanted tokens among checked `ids` (M,). Advances `states`."""
-        (rows,) = self.launcher.run(Batch((ids,), slots, positions, wanted), states)
+    def run(self, batch: Batch, states: States) -> Floats:
+        """Logits (W, V) of the wanted tokens of a batch of checked ids. Advances `states`."""
+        (rows,) = self.launcher.run(batch, states)
         return rows
 
     def continue_one(self, ids: Ids, state: State, wanted: int) -> Floats:
@@ -81,9 +83,13 @@ class LanguageModel:
         count = ids.size
         positions = np.arange(state.length[0], state.length[0] + count)
         last = np.arange(count - wanted, count)
-        rows = self.run(ids, np.zeros(count, np.int32), positions, last, state.states)
+        rows = self.run(Batch((ids,), np.zeros(count, np.int32), positions, last), state.states)
         state.advance([count])
         return rows
+
+    def decode(self, batch: Batch, choices: Choices, states: States, steps: int) -> Decoding:
+        """See Decoder.decode."""
+        return cast(Decoder, self.launcher).decode(batch, choices, states, steps)
 
     def fork(self, state: State | None, batch: int) -> State:
         """A copy of `state`, or the zero state. Raises StateError if it does not fit."""

@@ -38,6 +38,11 @@ class HostMemory:
     def nbytes(self) -> int:
         return len(self.tensor)
 
+    @property
+    def array(self) -> NDArray[np.uint8]:
+        found: NDArray[np.uint8] = self.tensor.numpy()
+        return found
+
     def upload(self, array: NDArray[Any], offset: int = 0) -> None:
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         self.tensor.numpy()[offset : offset + data.size] = data
@@ -54,6 +59,16 @@ class HostMemory:
         pass
 
 
+class NoMark:
+    """See executor.Mark: launches end before they return."""
+
+    def set(self) -> None:
+        pass
+
+    def wait(self) -> None:
+        pass
+
+
 class InterpretedExecutor:
     """See executor.Executor: runs the kernels of a module that was loaded for the interpreter."""
 
@@ -66,6 +81,12 @@ class InterpretedExecutor:
 
     def allocate(self, **needed: int) -> list[Memory]:
         return [HostMemory(torch.full((n,), POISON, dtype=torch.uint8)) for n in needed.values()]
+
+    def share(self, nbytes: int) -> HostMemory:
+        return HostMemory(torch.full((nbytes,), POISON, dtype=torch.uint8))
+
+    def mark(self) -> NoMark:
+        return NoMark()
 
     def load(self, _: NDArray[Any], kernels: Mapping[str, Kernel]) -> None:
         self._kernels = kernels

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from mmfree_compiler.backends.cuda.facts import Kernel
@@ -34,11 +35,29 @@ class Memory(Protocol):
         """Release it; it is not used again."""
 
 
+class Shared(Protocol):
+    """Bytes of the host that launches write."""
+
+    @property
+    def array(self) -> NDArray[np.uint8]:
+        """They have what was written once a mark behind the launch is reached."""
+
+
+class Mark(Protocol):
+    """A place in the order of launches."""
+
+    def set(self) -> None:
+        """Put it behind all launches so far."""
+
+    def wait(self) -> None:
+        """Wait until the launches in front of it have ended."""
+
+
 @dataclass(frozen=True)
 class Pointer:
     """The byte `offset` of a memory."""
 
-    memory: Memory
+    memory: Memory | Shared
     offset: int = 0
 
 
@@ -50,6 +69,12 @@ class Executor(Protocol):
 
     def allocate(self, **needed: int) -> list[Memory]:
         """Memory by purpose, in bytes. Raises DeviceError, which names them, if it is not free."""
+
+    def share(self, nbytes: int) -> Shared:
+        """Memory of the host. Raises TargetError if there is too little."""
+
+    def mark(self) -> Mark:
+        """A new mark."""
 
     def load(self, code: NDArray[Any], kernels: Mapping[str, Kernel]) -> None:
         """Make kernels ready to be launched by their names."""

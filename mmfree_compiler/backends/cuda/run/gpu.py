@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from mmfree_compiler.backends.cuda.facts import Kernel
@@ -14,7 +15,7 @@ from mmfree_compiler.backends.cuda.run import kernels, memory
 from mmfree_compiler.backends.cuda.run.device import Device
 from mmfree_compiler.backends.cuda.run.executor import Memory, Pointer
 from mmfree_compiler.backends.cuda.run.graphs import Graph
-from mmfree_compiler.backends.cuda.run.streams import Stream
+from mmfree_compiler.backends.cuda.run.streams import Event, Stream
 
 WARP = 32  # threads
 
@@ -45,6 +46,31 @@ class GpuMemory:
         self.memory.close()
 
 
+@dataclass(frozen=True, eq=False)
+class GpuShared:
+    """See executor.Shared."""
+
+    memory: memory.PinnedMemory
+
+    @property
+    def array(self) -> NDArray[np.uint8]:
+        return self.memory.array
+
+
+@dataclass(frozen=True, eq=False)
+class GpuMark:
+    """See executor.Mark."""
+
+    event: Event
+    stream: Stream
+
+    def set(self) -> None:
+        self.event.record(self.stream)
+
+    def wait(self) -> None:
+        self.event.synchronize()
+
+
 class Gpu:
     """See executor.Executor."""
 
@@ -58,6 +84,12 @@ class Gpu:
     def allocate(self, **needed: int) -> list[Memory]:
         found = memory.allocate(self._device, needed)
         return [GpuMemory(x, self._stream) for x in found.values()]
+
+    def share(self, nbytes: int) -> GpuShared:
+        return GpuShared(memory.PinnedMemory(self._device, nbytes))
+
+    def mark(self) -> GpuMark:
+        return GpuMark(Event(self._device), self._stream)
 
     def load(self, code: NDArray[Any], places: Mapping[str, Kernel]) -> None:
         for name, place in places.items():
@@ -81,5 +113,5 @@ class Gpu:
 
 
 def _address(pointer: Pointer) -> int:
-    assert isinstance(pointer.memory, GpuMemory)
+    assert isinstance(pointer.memory, GpuMemory | GpuShared)
     return pointer.memory.memory.pointer + pointer.offset

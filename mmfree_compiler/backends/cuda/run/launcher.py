@@ -7,6 +7,7 @@ padding; ../strides.py has those of all other memory, calls.py the indices.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
@@ -17,11 +18,13 @@ from mmfree_compiler.backends.cuda.bindings import device_module
 from mmfree_compiler.backends.cuda.choose import choose
 from mmfree_compiler.backends.cuda.facts import CODE, Over, read_facts
 from mmfree_compiler.backends.cuda.run.calls import INDEX_BYTES, Call, calls
+from mmfree_compiler.backends.cuda.run.decoding import CudaDecoding
 from mmfree_compiler.backends.cuda.run.executor import Executor
+from mmfree_compiler.backends.cuda.run.lane_memory import LanePool
 from mmfree_compiler.backends.cuda.run.plans import Places, runner
 from mmfree_compiler.backends.cuda.run.states import CudaStates, StateArena
 from mmfree_compiler.backends.cuda.strides import CHUNK, round_up
-from mmfree_compiler.backends.interface import Batch
+from mmfree_compiler.backends.interface import Batch, Choices
 from mmfree_compiler.errors import InputError
 
 
@@ -80,6 +83,23 @@ class CudaLauncher:
         with self._arena.using():
             made = [self._call(call) for call in calls(batch, states.rows[batch.slots])]
         return tuple(np.concatenate(rows) for rows in zip(*made, strict=True))
+
+    @cached_property
+    def _lanes(self) -> LanePool:
+        places = Places(self._memory, self._starts)
+        (logits,) = self._manifest.outputs
+        return LanePool(self._arena, self._facts, places, logits.width)
+
+    @property
+    def most_sequences(self) -> int:
+        """See interface.Decoder."""
+        return CHUNK
+
+    def decode(
+        self, batch: Batch, choices: Choices, states: CudaStates, steps: int
+    ) -> CudaDecoding:
+        """See interface.Decoder."""
+        return CudaDecoding(self._lanes, batch, choices, states, steps)
 
     def _call(self, call: Call) -> list[NDArray[np.float32]]:
         self._memory["indices"].upload(call.indices())

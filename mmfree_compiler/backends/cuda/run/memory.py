@@ -90,11 +90,16 @@ class PinnedMemory(Resource):
         super().__init__(device, "pinned memory", cu.cuMemFreeHost, address)
 
     @property
+    def pointer(self) -> int:
+        """The address, on the host and on the GPU. Raises InputError when it was freed."""
+        return int(self.handle)
+
+    @property
     def array(self) -> NDArray[np.uint8]:
         """The memory, (nbytes,) uint8. It is not freed while arrays of it are in use, but `close`
         does free it: they are not to be used after that. Raises InputError when it was freed.
         """
-        buffer: Any = (ctypes.c_uint8 * self.nbytes).from_address(int(self.handle))
+        buffer: Any = (ctypes.c_uint8 * self.nbytes).from_address(self.pointer)
         buffer.owner = self
         return np.frombuffer(buffer, np.uint8)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mmfree_compiler.backends.cuda.facts import Argument, Launch, Over, Plan
 from mmfree_compiler.backends.cuda.run.calls import INDICES
-from mmfree_compiler.backends.cuda.run.executor import Executor, Memory, Pointer
+from mmfree_compiler.backends.cuda.run.executor import Executor, Memory, Pointer, Shared
 
 # Plans for few tokens are recorded: their launches take longer than their kernels.
 MOST_RECORDED = 4096  # tokens
@@ -17,7 +17,7 @@ MOST_RECORDED = 4096  # tokens
 class Places:
     """A launcher's memory by name, and where the rows of each port begin in "input", "output"."""
 
-    memory: Mapping[str, Memory]
+    memory: Mapping[str, Memory | Shared]
     ports: Mapping[str, list[int]]
 
     def pointer(self, argument: Argument, iteration: int) -> Pointer:
@@ -33,14 +33,32 @@ class Places:
 def runner(executor: Executor, plan: Plan, places: Places) -> Callable[[Mapping[Over, int]], None]:
     """Runs a plan for some numbers of tokens."""
     if plan.tokens > MOST_RECORDED:
-        return lambda counts: _launch(executor, plan, places, counts)
-    most: dict[Over, int] = dict.fromkeys(("tokens", "wanted", "sequences"), plan.tokens)
-    replay = executor.recorded(lambda: _launch(executor, plan, places, most))
+        return lambda counts: _launch(executor, _launches(plan), places, counts)
+    replay = executor.recorded(
+        lambda: _launch(executor, _launches(plan), places, _each(plan.tokens))
+    )
     return lambda _: replay()
 
 
-def _launch(executor: Executor, plan: Plan, places: Places, counts: Mapping[Over, int]) -> None:
-    for launch, iteration in _launches(plan):
+def step(
+    executor: Executor, plan: Plan, sampling: Sequence[Launch], places: Places, sequences: int
+) -> Callable[[], None]:
+    """Runs a plan for a token of each sequence, and then the launches that choose the next."""
+    launches = [*_launches(plan), *((launch, 0) for launch in sampling)]
+    return executor.recorded(lambda: _launch(executor, launches, places, _each(sequences)))
+
+
+def _each(count: int) -> Mapping[Over, int]:
+    return dict.fromkeys(("tokens", "wanted", "sequences"), count)
+
+
+def _launch(
+    executor: Executor,
+    launches: Iterable[tuple[Launch, int]],
+    places: Places,
+    counts: Mapping[Over, int],
+) -> None:
+    for launch, iteration in launches:
         if count := counts[launch.over]:
             pointers = [places.pointer(argument, iteration) for argument in launch.arguments]
             executor.launch(launch.kernel, (launch.columns, -(-count // launch.per)), pointers)

@@ -89,6 +89,13 @@ class CudaStates:
         states._upload(np.zeros((count, arena.width), np.float32))
         return states
 
+    @classmethod
+    def copied(cls, arena: StateArena, rows: Rows) -> CudaStates:
+        """A copy of what is in some rows."""
+        states = cls(arena, arena.acquire(len(rows)))
+        states._copy(states.rows, rows)
+        return states
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -96,10 +103,7 @@ class CudaStates:
         self.arena.release(self.rows)
 
     def take(self, rows: Indices) -> CudaStates:
-        chosen = self.rows[rows]
-        taken = CudaStates(self.arena, self.arena.acquire(len(chosen)))
-        taken._copy(taken.rows, chosen)
-        return taken
+        return CudaStates.copied(self.arena, self.rows[rows])
 
     def put(self, rows: Indices, other: States) -> None:
         if not isinstance(other, CudaStates) or other.arena is not self.arena:
