@@ -15,7 +15,7 @@ from unittest import mock
 import numpy as np
 import torch
 from cuda_models import IDS, session
-from op_modules import mm, ternary
+from op_modules import mm
 from torch import Tensor, nn
 
 import mmfree_compiler as mmf
@@ -29,7 +29,7 @@ from mmfree_compiler.runtime import Sampling, Session, State
 from mmfree_compiler.runtime.choices import choices
 from mmfree_compiler.runtime.generation import Generation
 
-V, D = 37, 16
+V = 37
 PROMPTS = [[1, 2, 3], [4], [9, 8], [7, 7, 7, 30], [20]]
 SAMPLINGS = {
     "greedy": Sampling(temperature=0, repetition_penalty=1.4),
@@ -39,19 +39,18 @@ SAMPLINGS = {
 
 
 class SmallLM(nn.Module):
-    """Both kinds of states in few kernels."""
+    """Both kinds of states in few kernels; no product, which the interpreter is slow at."""
 
     def __init__(self) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(7)
-        self.table = torch.randn(V, D, generator=generator)
-        self.taps = torch.randn(D, 3, generator=generator)
-        self.head, self.scale = ternary(V, D, generator), torch.tensor([0.4])
+        self.table = torch.randn(V, V, generator=generator)
+        self.taps = torch.randn(V, 3, generator=generator)
+        self.size = torch.tensor([3.0])
 
     def forward(self, ids: Tensor) -> Tensor:
         x = mm.short_conv(mm.embedding(ids, self.table), self.taps, None)
-        codes, scale = mm.quantize(mm.mlgru_scan(x, mm.sigmoid(x)), 1e-5)
-        out: Tensor = mm.ternary_linear(codes, scale, self.head, self.scale, None)
+        out: Tensor = mm.mul(mm.mlgru_scan(x, mm.sigmoid(x)), self.size)
         return out
 
 
@@ -82,8 +81,8 @@ def _both(**options: Any) -> tuple[Generation, Generation]:
 def generations() -> list[str]:
     """One after another, with the state after each token, while the device is ahead."""
     differing = []
-    for name, sampling in SAMPLINGS.items():
-        ours, theirs = _both(sampling=sampling, max_new_tokens=RING + 3, stop_tokens=())
+    for name in ("greedy", "sampled"):
+        ours, theirs = _both(sampling=SAMPLINGS[name], max_new_tokens=RING + 2, stop_tokens=())
         for a, b in zip(ours, theirs, strict=True):
             same = a.id == b.id and abs(a.logprob - b.logprob) < 1e-6
             differing += [] if same else [f"{name}: token {len(ours.tokens)}"]
@@ -105,7 +104,7 @@ def ends() -> list[str]:
 
 def batches() -> list[str]:
     """Sequences leave at different times; batches become smaller, and states stay exact."""
-    options: dict[str, Any] = {"seed": 5, "max_new_tokens": 12, "stop_tokens": [3, 11, 19, 30]}
+    options: dict[str, Any] = {"seed": 5, "max_new_tokens": 8, "stop_tokens": range(0, V, 4)}
     ours, theirs = (
         each.generate_batch(PROMPTS, SAMPLINGS["all"], **options) for each in sessions()
     )
@@ -183,7 +182,7 @@ def interrupts(method: str) -> list[str]:
     """Ctrl-C in each step: the states are those before it; a generation says that it was cut."""
     ours, theirs = sessions()
     differing = []
-    for call in range(AHEAD, AHEAD + 3):
+    for call in (AHEAD, AHEAD + 1):
         state = ours.prefill(PROMPTS[0])
         found = _until_interrupted(_decoding(state, 5, 50), method, call)
         drawn = [int(each.ids[0]) for each in found]
@@ -216,11 +215,11 @@ def damaged() -> str:
 def rows_left() -> list[int]:
     """State rows in use after generations that were dropped in the middle, and finished ones."""
     arena, counts = _launcher()._arena, []
-    for _ in range(3):
+    for _ in range(2):
         generation, _ = _both(sampling=SAMPLINGS["all"])
         list(islice(generation, 3))
         del generation
-        sessions()[0].generate_batch(PROMPTS[:2], max_new_tokens=3)
+        sessions()[0].generate_batch(PROMPTS[:2], max_new_tokens=2)
         gc.collect()
         counts.append(arena._count - len(arena._free))
     return counts

@@ -16,9 +16,7 @@ def test_tokens_and_states_of_the_reference(name: str) -> None:
     assert interpreted(f"cuda_decoding.{name}") == []
 
 
-@pytest.mark.parametrize(
-    ("taken", "steps"), [(0, 9), (1, 9), (RING + 1, 9), (2, 2 + AHEAD), (3, 3)]
-)
+@pytest.mark.parametrize(("taken", "steps"), [(0, 9), (RING + 1, 9), (2, 1 + AHEAD), (2, 2)])
 def test_closing_leaves_the_states_after_what_was_taken(taken: int, steps: int) -> None:
     assert interpreted("cuda_decoding.closing", taken, steps) == []
 
@@ -34,5 +32,5 @@ def test_damaged_logits() -> None:
 
 
 def test_state_rows_are_given_back() -> None:
-    first, *others = interpreted("cuda_decoding.rows_left")
-    assert others == [first, first]
+    first, second = interpreted("cuda_decoding.rows_left")
+    assert first == second
