@@ -161,6 +161,11 @@ int cuMemcpyDtoHAsync(void *to, address from, size_t bytes, struct object *strea
     memcpy(to, (void *)(uintptr_t)from, bytes);
     return OK;
 }
+int cuMemcpyDtoDAsync(address to, address from, size_t bytes, struct object *stream) {
+    IN_CONTEXT(" %zu stream %d", bytes, stream->number);
+    memcpy((void *)(uintptr_t)to, (void *)(uintptr_t)from, bytes);
+    return OK;
+}
 int cuMemsetD8Async(address to, unsigned char value, size_t bytes, struct object *stream) {
     IN_CONTEXT(" %d %zu stream %d", value, bytes, stream->number);
     memset((void *)(uintptr_t)to, value, bytes);
@@ -270,7 +275,8 @@ int cuGraphExecDestroy(struct object *graph) { IN_CONTEXT(""); return freed(EXEC
     F(cuDeviceGet) F(cuDeviceGetName) F(cuDeviceGetAttribute) F(cuDeviceTotalMem) \
     F(cuDevicePrimaryCtxRetain) F(cuDevicePrimaryCtxRelease) F(cuCtxPushCurrent) \
     F(cuCtxPopCurrent) F(cuMemGetInfo) F(cuMemAlloc) F(cuMemFree) F(cuMemHostAlloc) \
-    F(cuMemFreeHost) F(cuMemcpyHtoDAsync) F(cuMemcpyDtoHAsync) F(cuMemsetD8Async) \
+    F(cuMemFreeHost) F(cuMemcpyHtoDAsync) F(cuMemcpyDtoHAsync) F(cuMemcpyDtoDAsync) \
+    F(cuMemsetD8Async) \
     F(cuStreamCreate) F(cuStreamDestroy) F(cuStreamSynchronize) F(cuEventCreate) \
     F(cuEventDestroy) F(cuEventRecord) F(cuEventSynchronize) F(cuEventElapsedTime) \
     F(cuModuleLoadData) F(cuModuleUnload) F(cuModuleGetFunction) F(cuFuncSetAttribute) \
