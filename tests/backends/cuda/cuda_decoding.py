@@ -23,6 +23,7 @@ from mmfree_compiler.backends.cuda.lanes import AHEAD, RING
 from mmfree_compiler.backends.cuda.run.decoding import CudaDecoding
 from mmfree_compiler.backends.cuda.run.lane_memory import LaneMemory
 from mmfree_compiler.backends.cuda.run.launcher import CudaLauncher
+from mmfree_compiler.backends.cuda.run.states import CudaStates
 from mmfree_compiler.backends.interface import Batch
 from mmfree_compiler.errors import InputError, StateError
 from mmfree_compiler.runtime import Sampling, Session, State
@@ -135,6 +136,7 @@ def _decoding(state: State, pending: int, steps: int) -> CudaDecoding:
     settings = choices([SAMPLINGS["all"]], [11], np.zeros((1, V), np.bool_))
     first = np.array([state.length[0]])
     batch = Batch((np.array([pending]),), np.zeros(1, np.int32), first, np.arange(1))
+    assert isinstance(state.states, CudaStates)
     return _launcher().decode(batch, settings, state.states, steps)
 
 

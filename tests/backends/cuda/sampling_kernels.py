@@ -1,4 +1,4 @@
-"""The kernels that choose tokens, alone: only the process that interprets kernels imports this."""
+"""The kernels that choose tokens, alone: only the processes of triton_process.py import this."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from interpreted import DTYPES
 from numpy.typing import NDArray
+from triton import knobs
 
 from mmfree_compiler.backends.cuda import lanes
 from mmfree_compiler.backends.cuda.compile import build
@@ -19,6 +20,8 @@ from mmfree_compiler.backends.cuda.compile.kernel import Source
 from mmfree_compiler.backends.cuda.compile.sampling import sampling
 from mmfree_compiler.program import Program, Value
 
+INTERPRETED = knobs.runtime.interpret
+DEVICE = "cpu" if INTERPRETED else "cuda"
 Records = NDArray[Any]
 NOTHING: Any = {"kind": "lm", "constants": {}, "states": (), "body": ()}
 
@@ -28,7 +31,7 @@ def kernels(vocabulary: int) -> tuple[list[Source], ModuleType]:
     values = {"ids": Value("ids", 1, "int64"), "logits": Value("logits", vocabulary)}
     sources = sampling(Program(inputs=("ids",), outputs=("logits",), values=values, **NOTHING))
     with tempfile.TemporaryDirectory() as folder:
-        return sources, build.loaded(sources, Path(folder), asm=False)
+        return sources, build.loaded(sources, Path(folder), asm=not INTERPRETED)
 
 
 def chosen(
@@ -39,9 +42,9 @@ def chosen(
     That is the choices, and the ids, slots and targets of the next step.
     """
     count, vocabulary = logits.shape
-    memory: dict[str, Any] = {
-        "output": logits.copy(),
-        "choices": choices.copy(),
+    memory: dict[str, Records] = {
+        "output": logits,
+        "choices": choices,
         "work": np.full(count * lanes.work(vocabulary).itemsize, 0x7F, np.uint8),
         "drawn": np.zeros((count, lanes.RING), lanes.DRAWN),
         "input": np.zeros(count, np.int64),
@@ -49,20 +52,33 @@ def chosen(
         "targets": np.zeros(count, np.int32),
         "counts": np.array([count, count], np.int32),
     }
-    sources, module = kernels(vocabulary)
+    there = {name: _bytes(array).to(DEVICE) for name, array in memory.items()}
     for _ in range(steps):
-        for source in sources:
-            passed = [
-                _pointer(memory[argument.space], argument.offset, kind)
-                for argument, kind in zip(source.arguments, source.parameters, strict=True)
-            ]
-            # One lane more than there are: its programs do nothing.
-            getattr(module, source.name)[(source.columns, count + 1)](*passed)
-    left = {name: memory[name] for name in ("input", "slots", "targets")}
-    return memory["drawn"], memory["choices"], left
+        for source in kernels(vocabulary)[0]:
+            _launch(source, vocabulary, count, there)
+    after = {
+        name: there[name].cpu().numpy().view(array.dtype).reshape(array.shape)
+        for name, array in memory.items()
+    }
+    left = {name: after[name] for name in ("input", "slots", "targets")}
+    return after["drawn"], after["choices"], left
 
 
-def _pointer(array: Records, offset: int, kind: str) -> torch.Tensor:
-    data = torch.from_numpy(array.reshape(-1).view(np.uint8))[offset:]
-    size = DTYPES[kind].itemsize
-    return data[: len(data) // size * size].view(DTYPES[kind])
+def _launch(source: Source, vocabulary: int, count: int, there: dict[str, torch.Tensor]) -> None:
+    passed = [
+        _pointer(there[argument.space][argument.offset :], DTYPES[kind])
+        for argument, kind in zip(source.arguments, source.parameters, strict=True)
+    ]
+    # One lane more than there are: its programs do nothing.
+    grid = (source.columns, count + 1)
+    function = getattr(kernels(vocabulary)[1], source.name)
+    function[grid](*passed, num_warps=source.warps, enable_fp_fusion=False)
+
+
+def _bytes(array: Records) -> torch.Tensor:
+    """A copy."""
+    return torch.from_numpy(array.reshape(-1).view(np.uint8).copy())
+
+
+def _pointer(data: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return data[: len(data) // dtype.itemsize * dtype.itemsize].view(dtype)

@@ -17,7 +17,8 @@ from mmfree_compiler.artifact import StateEntry
 from mmfree_compiler.backends.interface import Batch, Choices
 
 def kernel(name):
-    return f.Kernel(symbol=name, offset=0, size=len(CODE), warps=1, shared=0, parameters=["*i32"])
+    sizes = {"offset": 0, "size": len(CODE), "warps": 1, "shared": 0}
+    return f.Kernel(symbol=name, dependent=False, parameters=["*i32"], **sizes)
 
 def launch(name, space):
     pointer = f.Argument(space=space)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
-from triton_process import interpreted
+from triton_process import interpreted, native
 
 from mmfree_compiler.backends.cuda import lanes
 from mmfree_compiler.runtime.choices import choices
@@ -16,9 +18,12 @@ from mmfree_compiler.runtime.sampling import Sampling
 
 LARGEST = float(np.finfo(np.float32).max)
 Floats = NDArray[np.float32]
+Run = Callable[..., Any]
 
 
-def assert_same(logits: Floats, samplings: list[Sampling], random: np.random.Generator) -> None:
+def assert_same(
+    logits: Floats, samplings: list[Sampling], random: np.random.Generator, run: Run = interpreted
+) -> None:
     """Of the first step, for each row of logits with its own settings."""
     count, vocabulary = logits.shape
     seen = random.random((count, vocabulary)) < 0.3
@@ -26,7 +31,7 @@ def assert_same(logits: Floats, samplings: list[Sampling], random: np.random.Gen
     position = np.full(count, 2**32 + 1)
     rows = np.arange(count * lanes.RING, dtype=np.int32).reshape(count, lanes.RING)
     before = lanes.chosen_by(choices(samplings, seeds, seen), position, rows)
-    drawn, after, left = interpreted("sampling_kernels.chosen", logits, before, 1)
+    drawn, after, left = run("sampling_kernels.chosen", logits, before, 1)
     for i, sampling in enumerate(samplings):
         chosen, logprob = sample(logits[i], seen[i], sampling, seeds[i], 2**32 + 2)
         found = drawn[i, 0]
@@ -78,6 +83,16 @@ def test_the_tokens_of_the_host(values: str, vocabulary: int, count: int) -> Non
     logits = VALUES[values](random, (count, vocabulary)).astype(np.float32)
     logits[:, random.integers(vocabulary)] = 3.0 if values == "ties" else logits[:, 0]
     assert_same(logits, random_samplings(random, count), random)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize("vocabulary", [45, 32_000, 262_144])
+def test_the_same_on_a_gpu(values: str, vocabulary: int) -> None:
+    random = np.random.default_rng(vocabulary)
+    logits = VALUES[values](random, (32, vocabulary)).astype(np.float32)
+    logits[:, random.integers(vocabulary)] = 3.0 if values == "ties" else logits[:, 0]
+    assert_same(logits, random_samplings(random, 32), random, native)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

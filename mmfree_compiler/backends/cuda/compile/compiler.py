@@ -38,14 +38,16 @@ class CudaCompiler:
         kernels, plans = planned(program, tensors)
         choosing = sampling(program)
         made = compiled([*kernels, *choosing], spec.archs)
-        launches = [_launch(source) for source in choosing]
+        facts = Facts(
+            arch="",
+            scratch=program.scratch,
+            kernels={},
+            plans=plans,
+            sampling=[_launch(source) for source in choosing],
+        )
         builds = tuple(
-            _build(
-                Facts(
-                    arch=x, scratch=program.scratch, kernels=places, plans=plans, sampling=launches
-                )
-            )
-            for x, (_, places) in made.items()
+            _build(facts.model_copy(update={"arch": arch, "kernels": places}))
+            for arch, (_, places) in made.items()
         )
         code = {_member(arch): cubins for arch, (cubins, _) in made.items()}
         return Emitted(builds, tensors, {WEIGHTS: weights, **code})

@@ -130,5 +130,5 @@ def _source(kernel: _Kernel, lane: _Lane) -> Source:
     writer.add(f"choosing.{kernel.name}({', '.join(passed)})")
     columns = lane.constants["BLOCKS"] if kernel.split else 1
     parameters, arguments = writer.parameters, writer.arguments
-    text = writer.text(kernel.name)
+    text = writer.text(kernel.name, "triton")
     return Source(kernel.name, text, parameters, arguments, "tokens", 1, columns, kernel.warps)
