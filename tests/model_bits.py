@@ -86,6 +86,16 @@ def texts(session: Session, together: bool) -> Texts:
     return made
 
 
+def state_within(session: Session) -> str:
+    """The hash of the state of a generation that goes on: what runs ahead is not in it."""
+    generation = session.generate(
+        tokens(session)[0, :PROMPT].tolist(), SAMPLINGS["sampled"], seed=5
+    )
+    for _ in range(STEPS // 2):
+        next(generation)
+    return _hashed(_parts(session, generation.state))
+
+
 def _parts(session: Session, state: State) -> Iterator[np.ndarray]:
     for part in session.artifact.manifest.states:
         yield state.part(part.name)

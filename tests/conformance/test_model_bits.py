@@ -9,7 +9,7 @@ import pytest
 import torch
 from amx_emulation import is_emulated
 from golden_cases import golden_cases
-from model_bits import THREADS, WAYS, Texts, digest, ragged_digest, texts, tokens
+from model_bits import THREADS, WAYS, Texts, digest, ragged_digest, state_within, texts, tokens
 from op_modules import runnable_variants
 
 import mmfree_compiler as mmf
@@ -87,6 +87,7 @@ def test_cuda(folder: Path) -> None:
     for together in (True, False):
         assert ragged_digest(session, together) == expected_of_ragged(folder)
         assert texts(session, together) == expected_texts(folder)
+    assert state_within(session) == state_within(reference(folder))
     ids = tokens(session)[:, :9]
     _, there = reference(folder)(ids)
     (ours, _), (theirs, _) = (run(ids[:, :1], there.fork()) for run in (session, reference(folder)))

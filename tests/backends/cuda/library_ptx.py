@@ -32,9 +32,14 @@ def instructions(capability: int) -> tuple[set[str], int]:
         by_place = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
         source = ASTSource(kernel, signature, by_place)
         ptx = triton.compile(source, target, {"enable_fp_fusion": False}).asm["ptx"]
-        found |= set(re.findall(r"\b[a-z]\w*(?:\.\w+)+(?=\s)", ptx))
+        found |= instructions_of(ptx)
         spilled += spilled_bytes(ptx, capability)
     return found, spilled
+
+
+def instructions_of(ptx: str) -> set[str]:
+    """The names of a kernel's instructions."""
+    return set(re.findall(r"\b[a-z]\w*(?:\.\w+)+(?=\s)", ptx))
 
 
 def spilled_bytes(ptx: str, capability: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from interpreted import DTYPES
+from library_ptx import instructions_of, spilled_bytes
 from numpy.typing import NDArray
 from triton import knobs
 
@@ -82,3 +83,10 @@ def _bytes(array: Records) -> torch.Tensor:
 
 def _pointer(data: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return data[: len(data) // dtype.itemsize * dtype.itemsize].view(dtype)
+
+
+def compiled(arch: str) -> tuple[set[str], int]:
+    """All PTX instructions of the kernels for a large vocabulary, and the bytes that they spill."""
+    made = [build.triton_compiled(x, arch).asm["ptx"] for x in kernels(32_000)[0]]
+    spilled = sum(spilled_bytes(ptx, int(arch.removeprefix("sm_"))) for ptx in made)
+    return set().union(*map(instructions_of, made)), spilled

@@ -17,3 +17,10 @@ def test_instructions(capability: int) -> None:
     assert {"div.rn.f32", "sqrt.rn.f32", "mul.rn.f32", "add.rn.f32"} <= found
     assert [name for name in sorted(found) if INEXACT.search(name)] == []
     assert spilled == 0
+
+
+def test_instructions_of_sampling() -> None:
+    found, spilled = native("sampling_kernels.compiled", "sm_90")
+    assert "div.rn.f32" in found
+    assert [name for name in sorted(found) if INEXACT.search(name)] == []
+    assert spilled == 0

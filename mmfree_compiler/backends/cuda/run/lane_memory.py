@@ -38,6 +38,7 @@ class LaneMemory:
         }
         self._own = dict(zip(sizes, executor.allocate(**sizes), strict=True))
         self._drawn = executor.share(capacity * lanes.RING * lanes.DRAWN.itemsize)
+        self._records = self._drawn.array.view(lanes.DRAWN).reshape(capacity, lanes.RING)
         self._marks = [executor.mark() for _ in range(lanes.RING)]
         self._arena, self._facts, self._plan, self._places = arena, facts, plan, places
         self.capacity, self._launch, self._recorded_at = capacity, _nothing, -1
@@ -59,8 +60,7 @@ class LaneMemory:
         """The tokens (capacity,) of one of the last RING steps, once it has run."""
         with self._arena.executor.current():
             self._marks[number % lanes.RING].wait()
-        records = self._drawn.array.view(lanes.DRAWN).reshape(self.capacity, lanes.RING)
-        return records[:, number % lanes.RING].copy()
+        return self._records[:, number % lanes.RING].copy()
 
     def _recorded(self) -> Callable[[], None]:
         memory = {
