@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Iterator
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from itertools import islice
 from typing import Any
 from unittest import mock
@@ -130,6 +131,19 @@ def _turns(session: Session) -> Iterator[tuple[int, int, int]]:
     ones = (session.generate(p, SAMPLINGS["all"], seed=i) for i, p in enumerate(PROMPTS[:2]))
     for a, b in islice(zip(*ones, strict=True), 5):
         yield a.id, b.id, int(session([[a.id, b.id, 1]])[0][0, -1].argmax())
+
+
+def threads() -> list[str]:
+    """Two at once."""
+    ours, theirs = sessions()
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(partial(_ids, ours), PROMPTS[:2]))
+    return [] if found == [_ids(theirs, prompt) for prompt in PROMPTS[:2]] else ["threads"]
+
+
+def _ids(session: Session, prompt: list[int]) -> list[int]:
+    options: Any = {"seed": 2, "max_new_tokens": 4, "stop_tokens": ()}
+    return [token.id for token in session.generate(prompt, SAMPLINGS["all"], **options)]
 
 
 def _decoding(state: State, pending: int, steps: int) -> CudaDecoding:

@@ -11,7 +11,7 @@ from triton_process import interpreted
 from mmfree_compiler.backends.cuda.lanes import AHEAD, RING
 
 
-@pytest.mark.parametrize("name", ["generations", "ends", "batches", "turns"])
+@pytest.mark.parametrize("name", ["generations", "ends", "batches", "turns", "threads"])
 def test_tokens_and_states_of_the_reference(name: str) -> None:
     assert interpreted(f"cuda_decoding.{name}") == []
 

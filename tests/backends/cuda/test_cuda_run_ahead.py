@@ -58,7 +58,7 @@ def _events(ran: Ran) -> list[tuple[str, int]]:
 
 
 def test_steps_are_launched_ahead_and_waited_for_one_by_one() -> None:
-    ran = run(DECODE + f"decoding = decode(3)\nfor _ in range({RING + 1}): next(decoding)")
+    ran = run(DECODE + f"decoding = decode(2)\nfor _ in range({RING + 1}): next(decoding)")
     first = [pair for k in range(AHEAD + 1) for pair in (("GraphLaunch", 0), ("EventRecord", k))]
     assert _events(ran)[: len(first) + 1] == [*first, ("EventSynchronize", 0)]
     for k in range(1, RING + 1):

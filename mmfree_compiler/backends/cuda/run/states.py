@@ -71,6 +71,10 @@ class StateArena:
         old, count = self.memory, self._count
         self._count, self.memory = 2 * count, self._allocate(2 * count)
         self.memory.copy(0, old, 0, old.nbytes)
+        # Steps of decoding may still run: they, and the copy behind them, need the old memory.
+        copied = self.executor.mark()
+        copied.set()
+        copied.wait()
         old.free()
         self.moves += 1
         self._free += range(count, 2 * count)
