@@ -104,5 +104,5 @@ print(next(decoding, None))
 device.close()
 """
     ran = run(DECODE + script)
-    assert ran.printed[0].startswith("TargetError: the GPU: failed in a kernel or in its hardware")
+    assert ran.printed[0].startswith("DeviceError: the GPU: failed in a kernel or in its hardware")
     assert ran.printed[1] == "None"

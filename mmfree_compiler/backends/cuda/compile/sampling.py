@@ -129,6 +129,14 @@ def _source(kernel: _Kernel, lane: _Lane) -> Source:
     passed += [str(lane.constants[name]) for name in kernel.constants.split()]
     writer.add(f"choosing.{kernel.name}({', '.join(passed)})")
     columns = lane.constants["BLOCKS"] if kernel.split else 1
-    parameters, arguments = writer.parameters, writer.arguments
-    text = writer.text(kernel.name, "triton")
-    return Source(kernel.name, text, parameters, arguments, "tokens", 1, columns, kernel.warps)
+    return Source(
+        kernel.name,
+        writer.text(kernel.name, "triton"),
+        writer.parameters,
+        writer.arguments,
+        over="tokens",
+        per=1,
+        columns=columns,
+        warps=kernel.warps,
+        stages=1,
+    )
