@@ -1,13 +1,14 @@
-# make demo    compile the demo model and let it write
-# make test    what CI runs: lint, types, tests, the packaging check
-# make lint    style and types alone
-# make bench   published shapes beside this CPU's limits and other engines; BENCH="--shapes 370M"
+# make demo        compile the demo model and let it write
+# make test        what CI runs: lint, types, tests, the packaging check
+# make lint        style and types alone
+# make bench       published shapes beside this CPU's limits and other engines; BENCH="--shapes 370M"
+# make bench-gpu   published shapes on this GPU, beside torch; BENCH="--shapes 370M"
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo.mmfree
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench bench-gpu
 
 demo: $(DEMO)
 	$(BIN)/mmfree run $(DEMO) --prompt "The list is" --max-new-tokens 200 \
@@ -23,6 +24,9 @@ lint: .venv/.installed
 
 bench: .venv/.installed
 	$(BIN)/python -m benchmarks.cpu $(BENCH)
+
+bench-gpu: .venv/.installed
+	$(BIN)/python -m benchmarks.gpu $(BENCH)
 
 $(DEMO): .venv/.installed $(wildcard demo/*)
 	mkdir -p $(@D)

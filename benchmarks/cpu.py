@@ -105,9 +105,9 @@ class Run:
             workers = dict(self._open(shape, threads, stack, skipped))
             for name in self.tasks:
                 progress.print(f"{shape.name}, {counted(threads, 'thread')}: {name}")
-                group = measure(
-                    TASKS[name], workers, lambda: self.ceilings.measure(threads), self.repeat
-                )
+                task = TASKS[name]
+                able = {p: w for p, w in workers.items() if task.kind in PEERS[p].kinds}
+                group = measure(task, able, lambda: self.ceilings.measure(threads), self.repeat)
                 skipped |= group["skipped"]
                 workers = {peer: w for peer, w in workers.items() if peer not in skipped}
                 place = {"shape": shape.name, "threads": threads, "skipped": dict(skipped)}

@@ -7,12 +7,10 @@ import select
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Protocol, Self
 
-from benchmarks.worker import Job
-
-ANSWER_SECONDS = 600.0  # a worker that is silent for longer hangs
 GRACE_SECONDS = 5.0
 ROOT = Path(__file__).resolve().parents[1]
 TAIL = 300  # characters of a failed worker's errors
@@ -20,6 +18,21 @@ TAIL = 300  # characters of a failed worker's errors
 
 class WorkerError(Exception):
     """A worker ended or hung; the message is the end of what it printed."""
+
+
+class Job(Protocol):
+    """What a worker is started for: its argument."""
+
+    @property
+    def text(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds after which a worker that is silent hangs: until it is open, until it answers."""
+
+    opening: float = 600.0
+    answer: float = 600.0
 
 
 class Worker:
@@ -31,9 +44,14 @@ class Worker:
     """
 
     def __init__(
-        self, job: Job, log: Path, module: str = "benchmarks.worker", root: Path = ROOT
+        self,
+        job: Job,
+        log: Path,
+        module: str = "benchmarks.worker",
+        root: Path = ROOT,
+        limits: Limits = Limits(),
     ) -> None:
-        self._log = log
+        self._log, self._limits = log, limits
         with log.open("w") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, job.text],
@@ -43,12 +61,16 @@ class Worker:
                 text=True,
                 cwd=root,
             )
-        self.opened = self._answer()
+        self.opened = self._answer(limits.opening)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child."""
         self._process.kill()
         self._process.communicate()
 
@@ -58,13 +80,13 @@ class Worker:
             print(json.dumps({"task": task}), file=_pipe(self._process.stdin), flush=True)
         except BrokenPipeError:
             raise self._failed("ended") from None
-        return self._answer()
+        return self._answer(self._limits.answer)
 
-    def _answer(self) -> dict[str, Any]:
+    def _answer(self, seconds: float) -> dict[str, Any]:
         answers = _pipe(self._process.stdout)
-        ready, _, _ = select.select([answers], [], [], ANSWER_SECONDS)
+        ready, _, _ = select.select([answers], [], [], seconds)
         if not ready:
-            raise self._failed(f"was silent for {ANSWER_SECONDS:.0f} s")
+            raise self._failed(f"was silent for {seconds:.0f} s")
         line = answers.readline()
         if not line:
             raise self._failed("ended")

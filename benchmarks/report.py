@@ -18,7 +18,7 @@ from benchmarks import memory
 from benchmarks.ceilings import CEILINGS, limit_seconds
 from benchmarks.peers import OURS, PEERS
 from benchmarks.shapes import Shape
-from benchmarks.tables import NOTHING, megabytes, number, table
+from benchmarks.tables import NOTHING, megabytes, number, replace_between, table
 from benchmarks.tasks import TASKS, Task
 
 Document = dict[str, Any]
@@ -90,11 +90,7 @@ class Group:
 
 def publish(document: Document, page: Path) -> None:
     """Replace the text between the markers of a Markdown page by the document's tables."""
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{page} has no lines {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{markdown(document)}\n\n{END}{after}")
+    replace_between(page, BEGIN, END, markdown(document))
 
 
 def markdown(document: Document) -> str:

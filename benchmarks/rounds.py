@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from benchmarks.ceilings import Rates
-from benchmarks.peers import PEERS
 from benchmarks.processes import WorkerError
 from benchmarks.tasks import Task
 from mmfree_compiler.cli.measure import Spread
@@ -23,14 +22,14 @@ class Answers(Protocol):
 
 @dataclass
 class _Samples:
-    """What a peer answered so far."""
+    """What a peer answered so far; of facts beside the seconds, the last ones."""
 
     seconds: list[float] = field(default_factory=list)
-    peak_rss_bytes: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def add(self, answer: Mapping[str, Any]) -> None:
-        self.seconds.append(answer["seconds"])
-        self.peak_rss_bytes = answer["peak_rss_bytes"]
+        self.facts = dict(answer)
+        self.seconds.append(self.facts.pop("seconds"))
 
 
 def measure(
@@ -43,22 +42,21 @@ def measure(
 
     The result is a part of the benchmark's document, see report.Group.
     """
-    able = {name: w for name, w in workers.items() if task.kind in PEERS[name].kinds}
-    samples = {name: _Samples() for name in able}
+    samples = {name: _Samples() for name in workers}
     skipped: dict[str, str] = {}
     rates: list[Rates] = []
     for _ in range(repeat):
         rates.append(measure_ceilings())
         for name in list(samples):
             try:
-                samples[name].add(able[name].ask(task.name))
+                samples[name].add(workers[name].ask(task.name))
             except WorkerError as error:
                 skipped[name] = str(error)
                 del samples[name]
     return {
         "task": task.name,
         "ceilings": dict(_spreads(rates)),
-        "figures": {name: _figure(able[name], found) for name, found in samples.items()},
+        "figures": {name: _figure(workers[name], found) for name, found in samples.items()},
         "skipped": skipped,
     }
 
@@ -69,9 +67,5 @@ def _spreads(rates: Sequence[Rates]) -> Iterator[tuple[str, dict[str, float]]]:
 
 
 def _figure(worker: Answers, samples: _Samples) -> dict[str, Any]:
-    return {
-        "seconds": asdict(Spread.of(samples.seconds)),
-        "samples": samples.seconds,
-        "weight_bytes": worker.opened["weight_bytes"],
-        "peak_rss_bytes": samples.peak_rss_bytes,
-    }
+    spread = {"seconds": asdict(Spread.of(samples.seconds)), "samples": samples.seconds}
+    return spread | worker.opened | samples.facts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 NOTHING = "-"
 
@@ -23,3 +24,12 @@ def number(value: float) -> str:
 def megabytes(size: float) -> str:
     """Bytes in MB of 10^6."""
     return f"{size / 1e6:,.0f}"
+
+
+def replace_between(page: Path, begin: str, end: str, text: str) -> None:
+    """Replace what is between two lines of a Markdown page. Raises ValueError without them."""
+    before, found, rest = page.read_text().partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found or not found_end:
+        raise ValueError(f"{page} has no lines {begin} and {end}")
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")

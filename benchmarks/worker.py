@@ -47,26 +47,27 @@ class Job:
 
 def main(job: Job) -> None:
     """Prepare, or open and serve."""
-    answers = _own_stdout()
+    answers = own_stdout()
     peer = PEERS[job.peer]
     module = peer.load()
     if job.threads is None:
-        _say(answers, module.prepare(job.shape, job.folder, peer.option))
+        say(answers, module.prepare(job.shape, job.folder, peer.option))
         return
     model = module.open_model(job.shape, job.folder, peer.option, job.threads)
-    _say(answers, {"weight_bytes": model.weight_bytes})
+    say(answers, {"weight_bytes": model.weight_bytes})
     for answer in serve(model, sys.stdin):
-        _say(answers, answer)
+        say(answers, answer)
 
 
-def _own_stdout() -> TextIO:
+def own_stdout() -> TextIO:
     """A file for the answers alone; what libraries print goes to stderr."""
     kept = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return kept
 
 
-def _say(answers: TextIO, document: dict[str, Any]) -> None:
+def say(answers: TextIO, document: dict[str, Any]) -> None:
+    """Write one answer."""
     print(json.dumps(document), file=answers, flush=True)
 
 

@@ -10,7 +10,7 @@ import fake_worker
 import pytest
 
 from benchmarks import worker
-from benchmarks.peers import OURS, PEERS, Peer
+from benchmarks.peers import OURS, Peer
 from benchmarks.processes import Worker, WorkerError
 from benchmarks.rounds import measure
 from benchmarks.shapes import Shape
@@ -110,14 +110,6 @@ def test_rounds_interleave_and_go_on_without_who_fails() -> None:
     assert figure["seconds"] == {"median": 2.0, "low": 1.0, "high": 3.0}
     assert (figure["samples"], figure["peak_rss_bytes"]) == ([1.0, 2.0, 3.0], 103)
     assert group["ceilings"]["read"] == {"median": 5.0, "low": 1.0, "high": 8.0}
-
-
-def test_only_who_can_do_a_task_is_asked() -> None:
-    log: list[str] = []
-    workers = {name: FakeAnswers(name, log) for name in PEERS}
-    group = measure(TASKS["load"], workers, lambda: {"read": 1.0}, repeat=1)
-    assert log == [f"{OURS} load"]
-    assert set(group["figures"]) == {OURS}
 
 
 def test_a_peer_says_what_is_missing() -> None:

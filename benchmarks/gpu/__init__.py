@@ -1,0 +1,1 @@
+"""Compiled models on a GPU, beside its limits and torch: `python -m benchmarks.gpu`."""
