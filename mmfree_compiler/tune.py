@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,13 +96,26 @@ class _Search:
         return cls(target, spec, maker, compiled, progress)
 
     def gains(self, tried: Sequence[Settings]) -> list[float]:
-        """The speed with each of `tried`, relative to the first."""
-        sessions = []
-        for settings in tried:
-            self.progress(", ".join(f"{name} {value}" for name, value in settings.items()))
-            artifact = self.maker.retuned(self.compiled.artifact, self.spec, settings)
-            sessions.append(Session(artifact, self.compiled.threads))
-        return _gains(sessions)
+        """The speed with each of `tried`, relative to the first; 0 where this machine refuses it.
+
+        Raises TargetError when it refuses the first.
+        """
+        first, *others = tried
+        sessions = {0: self._session(first)}
+        for index, settings in enumerate(others, 1):
+            with suppress(TargetError):  # such as more shared memory than a GPU has
+                sessions[index] = self._session(settings)
+        found = dict(zip(sessions, _gains(list(sessions.values())), strict=True))
+        return [found.get(index, 0.0) for index in range(len(tried))]
+
+    def _session(self, settings: Settings) -> Session:
+        """A session with other settings that has run every task."""
+        self.progress(", ".join(f"{name} {value}" for name, value in settings.items()))
+        artifact = self.maker.retuned(self.compiled.artifact, self.spec, settings)
+        session = Session(artifact, self.compiled.threads)
+        for task in TASKS:
+            _step(session, *task)()
+        return session
 
     def kept(self, settings: Settings, trials: tuple[Trial, ...]) -> Report:
         """Keep `settings` for the next compilations."""

@@ -111,6 +111,14 @@ def store(name: str, data: bytes) -> None:
         _prune(objects)
 
 
+def keep(name: str, data: bytes, what: str) -> None:
+    """Store what is not made again by itself. Raises ToolchainError if it cannot be stored."""
+    store(name, data)
+    if load(name) != data:
+        hint = "Free some space, or set XDG_CACHE_HOME to another folder"
+        raise ToolchainError(f"cache folder {folder('objects')}", f"cannot store {what}", hint)
+
+
 def _digest(name: str, data: bytes) -> bytes:
     return hashlib.sha256(name.encode() + b"\0" + data).digest()
 

@@ -14,6 +14,7 @@ from op_modules import runnable_variants
 
 import mmfree_compiler as mmf
 from mmfree_compiler import backends
+from mmfree_compiler.backends.interface import Tunable
 from mmfree_compiler.compiler import CompiledModel
 from mmfree_compiler.errors import TargetError
 from mmfree_compiler.runtime import Session
@@ -92,6 +93,20 @@ def test_cuda(folder: Path) -> None:
     _, there = reference(folder)(ids)
     (ours, _), (theirs, _) = (run(ids[:, :1], there.fork()) for run in (session, reference(folder)))
     assert torch.equal(ours, theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(_without_gpu()), reason=_without_gpu())
+def test_cuda_with_other_settings() -> None:
+    """The smallest and the largest sizes that `mmfree tune` tries."""
+    spec, maker = backends.get("cuda").here(), backends.get("cuda").compiler()
+    assert isinstance(maker, Tunable)
+    artifact = mmf.compile(DEMO, "cuda", check=False).artifact
+    for end in (0, -1):
+        settings = {name: values[end] for name, values in maker.candidates(spec).items()}
+        session = Session(maker.retuned(artifact, spec, settings))
+        for _, batch, chunk in WAYS:
+            assert digest(session, batch, chunk) == expected(DEMO), (settings, batch, chunk)
 
 
 @folders

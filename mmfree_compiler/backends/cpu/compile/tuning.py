@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 
 from mmfree_compiler.backends.cpu.features import processor
 from mmfree_compiler.building import cache
-from mmfree_compiler.errors import ToolchainError
 from mmfree_compiler.program import Program
 
 
@@ -53,12 +52,7 @@ def keep(program: Program, variant: str, tuning: Tuning) -> None:
 
     Raises ToolchainError if the cache cannot store it.
     """
-    key, text = _key(program, variant), json.dumps(asdict(tuning)).encode()
-    cache.store(key, text)
-    if cache.load(key) != text:
-        thing, cause = f"cache folder {cache.folder('objects')}", "cannot store the settings"
-        hint = "Free some space, or set XDG_CACHE_HOME to another folder"
-        raise ToolchainError(thing, cause, hint)
+    cache.keep(_key(program, variant), json.dumps(asdict(tuning)).encode(), "the settings")
 
 
 def _key(program: Program, variant: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from mmfree_compiler.artifact import WEIGHTS, Build, TensorEntry, pack_constants
+from mmfree_compiler.artifact import WEIGHTS, Artifact, Build, TensorEntry, pack_constants
 from mmfree_compiler.backends.copy_rows import CopyRows
+from mmfree_compiler.backends.cuda.compile import tuning
 from mmfree_compiler.backends.cuda.compile.build import compiled
 from mmfree_compiler.backends.cuda.compile.kernel import Source
 from mmfree_compiler.backends.cuda.compile.passes.finish_outputs import FinishOutputs
@@ -20,7 +21,7 @@ from mmfree_compiler.backends.cuda.compile.sources import Sources
 from mmfree_compiler.backends.cuda.compile.tiles import TILES
 from mmfree_compiler.backends.cuda.facts import ABI, CODE, Facts, Launch, Plan, Repeat
 from mmfree_compiler.backends.cuda.spec import Spec
-from mmfree_compiler.backends.interface import Emitted, ProgramPass
+from mmfree_compiler.backends.interface import Emitted, ProgramPass, Settings
 from mmfree_compiler.program import Program
 
 
@@ -35,32 +36,62 @@ class CudaCompiler:
     def emit(self, program: Program, spec: Spec) -> Emitted:
         assert isinstance(program, PlannedProgram)
         weights, tensors = pack_constants(program.constants.values())
-        kernels, plans = planned(program, tensors)
-        choosing = sampling(program)
-        made = compiled([*kernels, *choosing], spec.archs)
-        facts = Facts(
-            arch="",
-            scratch=program.scratch,
-            kernels={},
-            plans=plans,
-            sampling=[_launch(source) for source in choosing],
-        )
-        builds = tuple(
-            _build(facts.model_copy(update={"arch": arch, "kernels": places}))
-            for arch, (_, places) in made.items()
-        )
-        code = {_member(arch): cubins for arch, (cubins, _) in made.items()}
+        settings = {arch: tuning.find(program, arch) for arch in spec.archs}
+        builds, code = _built(program, tensors, settings)
         return Emitted(builds, tensors, {WEIGHTS: weights, **code})
+
+    def candidates(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:  # noqa: ARG002 - the same
+        return tuning.candidates()
+
+    def defaults(self, spec: Spec) -> Settings:  # noqa: ARG002 - the same
+        return tuning.defaults()
+
+    def retuned(self, artifact: Artifact, spec: Spec, settings: Settings) -> Artifact:
+        program, (arch,) = artifact.program, spec.archs
+        assert isinstance(program, PlannedProgram)
+        builds, code = _built(program, artifact.entry.tensors, {arch: settings})
+        return artifact.rebuilt(code, {"builds": builds})
+
+    def keep(self, program: Program, spec: Spec, settings: Settings) -> None:
+        (arch,) = spec.archs
+        tuning.keep(program, arch, settings)
+
+
+def _built(
+    program: PlannedProgram,
+    tensors: Mapping[str, TensorEntry],
+    settings: Mapping[str, Settings],
+) -> tuple[tuple[Build, ...], dict[str, bytes]]:
+    """The builds of architectures with their settings, and the members of their kernels."""
+    builds, code = {}, {}
+    for shared in {tuple(sorted(own.items())) for own in settings.values()}:
+        archs = [arch for arch, own in settings.items() if tuple(sorted(own.items())) == shared]
+        kernels, plans = planned(program, tensors, tuning.plans(PLANS, dict(shared)))
+        choosing = sampling(program)
+        launches = [_launch(source) for source in choosing]
+        for arch, (cubins, places) in compiled([*kernels, *choosing], archs).items():
+            facts = Facts(
+                arch=arch,
+                scratch=program.scratch,
+                kernels=places,
+                plans=plans,
+                sampling=launches,
+            )
+            builds[arch] = _build(facts)
+            code[_member(arch)] = cubins
+    return tuple(builds[arch] for arch in settings), code
 
 
 def planned(
-    program: PlannedProgram, tensors: Mapping[str, TensorEntry]
+    program: PlannedProgram,
+    tensors: Mapping[str, TensorEntry],
+    shapes: Iterable[PlanShape] = PLANS,
 ) -> tuple[list[Source], list[Plan]]:
     """The kernels of all plans, each once, and the plans."""
     sources = Sources(program, tensors, inner_values(program))
     kernels: dict[str, Source] = {}
     plans = []
-    for shape in PLANS:
+    for shape in shapes:
         runs = schedule(program, shape.together, shape.fused)
         steps = [_repeat(sources, run, shape, kernels) for run in runs]
         plans.append(Plan(tokens=shape.tokens, together=shape.together, steps=steps))

@@ -8,7 +8,6 @@ from mmfree_compiler.backends.cuda.strides import CHUNK
 
 _LARGEST_BLOCK = 1024
 _FEWEST_COLUMNS = 8
-_FEWEST_PROGRAMS = 120  # a GPU has about as many multiprocessors
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,29 @@ class Shape:
         return f"{k}, {self.tokens}, {self.columns}, {self.block_k}, ASM"
 
 
+ROWS = Shape(1, 1, 4)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The shapes of kernels, and what chooses among them; `mmfree tune` varies them (tuning.py).
+
+    Products take the first of `gemm` that has `fewest_programs`, so that they fill a GPU: large
+    tiles do more with what they load. Measured on an H200.
+    """
+
+    scan: Shape = Shape(1, 32, 1, stages=8)
+    fused: Shape = Shape(1, 128, 8)
+    gemv: Shape = Shape(1, 32, 4)
+    gemm: tuple[Shape, ...] = (
+        Shape(64, 128, 8, "gemm"),
+        Shape(64, 64, 4, "gemm"),
+        Shape(32, 64, 4, "gemm"),
+        Shape(16, 32, 4, "gemm", block_k=512),
+    )
+    fewest_programs: int = 120  # a GPU has about as many multiprocessors
+
+
 @dataclass(frozen=True)
 class PlanShape:
     """A plan for calls of at most `tokens` tokens: see facts.Plan.
@@ -63,6 +85,7 @@ class PlanShape:
     together: bool
     gemm: bool = True
     gluon: bool = True
+    sizes: Sizes = Sizes()
 
     @property
     def fused(self) -> bool:
@@ -71,22 +94,13 @@ class PlanShape:
 
     def tile(self, width: int, k: int | None) -> Shape:
         """The shape that makes `width` columns; k is that of products."""
+        sizes = self.sizes
         if not self.gemm:
-            return _GEMV if k is None else _GEMV.fitted(k)
-        fits = [shape for shape in _GEMM if shape.tokens <= self.tokens]
-        full = (x for x in fits if x.programs(width, self.tokens) >= _FEWEST_PROGRAMS)
+            return sizes.gemv if k is None else sizes.gemv.fitted(k)
+        fits = [shape for shape in sizes.gemm if shape.tokens <= self.tokens]
+        full = (x for x in fits if x.programs(width, self.tokens) >= sizes.fewest_programs)
         return next(full, fits[-1])
 
-
-ROWS, SCAN, FUSED = Shape(1, 1, 4), Shape(1, 32, 1, stages=8), Shape(1, 128, 8)
-_GEMV = Shape(1, 32, 4)
-# The first whose programs fill a GPU: large tiles do more with what they load. On an H200.
-_GEMM = (
-    Shape(64, 128, 8, "gemm"),
-    Shape(64, 64, 4, "gemm"),
-    Shape(32, 64, 4, "gemm"),
-    Shape(16, 32, 4, "gemm", block_k=512),
-)
 
 # In order of preference: the first that takes a call's tokens.
 PLANS = (

@@ -20,7 +20,7 @@ from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
 from mmfree_compiler.backends.cuda.compile.rows import RowTile, row_ops, row_warps
 from mmfree_compiler.backends.cuda.compile.scans import ScanTile
 from mmfree_compiler.backends.cuda.compile.schedule import Kind, Part
-from mmfree_compiler.backends.cuda.compile.shapes import FUSED, ROWS, SCAN, PlanShape, Shape
+from mmfree_compiler.backends.cuda.compile.shapes import ROWS, PlanShape, Shape
 from mmfree_compiler.backends.cuda.compile.tiles import Tile, epilogue
 from mmfree_compiler.backends.cuda.facts import Over
 
@@ -98,9 +98,9 @@ def _tiles(sources: Sources, part: Part, plan: PlanShape) -> Source:
     return _source(tile, _over(tile), -(-tile.width // shape.columns), shape)
 
 
-def _scan(sources: Sources, part: Part, _: PlanShape) -> Source:
+def _scan(sources: Sources, part: Part, plan: PlanShape) -> Source:
     """States stay in registers from the first token of a sequence to its last."""
-    tile, shape = sources.tile(ScanTile, part), SCAN
+    tile, shape = sources.tile(ScanTile, part), plan.sizes.scan
     if part.codes:
         shape = shape.fitted(max(map(tile.depth, part.codes)))
     tile.writer.add(WAIT)
@@ -127,9 +127,9 @@ def _scan(sources: Sources, part: Part, _: PlanShape) -> Source:
     return _source(tile, "sequences", -(-tile.width // shape.columns), shape)
 
 
-def _fused(sources: Sources, part: Part, _: PlanShape) -> Source:
+def _fused(sources: Sources, part: Part, plan: PlanShape) -> Source:
     tile = sources.tile(Tile, part)
-    shape = FUSED.spread(tile.width)
+    shape = plan.sizes.fused.spread(tile.width)
     fused.write(tile, shape)
     return _source(tile, _over(tile), -(-tile.width // shape.columns), shape, "gluon")
 
