@@ -123,7 +123,7 @@ def _fits(groups: Sequence[Group]) -> str:
             own = [g for g in decoding if g.task == task and peer in g.figures]
             fit = Fit.of((g.figures[peer]["weight_bytes"], g.seconds(peer)) for g in own)
             if fit:
-                start, rate = f"{1e6 * fit.start:,.0f} us", f"{fit.rate / 1e9:,.0f} GB/s"
+                start, rate = f"{1e6 * fit.start:,.0f} µs", f"{fit.rate / 1e9:,.0f} GB/s"
                 rows.append((PEERS[peer].title, str(task.size), start, rate))
     return table(("", "sequences", "a", "1 / b"), rows)
 

@@ -306,3 +306,12 @@ class Decoder(Launcher, Protocol):
         A step draws the token that follows the one it read, at the next position, marks it as seen,
         and the next step reads it. `choices` are in the order of the batch.
         """
+
+
+@runtime_checkable
+class OnDevice(Protocol):
+    """A launcher whose device has a memory of its own."""
+
+    @property
+    def device_bytes(self) -> int:
+        """Bytes that it has there for weights, rows and states; code is not counted."""

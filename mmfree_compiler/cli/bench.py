@@ -43,6 +43,8 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure load time, prefill and decode speed: median, lowest and highest of several runs."""
+    from mmfree_compiler.backends.interface import OnDevice
+
     counts = thread_counts(threads) if _takes_threads(model, target) else [None]
     columns = (TextColumn("{task.description}"), BarColumn())
     with progress(*columns, quiet=quiet or json) as bar:
@@ -58,17 +60,18 @@ def bench(
                 runs.append(run)
                 bar.advance(task)
             measured.append(_Figures.of(session, count, prompt_tokens, runs[1:]))
-    packed = session.launcher.weight_bytes
+    launcher = session.launcher
     document = {
         "model": str(model),
         "target": session.artifact.entry.kind,
-        "build": session.launcher.build,
+        "build": launcher.build,
         "prompt_tokens": prompt_tokens,
         "new_tokens": new_tokens,
         "repeat": repeat,
         "load_seconds": asdict(loading),
-        "packed_weight_bytes": packed,
+        "packed_weight_bytes": launcher.weight_bytes,
         "peak_rss_bytes": peak_rss(),
+        "device_bytes": launcher.device_bytes if isinstance(launcher, OnDevice) else None,
         "threads": [asdict(figures) for figures in measured],
     }
     title = f"\n{counted(prompt_tokens, 'prompt token')}, {new_tokens} new tokens, {repeat} runs"
@@ -149,15 +152,16 @@ class _Figures:
 
 
 def _overview(document: dict[str, Any], loading: Spread) -> Table:
-    return facts(
-        (
-            ("target", document["target"]),
-            ("build", document["build"]),
-            ("load", f"{1e3 * loading.median:.1f} ms"),
-            ("packed weights", size(document["packed_weight_bytes"])),
-            ("peak memory", size(document["peak_rss_bytes"])),
-        )
-    )
+    rows = [
+        ("target", document["target"]),
+        ("build", document["build"]),
+        ("load", f"{1e3 * loading.median:.1f} ms"),
+        ("packed weights", size(document["packed_weight_bytes"])),
+        ("peak memory", size(document["peak_rss_bytes"])),
+    ]
+    if document["device_bytes"] is not None:
+        rows.append(("memory of the device", size(document["device_bytes"])))
+    return facts(rows)
 
 
 MEASURES = {

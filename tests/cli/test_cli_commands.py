@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import mmfree_compiler as mmf
 from mmfree_compiler import backends, tune
 from mmfree_compiler.backends.cpu.compile.compiler import CpuCompiler
+from mmfree_compiler.backends.cpu.run.launcher import CpuLauncher
 from mmfree_compiler.cli.app import app
 from mmfree_compiler.cli.measure import Spread, peak_rss
 from mmfree_compiler.cli.run import run
@@ -247,7 +248,7 @@ def test_train_without_a_run_to_resume(tmp_path: Path) -> None:
 def test_bench(tiny_artifact: Path) -> None:
     options = ("--prompt-tokens", "70", "--new-tokens", "3", "--threads", "1,2")
     found = invoke_json("bench", tiny_artifact, *options)
-    assert found["build"] == "portable"
+    assert (found["build"], found["device_bytes"]) == ("portable", None)
     assert (
         found["packed_weight_bytes"]
         == invoke_json("inspect", tiny_artifact)["bytes"]["packed ternary"]
@@ -258,9 +259,13 @@ def test_bench(tiny_artifact: Path) -> None:
             assert 0 < figures[name]["low"] <= figures[name]["median"] <= figures[name]["high"]
 
 
-def test_bench_for_people(tiny_artifact: Path) -> None:
+def test_bench_for_people(tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ("--prompt-tokens", "1", "--new-tokens", "2", "--threads", "1,2")
     text = invoke("bench", tiny_artifact, *options)
+    assert "memory of the device" not in text
+    monkeypatch.setattr(CpuLauncher, "device_bytes", 7_000_000, raising=False)
+    text = invoke("bench", tiny_artifact, *options)
+    assert re.search(r"memory of the device +7.0 MB", text)
     assert "1 prompt token, 2 new tokens, 5 runs" in text
     assert "decode tokens/s, 1 thread " in text
     assert "decode tokens/s, 2 threads" in text

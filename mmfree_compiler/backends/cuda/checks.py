@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from mmfree_compiler.backends.cuda.archs import ARCHS
+from mmfree_compiler.backends.cuda.choose import fitting
 from mmfree_compiler.backends.interface import Check
 from mmfree_compiler.backends.packages import Package
 from mmfree_compiler.errors import TargetError
@@ -44,4 +46,8 @@ def _gpus() -> Iterator[Check]:
 def _gpu(info: DeviceInfo) -> Check:
     capability = "{}.{}".format(*info.capability)
     found = f"{info.name}, compute capability {capability}, {info.memory / 1e9:,.1f} GB"
-    return Check(f"GPU {info.index}", "ok", found)
+    arch = fitting(ARCHS.values(), info.capability)
+    if arch is None:
+        hint = f"Kernels are compiled for {', '.join(ARCHS)}"
+        return Check(f"GPU {info.index}", "elsewhere", f"{found}, runs no kernels", hint)
+    return Check(f"GPU {info.index}", "ok", f"{found}, runs {arch.name}")

@@ -12,6 +12,7 @@ from mock_driver import run
 
 from mmfree_compiler.backends.cuda import checks
 from mmfree_compiler.backends.cuda.run import driver
+from mmfree_compiler.backends.cuda.run.device import DeviceInfo
 from mmfree_compiler.backends.cuda.run.driver import FAILURES, LOST, NoGpuError, call
 from mmfree_compiler.errors import TargetError
 
@@ -176,8 +177,16 @@ def test_what_the_doctor_says() -> None:
     package, cuda, gpu, failed = run(CHECKS).printed
     assert package.startswith("Check(name='cuda-bindings', status='ok'")
     assert cuda == "Check(name='NVIDIA driver', status='ok', found='supports CUDA 13.0', hint='')"
-    assert "name='GPU 0', status='ok', found='Mock GPU, compute capability 9.0, 2.0 GB'" in gpu
+    found = "Mock GPU, compute capability 9.0, 2.0 GB, runs sm_90"
+    assert gpu == f"Check(name='GPU 0', status='ok', found='{found}', hint='')"
     assert "name='NVIDIA driver', status='failed', found='the NVIDIA driver: has a lib" in failed
+
+
+def test_a_gpu_that_is_too_old() -> None:
+    found = checks._gpu(DeviceInfo(1, "Old GPU", (7, 5), 8_000_000_000, (13, 0)))
+    assert (found.name, found.status) == ("GPU 1", "elsewhere")
+    assert found.found == "Old GPU, compute capability 7.5, 8.0 GB, runs no kernels"
+    assert found.hint.startswith("Kernels are compiled for sm_80, ")
 
 
 def test_the_package_needs_no_cuda_bindings() -> None:

@@ -113,7 +113,7 @@ def test_what_another_version_kept_is_left_out(model: PlannedProgram) -> None:
         assert tuning.find(model, "sm_90") == DEFAULTS
 
 
-def _compiled(kernels: Sequence[Source], archs: Sequence[str]) -> dict[str, Any]:
+def without_code(kernels: Sequence[Source], archs: Sequence[str]) -> dict[str, Any]:
     """As compile/build.py, without code."""
     places = {
         source.name: Kernel(
@@ -138,7 +138,7 @@ def _warps(artifact: Any, build: int) -> set[int]:
 def test_each_architecture_has_its_settings(
     model: PlannedProgram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiler, "compiled", _compiled)
+    monkeypatch.setattr(compiler, "compiled", without_code)
     kept = {"sm_90": OTHER}
     monkeypatch.setattr(tuning, "find", lambda _, arch: kept.get(arch, DEFAULTS))
     maker = CudaCompiler()
@@ -150,7 +150,7 @@ def test_each_architecture_has_its_settings(
 
 
 def test_a_model_is_built_again_with_other_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiler, "compiled", _compiled)
+    monkeypatch.setattr(compiler, "compiled", without_code)
     maker, spec = CudaCompiler(), Spec(("sm_90",))
     assert isinstance(maker, Tunable)
     ids = torch.zeros(2, 3, dtype=torch.int64)

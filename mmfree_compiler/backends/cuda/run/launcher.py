@@ -70,6 +70,11 @@ class CudaLauncher:
         build = choose(artifact.entry, opened.info.capability)
         return cls(artifact, build, Gpu(opened))
 
+    @property
+    def device_bytes(self) -> int:
+        """See interface.OnDevice."""
+        return sum(memory.nbytes for memory in (*self._memory.values(), self._arena.memory))
+
     def close(self) -> None:
         """See interface.Launcher."""
         self._executor.close()
