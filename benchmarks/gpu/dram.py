@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.gpu.peers import GpuJob, Opened
 from benchmarks.gpu.recording import repeated
-from benchmarks.gpu.sampling import seconds_per_call
+from benchmarks.gpu.sampling import Sampler
 
 FLOATS = 1 << 30
 
@@ -15,4 +15,4 @@ def open_model(job: GpuJob) -> Opened:  # noqa: ARG001 - peers.Module
     """`weight_bytes` are those that are read, whatever the job's model is."""
     buffer = torch.zeros(FLOATS, dtype=torch.float32, device="cuda")
     run = repeated(buffer.sum)
-    return Opened(lambda: seconds_per_call(run), {"weight_bytes": buffer.nbytes})
+    return Opened(Sampler(run), {"weight_bytes": buffer.nbytes})

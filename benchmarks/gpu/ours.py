@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.gpu import models
 from benchmarks.gpu.memory import device_bytes
 from benchmarks.gpu.peers import PEERS, GpuJob, Opened
-from benchmarks.gpu.sampling import seconds_per_call
+from benchmarks.gpu.sampling import Sampler
 from mmfree_compiler.runtime import load
 
 BATCH_STEPS = 128  # of a sample of several sequences
@@ -54,7 +54,7 @@ class Loaded:
 
     def _one(self) -> Sample:
         tokens = self.session.generate([1], max_new_tokens=ENDLESS, temperature=0, stop_tokens=())
-        return lambda: seconds_per_call(_repeated(lambda: next(tokens)))
+        return Sampler(_repeated(lambda: next(tokens)))
 
     def _several(self, batch: int) -> Sample:
         """The time of a generation less that of a shorter one, which is that of the prompts."""
@@ -70,13 +70,13 @@ class Loaded:
     def _prefill(self, length: int) -> Sample:
         count = self.session.language_model.vocab_size
         ids = np.random.default_rng(0).integers(count, size=length)
-        return lambda: seconds_per_call(
+        return Sampler(
             _repeated(lambda: next(self.session.generate(ids, max_new_tokens=1, temperature=0)))
         )
 
     def _load(self, _: int) -> Sample:
         """This session is open meanwhile, so that the driver's own start is not measured."""
-        return lambda: seconds_per_call(_repeated(lambda: load(self.path).close()))
+        return Sampler(_repeated(lambda: load(self.path).close()))
 
 
 def _repeated(call: Callable[[], object]) -> Callable[[int], None]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.gpu.peers import PEERS, GpuJob, Opened
 from benchmarks.gpu.recording import recorded, repeated
-from benchmarks.gpu.sampling import seconds_per_call
+from benchmarks.gpu.sampling import Sampler
 from benchmarks.shapes import Shape
 from benchmarks.tasks import Task
 
@@ -28,7 +28,7 @@ def open_model(job: GpuJob) -> Opened:
         pairs = list(operands(job.shape, job.task, getattr(torch, PEERS[job.peer].option)))
     call = recorded(lambda: multiplied(pairs))
     nbytes = sum(weight.numel() * weight.itemsize for _, weight in pairs)
-    return Opened(lambda: seconds_per_call(repeated(call)), {"weight_bytes": nbytes})
+    return Opened(Sampler(repeated(call)), {"weight_bytes": nbytes})
 
 
 def operands(shape: Shape, task: Task, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:

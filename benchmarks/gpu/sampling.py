@@ -8,15 +8,23 @@ from collections.abc import Callable
 LEAST_SECONDS = 0.3  # the least duration of a sample
 
 
-def seconds_per_call(
-    run: Callable[[int], object], clock: Callable[[], float] = time.perf_counter
-) -> float:
-    """The mean of as many calls as fill LEAST_SECONDS; `run(n)` makes n and waits for the last."""
-    count = 1
-    while True:
-        started = clock()
-        run(count)
-        elapsed = clock() - started
-        if elapsed >= LEAST_SECONDS:
-            return elapsed / count
-        count = max(2 * count, int(count * LEAST_SECONDS / elapsed) + 1)
+class Sampler:
+    """Measures a call: seconds, the mean of as many calls as fill LEAST_SECONDS.
+
+    `run(n)` makes n calls and waits for the last.
+    """
+
+    def __init__(
+        self, run: Callable[[int], object], clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._run, self._clock, self._count = run, clock, 1
+
+    def __call__(self) -> float:
+        while True:
+            started = self._clock()
+            self._run(self._count)
+            elapsed = self._clock() - started
+            if elapsed >= LEAST_SECONDS:
+                return elapsed / self._count
+            grown = int(self._count * LEAST_SECONDS / elapsed) + 1
+            self._count = max(2 * self._count, grown)

@@ -10,7 +10,7 @@ from torch import nn
 
 from benchmarks.gpu.peers import PEERS, GpuJob, Opened
 from benchmarks.gpu.recording import recorded, repeated
-from benchmarks.gpu.sampling import seconds_per_call
+from benchmarks.gpu.sampling import Sampler
 from benchmarks.gpu.torch_lm import TorchLM
 from benchmarks.tasks import Task
 
@@ -28,7 +28,7 @@ def open_model(job: GpuJob) -> Opened:
     with torch.device("cuda"):
         model = TorchLM(job.shape, batch, length)
     call = RUNNERS[PEERS[job.peer].option](model)
-    return Opened(lambda: seconds_per_call(repeated(call)), {"weight_bytes": model.weight_bytes})
+    return Opened(Sampler(repeated(call)), {"weight_bytes": model.weight_bytes})
 
 
 def call_shape(task: Task) -> tuple[int, int]:
@@ -42,9 +42,13 @@ def _eager(model: nn.Module) -> Call:
 
 def _compile(model: nn.Module) -> Call:
     import torch._inductor.config
+    from torch._dynamo.utils import counters
 
     torch._inductor.config.compile_threads = COMPILING_PROCESSES
     compiled: Call = torch.compile(model, mode="reduce-overhead", fullgraph=True, dynamic=False)
+    compiled()
+    if skips := counters["inductor"]["cudagraph_skips"]:  # its figure would say nothing
+        raise RuntimeError(f"torch.compile left out {skips} CUDA graphs")
     return compiled
 
 

@@ -11,7 +11,7 @@ from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import document
 from benchmarks.gpu.peers import PEERS, GpuJob, GpuPeer
 from benchmarks.gpu.running import ShapeRun
-from benchmarks.gpu.sampling import seconds_per_call
+from benchmarks.gpu.sampling import Sampler
 from benchmarks.gpu.tasks import TASKS
 from benchmarks.shapes import Shape
 from mmfree_compiler.errors import InputError
@@ -64,10 +64,11 @@ def test_a_job_survives_its_text(tmp_path: Path) -> None:
 
 def test_a_sample_fills_its_time() -> None:
     counts: list[int] = []
-    times = iter([0.0, 0.08, 1.0, 1.2, 2.0, 2.5])
-    found = seconds_per_call(counts.append, lambda: next(times))
-    assert counts == [1, 4, 8]
-    assert found == pytest.approx(0.5 / 8)
+    times = iter([0.0, 0.08, 1.0, 1.2, 2.0, 2.5, 3.0, 3.4])
+    sample = Sampler(counts.append, lambda: next(times))
+    assert sample() == pytest.approx(0.5 / 8)
+    assert sample() == pytest.approx(0.4 / 8)
+    assert counts == [1, 4, 8, 8]
 
 
 def _group(task: str, skipped: dict[str, str], **seconds: float) -> dict[str, Any]:
