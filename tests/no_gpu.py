@@ -26,6 +26,7 @@ def no_code(sources: Sequence[Source], archs: Sequence[str]) -> dict[str, Any]:
             size=1,
             warps=1,
             shared=0,
+            dependent=False,
             parameters=list(source.parameters),
         )
         for source in sources

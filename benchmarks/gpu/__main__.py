@@ -6,7 +6,6 @@ Figures are kept in a JSON file; those of several runs are merged into docs/benc
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,13 +27,12 @@ from mmfree_compiler.errors import InputError, MmfreeError
 
 FOLDER = ROOT / "build" / "bench" / "gpu"
 PAGE = ROOT / "docs" / "benchmarks-gpu.md"
-DEFAULT_TASKS = ",".join(name for name in TASKS if name != "decode-8")
 progress = Console(stderr=True, highlight=False)
 
 
 def main(
     shapes: Annotated[str, typer.Option(help="Some of 370M, 1.3B, 2.7B.")] = "370M,1.3B,2.7B",
-    tasks: Annotated[str, typer.Option(help=f"Some of {', '.join(TASKS)}.")] = DEFAULT_TASKS,
+    tasks: Annotated[str, typer.Option(help=f"Some of {', '.join(TASKS)}.")] = ",".join(TASKS),
     peers: Annotated[str, typer.Option(help=f"Some of {', '.join(PEERS)}.")] = ",".join(PEERS),
     repeat: Annotated[int, typer.Option(help="Rounds.", min=5)] = 5,
     json: Annotated[Path, typer.Option(help="Where figures are kept.")] = FOLDER / "gpu.json",
@@ -92,7 +90,7 @@ def machine() -> dict[str, str]:
     found = {check.name: check.found for check in examine()}
     kept = ("GPU 0", "NVIDIA driver", "CPUs this process may use")
     names = {name: found[name] for name in kept if name in found}
-    return {"system": platform.platform(), "processor": processor(), **names}
+    return {"processor": processor(), **names}
 
 
 if __name__ == "__main__":

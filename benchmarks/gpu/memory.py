@@ -19,10 +19,10 @@ def device_bytes(path: Path) -> dict[str, int]:
     from mmfree_compiler.backends.cuda.run.device import open_device
 
     with open_device().current():
-        before = _free_bytes()
+        before = free_bytes()
         with load(path) as session:
             list(session.generate([1], max_new_tokens=TOKENS, temperature=0, stop_tokens=()))
-            taken = before - _free_bytes()
+            taken = before - free_bytes()
     return {"device_bytes": taken, **needed(read_artifact(path))}
 
 
@@ -33,7 +33,8 @@ def needed(artifact: Artifact) -> dict[str, int]:
     return {"constant_bytes": constants, "state_bytes": 4 * sum(states)}
 
 
-def _free_bytes() -> int:
+def free_bytes() -> int:
+    """Bytes of the current GPU that nobody has."""
     from cuda.bindings import driver
 
     from mmfree_compiler.backends.cuda.run.driver import call

@@ -89,7 +89,8 @@ class ShapeRun:
         return found
 
     def _started(self, peer: str, task: Task | None = None) -> Worker:
-        job = GpuJob(peer, self.shape, self.folder.resolve(), self.compiled, task)
+        compiled = self.compiled and self.compiled.resolve()
+        job = GpuJob(peer, self.shape, self.folder.resolve(), compiled, task)
         log = self.folder / f"{peer}-{task.name if task else 'prepare'}.log"
         worker = Worker(job, log, self.worker, limits=self.limits)
         self._workers.append(worker)

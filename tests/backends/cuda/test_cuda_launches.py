@@ -47,6 +47,20 @@ print(found)
     ]
 
 
+def test_the_memory_that_a_benchmark_sees() -> None:
+    ran = run(
+        """
+from benchmarks.gpu.memory import free_bytes
+device = devices.open_device()
+with device.current():
+    before = free_bytes()
+    memory = DeviceMemory(device, "weights", 100)
+    print(before - free_bytes())
+"""
+    )
+    assert ran.printed == ["100"]
+
+
 def test_pinned_memory_stays_while_arrays_of_it_are_in_use() -> None:
     ran = run(
         """
