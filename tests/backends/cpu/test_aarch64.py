@@ -12,7 +12,7 @@ import torch
 from aarch64_emulation import CPUS, Library, emulate, missing
 from golden_cases import golden_cases
 from model_bits import digest
-from op_modules import Products, TinyLM, integer_rows, state_rows
+from op_modules import Products, SmallLM, integer_rows, state_rows
 from special_values import Pointwise, Rows, assert_same_bits, forced_rows, pairs
 
 import mmfree_compiler as mmf
@@ -24,6 +24,7 @@ from mmfree_compiler.runtime import Session
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 TARGET = f"cpu:{','.join(CPUS)}"
+ANY = "aarch64"  # for every CPU
 
 on_each_cpu = pytest.mark.parametrize("variant", CPUS)
 
@@ -34,10 +35,11 @@ def products(request: pytest.FixtureRequest) -> Artifact:
     return mmf.compile(Products(), target, example_inputs=inputs).artifact
 
 
-@pytest.fixture(scope="module", params=["1.6", "2"])
-def tiny(request: pytest.FixtureRequest) -> Artifact:
-    target, ids = f"{TARGET},density={request.param}", torch.zeros(2, 3, dtype=torch.int64)
-    return mmf.compile(TinyLM(L=2), target, example_inputs=(ids,)).artifact
+@pytest.fixture(scope="module")
+def tiny() -> Artifact:
+    """Of the denser layout; the whole model below is of the other."""
+    target, ids = f"{TARGET},density=1.6", torch.zeros(2, 3, dtype=torch.int64)
+    return mmf.compile(SmallLM(), target, example_inputs=(ids,)).artifact
 
 
 @on_each_cpu
@@ -53,45 +55,11 @@ def test_integer_sums_are_exact(
             assert torch.equal(found.long(), exact)
 
 
-@pytest.fixture(scope="module")
-def pointwise() -> Artifact:
-    return mmf.compile(Pointwise(), TARGET, example_inputs=(torch.ones(3, 37),) * 2).artifact
-
-
-@pytest.fixture(scope="module", params=[1, 37, 129])
-def rows(request: pytest.FixtureRequest) -> tuple[Artifact, int]:
-    width = request.param
-    examples = (torch.ones(3, width),) * 2
-    return mmf.compile(Rows(width), TARGET, example_inputs=examples).artifact, width
-
-
 @cache
 def whole_model() -> tuple[Artifact, str]:
     """A golden case, and its digest on the reference."""
     folder = golden_cases()[0].folder
     return mmf.compile(folder, TARGET).artifact, digest(mmf.compile(folder, "reference").session)
-
-
-@on_each_cpu
-def test_special_values(pointwise: Artifact, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The references' bits; the x86 variants are tested in test_cpu_special_values.py."""
-    emulate(monkeypatch, variant)
-    session, (x, y) = Session(pointwise, threads=2), pairs(37)
-    for name, a, b in zip(Pointwise.names, session(x, y), Pointwise()(x, y), strict=True):
-        assert_same_bits(a, b, name, x, y)
-
-
-@on_each_cpu
-def test_rows(rows: tuple[Artifact, int], variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many tokens in one call, and one; test_row_bits.py tests the x86 variants."""
-    emulate(monkeypatch, variant)
-    artifact, width = rows
-    session, module, x = Session(artifact, threads=2), Rows(width), forced_rows(width)
-    expected = module(x, x.flip(0))
-    for count in (len(x), 1):
-        got = session(x[:count], x.flip(0)[:count])
-        for k, (a, b) in enumerate(zip(got, expected, strict=True)):
-            assert_same_bits(a, b[:count], f"output {k} of {width} columns", x[:count])
 
 
 @on_each_cpu
@@ -108,7 +76,7 @@ def test_a_model_prefills_and_decodes(
 ) -> None:
     emulate(monkeypatch, variant)
     ids = torch.randint(0, 37, (2, 21), generator=torch.Generator().manual_seed(1))
-    expected = TinyLM(L=2)(ids)
+    expected = SmallLM()(ids)
     results = []
     for threads in (1, 2):
         session = Session(tiny, threads)
@@ -142,3 +110,29 @@ def test_a_variant_uses_what_it_needs(
     with pytest.raises(subprocess.CalledProcessError) as caught:
         Session(tiny, threads=1)(torch.zeros(1, 1, dtype=torch.int64))
     assert caught.value.returncode == -signal.SIGILL
+
+
+# test_cpu_special_values.py tests that all variants have the same code for what follows.
+
+
+def test_special_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    emulate(monkeypatch, ANY)
+    x, y = pairs(37)
+    artifact = mmf.compile(Pointwise(), f"cpu:{ANY}", example_inputs=(x[:3], y[:3])).artifact
+    found, expected = Session(artifact, threads=2)(x, y), Pointwise()(x, y)
+    for name, a, b in zip(Pointwise.names, found, expected, strict=True):
+        assert_same_bits(a, b, name, x, y)
+
+
+@pytest.mark.parametrize("width", [1, 37, 129])
+def test_rows(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many tokens in one call, and one."""
+    emulate(monkeypatch, ANY)
+    module, x = Rows(width), forced_rows(width)
+    examples = (torch.ones(3, width),) * 2
+    session = Session(mmf.compile(module, f"cpu:{ANY}", example_inputs=examples).artifact, 2)
+    expected = module(x, x.flip(0))
+    for count in (len(x), 1):
+        got = session(x[:count], x.flip(0)[:count])
+        for k, (a, b) in enumerate(zip(got, expected, strict=True)):
+            assert_same_bits(a, b[:count], f"output {k} of {width} columns", x[:count])

@@ -8,7 +8,7 @@ import torch
 from amx_emulation import emulate_amx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_modules import TinyLM, mm, runnable_variants, ternary
+from op_modules import SmallLM, mm, runnable_variants, ternary
 from torch import Tensor, nn
 
 import mmfree_compiler as mmf
@@ -51,7 +51,7 @@ def sessions() -> list[Session]:
         pytest.skip("no AMX, and no AVX-512 to emulate it on")
     ids = torch.zeros(2, 3, dtype=torch.int64)
     variants = ("x86-64-amx", "x86-64-avx512vbmi")
-    model = TinyLM(D=100, inner=80, F=180, L=2)
+    model = SmallLM(D=100, inner=180)
     made = [mmf.compile(model, f"cpu:{name}", example_inputs=(ids,)) for name in variants]
     return [Session(each.artifact, 2) for each in made]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from op_modules import TinyLM
+from op_modules import SmallLM
 
 import mmfree_compiler as mmf
 from mmfree_compiler.artifact import TensorEntry, binding
@@ -38,7 +38,7 @@ Change = Callable[[PlannedProgram, Tensors], tuple[PlannedProgram, Tensors]]
 @pytest.fixture(scope="module")
 def model() -> CompiledModel:
     ids = torch.zeros(2, 3, dtype=torch.int64)
-    return mmf.compile(TinyLM(L=2), "cpu:" + ",".join(NAMES), example_inputs=(ids,))
+    return mmf.compile(SmallLM(), "cpu:" + ",".join(NAMES), example_inputs=(ids,))
 
 
 @pytest.fixture

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import DEMO
 from elf import undefined_symbols
-from op_modules import TinyLM
+from op_modules import SmallLM
 
 import mmfree_compiler as mmf
+from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.backends.cpu.compile.toolchain import compile_object, link
 from mmfree_compiler.backends.cpu.compile.toolchains import host_triple
 from mmfree_compiler.backends.cpu.variants import usual_variants
@@ -24,28 +26,29 @@ KERNELS = "TVMFFIErrorSetRaisedFromCStrParts memcpy memset rintf"
 CALLS = {*POOL.split(), *KERNELS.split()}
 
 
-@pytest.fixture(scope="module")
-def shallow() -> CompiledModel:
-    return compiled(layers=2)
-
-
 def compiled(layers: int) -> CompiledModel:
     ids = torch.zeros(2, 3, dtype=torch.int64)
-    return mmf.compile(TinyLM(V=64, D=64, inner=64, F=128, L=layers), example_inputs=(ids,))
+    return mmf.compile(SmallLM(L=layers), example_inputs=(ids,))
+
+
+@pytest.fixture(scope="module")
+def demo() -> Artifact:
+    """The demo model, whose kernels the tests of its bits compile too."""
+    return mmf.compile(DEMO, check=False).artifact
 
 
 @pytest.mark.parametrize("variant", usual_variants())
-def test_nothing_comes_from_the_heap_of_tvm(shallow: CompiledModel, variant: str) -> None:
+def test_nothing_comes_from_the_heap_of_tvm(demo: Artifact, variant: str) -> None:
     """Its allocator is in TVM's runtime, which a deployment does not have; nor would a step that
     allocates be wanted."""
-    code = shallow.artifact.members[f"kernels/{variant}.so"].tobytes()
+    code = demo.members[f"kernels/{variant}.so"].tobytes()
     assert b"decode" in code
     assert b"TVMBackendAllocWorkspace" not in code
 
 
 @pytest.mark.parametrize("variant", usual_variants())
-def test_nothing_that_allocates_is_called(shallow: CompiledModel, variant: str) -> None:
-    code = shallow.artifact.members[f"kernels/{variant}.so"].tobytes()
+def test_nothing_that_allocates_is_called(demo: Artifact, variant: str) -> None:
+    code = demo.members[f"kernels/{variant}.so"].tobytes()
     assert undefined_symbols(code) <= CALLS
 
 
@@ -57,8 +60,8 @@ def test_an_allocation_would_be_seen(tmp_path: Path) -> None:
     assert undefined_symbols((tmp_path / "kernel.so").read_bytes()) - CALLS == {"calloc"}
 
 
-def test_code_does_not_grow_with_depth(shallow: CompiledModel) -> None:
-    deep = compiled(layers=9)
+def test_code_does_not_grow_with_depth() -> None:
+    shallow, deep = compiled(layers=2), compiled(layers=9)
     for name, code in shallow.artifact.members.items():
         if name.startswith("kernels/"):
             # Offsets into a larger weights.bin take longer encodings here and there.
@@ -68,7 +71,7 @@ def test_code_does_not_grow_with_depth(shallow: CompiledModel) -> None:
 def test_a_library_for_another_architecture() -> None:
     """Compiled and linked; not run here."""
     ids = torch.zeros(2, 3, dtype=torch.int64)
-    model = mmf.compile(TinyLM(), "cpu:aarch64,portable", example_inputs=(ids,))
+    model = mmf.compile(SmallLM(), "cpu:aarch64,portable", example_inputs=(ids,))
     machines = {
         name: int.from_bytes(code[18:20].tobytes(), "little")  # e_machine of the ELF header
         for name, code in model.artifact.members.items()

@@ -1,10 +1,10 @@
-"""Special values on every variant: all ops have the references' bits, rows their NaN."""
+"""Special values on every kind of vector: all ops have the references' bits, rows their NaN."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from op_modules import mm, runnable_variants
+from op_modules import ALIKE, distinct, mm, runnable_variants
 from special_values import Pointwise, Rows, assert_same_bits, pairs
 from torch import Tensor, nn
 
@@ -15,7 +15,8 @@ from mmfree_compiler.runtime import Session
 WIDTH = 37  # two whole vectors, and one that ends in padding
 BAD = [float("nan"), float("inf"), -float("inf")]
 
-variants = pytest.mark.parametrize("variant", runnable_variants())
+VARIANTS = distinct(runnable_variants())
+variants = pytest.mark.parametrize("variant", VARIANTS)
 
 
 def compiled(variant: str, module: nn.Module, *inputs: Tensor) -> CompiledModel:
@@ -36,6 +37,19 @@ def test_pointwise_ops(variant: str) -> None:
         got, expected = model(x[rows], y[rows]), module(x[rows], y[rows])
         for name, a, b in zip(module.names, got, expected, strict=True):
             assert_same_bits(a, b, name, x[rows], y[rows])
+
+
+@pytest.mark.parametrize("alike", ALIKE, ids="-".join)
+def test_code_without_products_is_the_same(alike: tuple[str, ...]) -> None:
+    """So one of these variants stands for the others here, and in the tests of rows."""
+
+    class Ops(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> list[Tensor]:
+            return [mm.rms_norm(x, ones(WIDTH), 1e-6), mm.sigmoid(y)]
+
+    model = compiled(",".join(alike), Ops(), ones(4, WIDTH), ones(4, WIDTH))
+    codes = {model.artifact.members[f"kernels/{name}.so"].tobytes() for name in alike}
+    assert len(codes) == 1
 
 
 @variants
@@ -95,7 +109,7 @@ def test_an_overflow_after_the_outer_norms_weight_is_not_hidden() -> None:
             return made
 
     x = ones(2, WIDTH)
-    target = f"cpu:{runnable_variants()[-1]}"
+    target = f"cpu:{VARIANTS[-1]}"
     model = mmf.compile(Norms(), target, example_inputs=(x,), check=False)
     assert model(x).isnan().all()
 
@@ -130,7 +144,7 @@ def test_a_session_decodes_on_after_nan() -> None:
 
     table = ones(WIDTH, WIDTH)
     table[3] = 3e38
-    model = compiled(runnable_variants()[0], Table(), torch.zeros(2, 3, dtype=torch.int64))
+    model = compiled(VARIANTS[0], Table(), torch.zeros(2, 3, dtype=torch.int64))
     session = Session(model.artifact)
     ids = torch.tensor([[0, 1, 2], [3, 3, 3]])
     logits, state = session(ids)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from op_modules import TinyLM, state_rows
+from op_modules import SmallLM, state_rows
 
 import mmfree_compiler as mmf
 from mmfree_compiler.backends.cpu.layouts import LAYOUTS
@@ -23,7 +23,7 @@ SMALL = 4 << 20  # the rest of weights.bin, and the folios of up to 2 MiB that p
 @pytest.fixture(scope="module")
 def compiled() -> CompiledModel:
     """A model whose embedding is 98 MiB, its head 12."""
-    model = TinyLM(V=VOCABULARY, D=256, inner=64, F=64, L=1)
+    model = SmallLM(V=VOCABULARY, D=256, inner=64, L=1)
     model.table = model.table.bfloat16()
     ids = torch.zeros(1, 2, dtype=torch.int64)
     return mmf.compile(model, "cpu:portable", example_inputs=(ids,))

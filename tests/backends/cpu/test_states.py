@@ -13,7 +13,7 @@ from golden_cases import GoldenCase, golden_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from op_modules import TinyLM, runnable_variants
+from op_modules import SmallLM, runnable_variants
 
 import mmfree_compiler as mmf
 from mmfree_compiler.artifact import StateEntry
@@ -187,7 +187,7 @@ def session(case: GoldenCase | None, target: str) -> Session:
     if case is not None:
         return mmf.compile(case.folder, target).session
     ids = torch.zeros(2, 3, dtype=torch.int64)
-    return mmf.compile(TinyLM(inner=40, L=2), target, example_inputs=(ids,)).session
+    return mmf.compile(SmallLM(), target, example_inputs=(ids,)).session
 
 
 @pytest.mark.parametrize("variant", runnable_variants())

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from op_modules import TinyLM, runnable_variants, state_rows
+from op_modules import SmallLM, runnable_variants, state_rows
 
 import mmfree_compiler as mmf
 from mmfree_compiler import tune as search
@@ -19,6 +18,7 @@ from mmfree_compiler.backends.cpu.compile import tuning
 from mmfree_compiler.backends.cpu.compile.compiler import CpuCompiler
 from mmfree_compiler.backends.cpu.compile.isa import ISAS
 from mmfree_compiler.backends.cpu.compile.tuning import CANDIDATES, Tuning, find, keep
+from mmfree_compiler.backends.cpu.layouts import TILE16_TRITS
 from mmfree_compiler.backends.cpu.spec import Spec
 from mmfree_compiler.backends.interface import Settings
 from mmfree_compiler.building import cache as kept
@@ -26,19 +26,29 @@ from mmfree_compiler.errors import InputError, TargetError, ToolchainError
 from mmfree_compiler.program import Program
 from mmfree_compiler.runtime import Session
 
-pytestmark = pytest.mark.usefixtures("cold")
 RUNNABLE = runnable_variants()
 OTHER = Tuning(tokens=6, prefetch=0)
 
 
+@pytest.fixture(autouse=True)
+def own_settings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test keeps is for a CPU of its own; compiled kernels are shared."""
+    monkeypatch.setattr(tuning, "processor", lambda: request.node.nodeid)
+
+
 def compiled(options: str) -> Artifact:
     ids = torch.zeros(2, 3, dtype=torch.int64)
-    return mmf.compile(TinyLM(L=2), f"cpu:{options}", example_inputs=(ids,)).artifact
+    return mmf.compile(SmallLM(), f"cpu:{options}", example_inputs=(ids,)).artifact
 
 
 def program_of(artifact: Artifact) -> Program:
     assert artifact.program is not None
     return artifact.program
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    return program_of(compiled("portable"))
 
 
 def tuning_of(artifact: Artifact) -> object:
@@ -55,22 +65,22 @@ def test_what_is_kept_is_found_and_taken() -> None:
     assert tuning_of(compiled("portable")) == asdict(OTHER)
 
 
-def test_what_cannot_be_kept_is_said(cold: Path) -> None:
-    program = program_of(compiled("portable"))
+def test_what_cannot_be_kept_is_said(program: Program, cold: Path) -> None:
     cold.rename(cold.with_name("away"))
     with pytest.raises(ToolchainError, match="XDG_CACHE_HOME"):
         keep(program, "portable", OTHER)
 
 
-def test_for_these_shapes_and_this_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = program_of(compiled("portable"))
+def test_for_these_shapes_and_this_cpu_alone(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keep(program, "portable", OTHER)
     assert find(program, "x86-64-v3") is None
     name, constant = next((n, c) for n, c in program.constants.items() if "head@" in n)
-    other = replace(constant, shape=(constant.shape[0] + 1, constant.shape[1]))
-    constants = {**program.constants, name: other}
-    assert find(replace(program, constants=constants), "portable") is None
-    assert find(program_of(compiled("portable,density=1.6")), "portable") is None
+    wider = (constant.shape[0] + 1, constant.shape[1])
+    for other in (replace(constant, shape=wider), replace(constant, layout=TILE16_TRITS)):
+        constants = {**program.constants, name: other}
+        assert find(replace(program, constants=constants), "portable") is None
     monkeypatch.setattr(tuning, "processor", lambda: "another")
     assert find(program, "portable") is None
 
@@ -86,14 +96,8 @@ NO_TUNINGS = (
 )
 
 
-@cache
-def portable_program() -> Program:
-    return program_of(compiled("portable"))
-
-
 @pytest.mark.parametrize("text", NO_TUNINGS)
-def test_what_another_version_kept_is_none(text: bytes) -> None:
-    program = portable_program()
+def test_what_another_version_kept_is_none(program: Program, text: bytes) -> None:
     key = tuning._key(program, "portable")
     kept.store(key, text)
     assert kept.load(key) == text
@@ -152,6 +156,8 @@ def test_chance_is_not_kept(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPat
 def test_the_search_measures(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "SAMPLE_SECONDS", 0.0)
     monkeypatch.setattr(search, "ROUNDS", 1)
+    for name, values in {"prefetch": (32, 128), "tokens": (8,)}.items():
+        monkeypatch.setitem(CANDIDATES, name, values)
     told: list[str] = []
     report = search.tune(tiny_checkpoint, threads=1, progress=told.append)
     settings = ("prefetch",) if ISAS[report.build].matrices else ("prefetch", "tokens")
@@ -161,9 +167,8 @@ def test_the_search_measures(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_only_language_models_are_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = mmf.compile(
-        torch.nn.Sequential(mmf.models.BitLinear(16, 16)), example_inputs=(torch.zeros(1, 16),)
-    )
+    layers = torch.nn.Sequential(mmf.models.BitLinear(16, 16))
+    module = mmf.compile(layers, "reference", example_inputs=(torch.zeros(1, 16),))
     monkeypatch.setattr("mmfree_compiler.compiler.compile", lambda *_, **__: module)
     with pytest.raises(InputError, match="language model"):
         search.tune(torch.nn.Identity())

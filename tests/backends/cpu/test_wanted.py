@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from op_modules import TinyLM, mm, runnable_variants
+from op_modules import SmallLM, mm, runnable_variants
 from torch import Tensor, nn
 
 import mmfree_compiler as mmf
@@ -119,7 +119,7 @@ def _open(module: nn.Module, variant: str, *inputs: Tensor) -> CpuLauncher:
 
 @pytest.fixture(scope="module", params=sorted({*runnable_variants()[:1], "portable"}))
 def language_model(request: pytest.FixtureRequest) -> CpuLauncher:
-    return _open(TinyLM(L=2), request.param, torch.zeros(2, 3, dtype=torch.int64))
+    return _open(SmallLM(), request.param, torch.zeros(2, 3, dtype=torch.int64))
 
 
 @pytest.fixture(scope="module")
