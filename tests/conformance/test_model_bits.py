@@ -10,7 +10,7 @@ import torch
 from amx_emulation import is_emulated
 from golden_cases import golden_cases
 from model_bits import THREADS, WAYS, Texts, digest, ragged_digest, state_within, texts, tokens
-from op_modules import runnable_variants
+from op_modules import distinct, runnable_variants
 
 import mmfree_compiler as mmf
 from mmfree_compiler import backends
@@ -24,7 +24,13 @@ DEMO = Path(__file__).parents[2] / "demo"
 FOLDERS = {str(case): case.folder for case in golden_cases()} | {"demo": DEMO}
 
 folders = pytest.mark.parametrize("folder", FOLDERS.values(), ids=FOLDERS)
-variants = pytest.mark.parametrize("variant", RUNNABLE)
+# Each variant runs a model with every kind of layer and one of usual size, each other model the
+# widest vectors and the narrowest: test_cpu_ops.py and test_row_bits.py have the odd shapes.
+ENDS = [distinct(RUNNABLE)[0], distinct(RUNNABLE)[-1]]
+VARIANTS = {name: RUNNABLE if name in ("conv_shared", "demo") else ENDS for name in FOLDERS}
+on_cpu = pytest.mark.parametrize(
+    ("name", "variant"), [(name, variant) for name in FOLDERS for variant in VARIANTS[name]]
+)
 
 
 @cache
@@ -48,23 +54,22 @@ def expected_texts(folder: Path) -> Texts:
 
 
 @cache
-def compiled(folder: Path) -> CompiledModel:
-    return mmf.compile(folder, f"cpu:{','.join(RUNNABLE)}")
+def compiled(name: str) -> CompiledModel:
+    return mmf.compile(FOLDERS[name], f"cpu:{','.join(VARIANTS[name])}")
 
 
-@folders
-@variants
+@on_cpu
 @pytest.mark.slow
-def test_cpu(folder: Path, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu(name: str, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMFREE_VARIANT", variant)
-    artifact = compiled(folder).artifact
+    artifact = compiled(name).artifact
     ways = WAYS[-1:] if is_emulated(variant) else WAYS
     for threads in THREADS:
         session = Session(artifact, threads)
         assert session.launcher.build == variant
         for batch, chunk in (way[1:] for way in ways if way[0] == threads):
             how = f"{threads} threads, batch {batch}, chunks of {chunk}"
-            assert digest(session, batch, chunk) == expected(folder), how
+            assert digest(session, batch, chunk) == expected(FOLDERS[name]), how
 
 
 def _without_gpu() -> str:
@@ -118,15 +123,12 @@ def test_reference_in_batches(folder: Path) -> None:
     assert texts(session, together=True) == expected_texts(folder)
 
 
-@folders
-@variants
+@on_cpu
 @pytest.mark.slow
-def test_ragged_batches_and_texts(
-    folder: Path, variant: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ragged_batches_and_texts(name: str, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Padded on the left or alone, in a batch or alone, greedy or with a seed."""
     monkeypatch.setenv("MMFREE_VARIANT", variant)
-    session = Session(compiled(folder).artifact, threads=2)
+    session, folder = Session(compiled(name).artifact, threads=2), FOLDERS[name]
     for together in (True, False):
         assert ragged_digest(session, together) == expected_of_ragged(folder)
         assert texts(session, together) == expected_texts(folder)
