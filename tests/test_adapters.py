@@ -196,6 +196,6 @@ def test_the_adapter_computes_what_the_kernel_does(case: str) -> None:
     layer.weight = nn.Parameter(weight)
     layer.norm.weight = nn.Parameter(tensors[f"{case}.norm_weight"])
     x = tensors[f"{case}.x"]
-    gm = run(GRAPH, trace(layer, (x,)))
+    gm = run(GRAPH, trace(layer, (x[:2, :3, :],)))  # a trace records each number that is read
     # fp32 sums in another order; the case was chosen off .5 edges.
     torch.testing.assert_close(gm(x), tensors[f"{case}.y_fused"], rtol=1e-4, atol=1e-4)

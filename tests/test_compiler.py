@@ -25,7 +25,7 @@ from mmfree_compiler.models import GLU, MLGRU, BitLinear, MatMulFreeLM, ModelCon
 from mmfree_compiler.models.initial import initialize
 from mmfree_compiler.runtime import load
 
-TARGET = "cpu:x86-64-v3"
+TARGET = "cpu:portable"
 
 
 def compiled(module: nn.Module, *inputs: Tensor, target: str = TARGET) -> CompiledModel:

@@ -100,8 +100,8 @@ def test_wheel_holds_the_licence(built: Path) -> None:
 
 
 def test_runs_an_artifact_in_an_empty_environment(
-    empty_environment: Path, compiled_demo: Path
+    empty_environment: Path, tiny_artifact: Path
 ) -> None:
-    printed = _run(empty_environment, "-c", APP, compiled_demo, cwd=Path("/"))
-    here = load(compiled_demo).generate(PROMPT, max_new_tokens=NEW_TOKENS, temperature=0)
+    printed = _run(empty_environment, "-c", APP, tiny_artifact, cwd=Path("/"))
+    here = load(tiny_artifact).generate(PROMPT, max_new_tokens=NEW_TOKENS, temperature=0)
     assert [int(token) for token in printed.split()] == [token.id for token in here]

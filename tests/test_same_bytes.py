@@ -20,7 +20,7 @@ from mmfree_compiler.models import BitLinear, ModelConfig
 from mmfree_compiler.models.initial import random_checkpoint
 
 # torch's kernels for any x86-64, and those for AVX2; without the variable, the best it finds here.
-MACHINES = [(1, "default"), (2, "default"), (1, "avx2"), (2, None)]
+MACHINES = [(1, "default"), (2, "avx2"), (2, None)]
 
 
 class Constants(nn.Module):

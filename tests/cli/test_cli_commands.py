@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import mmfree_compiler as mmf
 from mmfree_compiler import backends, tune
 from mmfree_compiler.backends.cpu.compile.compiler import CpuCompiler
+from mmfree_compiler.backends.cpu.compile.tuning import CANDIDATES
 from mmfree_compiler.backends.cpu.run.launcher import CpuLauncher
 from mmfree_compiler.cli.app import app
 from mmfree_compiler.cli.measure import Spread, peak_rss
@@ -56,6 +57,8 @@ def test_quiet_commands_print_what_they_found(tiny_checkpoint: Path, tmp_path: P
 def test_tune(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "SAMPLE_SECONDS", 0.0)
     monkeypatch.setattr(tune, "ROUNDS", 1)
+    for name, values in {"prefetch": (32, 128), "tokens": ()}.items():
+        monkeypatch.setitem(CANDIDATES, name, values)
     monkeypatch.setattr(CpuCompiler, "keep", lambda *_: None)  # for the other tests
     found = invoke_json("tune", tiny_checkpoint, "--threads", "1")
     here = str(backends.get("cpu").here())

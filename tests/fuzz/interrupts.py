@@ -26,6 +26,7 @@ import torch
 
 from mmfree_compiler import interrupts
 from mmfree_compiler.artifact import read_artifact
+from mmfree_compiler.building import cache
 from mmfree_compiler.errors import MmfreeError
 from mmfree_compiler.models import ModelConfig, load_checkpoint, random_checkpoint
 from mmfree_compiler.models.corpus import Corpus
@@ -77,6 +78,8 @@ class Place:
             "XDG_CACHE_HOME": str(self.root / "cache"),
             MARK: str(self.root),
         }
+        stubs = cache.folder("zig")  # made once: they take the linker seconds
+        shutil.copytree(stubs, self.root / "cache" / "mmfree-compiler" / stubs.name)
         checkpoint = self.root / "checkpoint"
         random_checkpoint(checkpoint, ModelConfig.of(64, 2, VOCAB_SIZE))
         save_byte_tokenizer(checkpoint / "tokenizer.json")

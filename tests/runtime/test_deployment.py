@@ -22,8 +22,8 @@ assert isinstance(logits, torch.Tensor)
 """
 
 
-def test_decoding_imports_no_compiler(compiled_demo: Path) -> None:
+def test_decoding_imports_no_compiler(tiny_artifact: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", APP, str(compiled_demo)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", APP, str(tiny_artifact)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
