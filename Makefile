@@ -15,7 +15,7 @@ demo: $(DEMO)
 		--temperature 0.7 --top-p 0.95 --seed 1 --stats
 
 test: lint
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.installed
 	$(BIN)/ruff check

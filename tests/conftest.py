@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-import mmfree_compiler as mmf
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -35,10 +33,19 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # not in pytest-xdist's workers, which share it
         shutil.rmtree(home / "mmfree-compiler" / "objects", ignore_errors=True)
     os.environ["XDG_CACHE_HOME"] = str(home)
+    # pytest-xdist's workers have all CPUs already. More threads of torch, which is imported later,
+    # would mostly wait for each other, and that takes CPU time too.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     # A shell starts background jobs with Ctrl-C ignored, nohup with SIGHUP, and children would
     # inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that at the end no worker has a long one alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture
@@ -67,14 +74,6 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert path.read_text(encoding="utf-8") == text + "\n"
 
     return check
-
-
-@pytest.fixture(scope="session")
-def compiled_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """model.mmfree of the demo model, every CPU variant in it."""
-    path = tmp_path_factory.mktemp("demo") / "demo.mmfree"
-    mmf.compile(DEMO, target="cpu").save(path)
-    return path
 
 
 @pytest.fixture(scope="session")
