@@ -43,6 +43,9 @@ def load_checkpoint(path: str | Path) -> MatMulFreeLM:
     files that disagree about a tensor, NaN or infinite weights, and a mean |w| that overflows.
     """
     folder = Path(path)
+    if folder.is_file():  # such as a compiled model
+        hint = "Name the folder that holds config.json and model.safetensors"
+        raise CheckpointError(str(folder), "is a file, not a checkpoint folder", hint)
     config, said = _config(folder)
     tensors, read = _tensors(folder, config)
     with torch.device("meta"):

@@ -14,7 +14,9 @@ from no_gpu import without_a_gpu
 from mmfree_compiler import compiler
 from mmfree_compiler.artifact import read_artifact
 from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.errors import TargetError
 from mmfree_compiler.target import Target
+from mmfree_compiler.tune import tune
 
 __all__ = ["without_a_gpu"]
 RUN = ("--prompt", "def ", "--max-new-tokens", "5", "--seed", "3", "--threads", "1")
@@ -92,6 +94,13 @@ def test_a_target_chosen_by_hand(both_targets: Path, command: tuple[str, ...]) -
     said = cli_said.invoke(name, both_targets, *options, "--target", "reference")
     known = "It has: cuda:sm_80, cpu:portable"
     assert_one_line(said, f"target 'reference': is not in the model. {known}")
+
+
+def test_tuning_is_for_a_checkpoint_and_one_target(both_targets: Path) -> None:
+    said = cli_said.invoke("tune", both_targets, "--target", "cpu")
+    assert_one_line(said, "both.mmfree: is a file, not a checkpoint folder. Name the folder")
+    with pytest.raises(TargetError, match=r"target \['reference', 'cpu'\]: is not a string"):
+        tune(both_targets, ["reference", "cpu"])  # type: ignore[arg-type]
 
 
 def test_targets_that_cannot_go_together(tiny_checkpoint: Path, tmp_path: Path) -> None:
