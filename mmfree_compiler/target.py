@@ -48,7 +48,7 @@ def parse_targets(targets: Targets) -> tuple[Target, ...]:
     """
     found = tuple(map(Target.parse, targets if isinstance(targets, list | tuple) else [targets]))
     if not found:
-        raise TargetError("targets", "are none", f"Name one, such as {DEFAULT_TARGET!r}")
+        raise TargetError("targets", "the list is empty", f"Name one, such as {DEFAULT_TARGET!r}")
     for target in found:
         same = [str(other) for other in found if other.kind == target.kind]
         if len(same) > 1:

@@ -97,8 +97,9 @@ class StateEntry(_Record):
 
 
 class TensorEntry(_Record):
-    """A constant in weights.bin: `count` parts of `shape`, `nbytes` together, from `offset`.
+    """A constant in weights.bin: `count` parts of `shape`, `nbytes` together.
 
+    They begin `offset` bytes behind where the constants of the target do (TargetEntry.offset).
     `role` is the role of the program.Constant. `layout` is the layout of the parts: "dense", or a
     name that the target's launcher knows. `shape` is the logical shape in every layout.
     """
