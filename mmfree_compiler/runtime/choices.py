@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmfree_compiler.backends.interface import Choices
+from mmfree_compiler.backends.decoding import Choices
 from mmfree_compiler.runtime.drawing import share
 from mmfree_compiler.runtime.next_token import Flags, divisor
 from mmfree_compiler.runtime.sampling import Sampling

@@ -10,7 +10,8 @@ from typing import Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfree_compiler.backends.interface import Batch, Decoding, Drawn, States
+from mmfree_compiler.backends.decoding import Decoding, Drawn
+from mmfree_compiler.backends.interface import Batch, States
 from mmfree_compiler.errors import InputError, StateError
 from mmfree_compiler.runtime.choices import choices
 from mmfree_compiler.runtime.language_model import Floats, Ids, LanguageModel

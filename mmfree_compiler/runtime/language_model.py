@@ -8,14 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfree_compiler.artifact import Manifest
-from mmfree_compiler.backends.interface import (
-    Batch,
-    Choices,
-    Decoder,
-    Decoding,
-    Launcher,
-    States,
-)
+from mmfree_compiler.backends.decoding import Choices, Decoder, Decoding
+from mmfree_compiler.backends.interface import Batch, Launcher, States
 from mmfree_compiler.errors import InputError, StateError
 from mmfree_compiler.runtime.arrays import like, to_numpy
 from mmfree_compiler.runtime.state import State

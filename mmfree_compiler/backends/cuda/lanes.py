@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfree_compiler.backends.cuda.strides import round_up
-from mmfree_compiler.backends.interface import Choices
+from mmfree_compiler.backends.decoding import Choices
 
 AHEAD = 2  # steps that run while the host waits for a token
 # State rows of a sequence: one for each step that may run, and the one that the oldest continues.

@@ -14,7 +14,8 @@ from mmfree_compiler.backends.cuda.run.lane_memory import LanePool
 from mmfree_compiler.backends.cuda.run.plans import Places
 from mmfree_compiler.backends.cuda.run.states import CudaStates, StateArena
 from mmfree_compiler.artifact import StateEntry
-from mmfree_compiler.backends.interface import Batch, Choices
+from mmfree_compiler.backends.decoding import Choices
+from mmfree_compiler.backends.interface import Batch
 
 def kernel(name):
     sizes = {"offset": 0, "size": len(CODE), "warps": 1, "shared": 0}

@@ -15,11 +15,12 @@ from mmfree_compiler.backends.cuda.lanes import AHEAD, RING
 from mmfree_compiler.backends.cuda.run.calls import Call
 from mmfree_compiler.backends.cuda.run.lane_memory import LaneMemory, LanePool
 from mmfree_compiler.backends.cuda.run.states import CudaStates
-from mmfree_compiler.backends.interface import Batch, Choices, Drawn, Indices
+from mmfree_compiler.backends.decoding import Choices, Drawn
+from mmfree_compiler.backends.interface import Batch, Indices
 
 
 class CudaDecoding:
-    """See interface.Decoding. Other calls of the launcher run between its steps."""
+    """See backends/decoding.py. Other calls of the launcher run between its steps."""
 
     def __init__(
         self, pool: LanePool, batch: Batch, choices: Choices, states: CudaStates, steps: int

@@ -24,7 +24,8 @@ from mmfree_compiler.backends.cuda.run.lane_memory import LanePool
 from mmfree_compiler.backends.cuda.run.plans import Places, runner
 from mmfree_compiler.backends.cuda.run.states import CudaStates, StateArena
 from mmfree_compiler.backends.cuda.strides import CHUNK, round_up
-from mmfree_compiler.backends.interface import Batch, Choices
+from mmfree_compiler.backends.decoding import Choices
+from mmfree_compiler.backends.interface import Batch
 from mmfree_compiler.errors import InputError
 
 
@@ -97,13 +98,13 @@ class CudaLauncher:
 
     @property
     def most_sequences(self) -> int:
-        """See interface.Decoder."""
+        """See decoding.Decoder."""
         return CHUNK
 
     def decode(
         self, batch: Batch, choices: Choices, states: CudaStates, steps: int
     ) -> CudaDecoding:
-        """See interface.Decoder."""
+        """See decoding.Decoder."""
         return CudaDecoding(self._lanes, batch, choices, states, steps)
 
     def _call(self, call: Call) -> list[NDArray[np.float32]]:
