@@ -27,13 +27,6 @@ def load_values(tile: Tile, nodes: Iterable[Node]) -> None:
             tile[name]
 
 
-def load_scales(tile: Tile, nodes: Iterable[Node]) -> None:
-    """The scales of the codes of products."""
-    for node in nodes:
-        if node.op == "ternary_linear":
-            tile.scale(node)
-
-
 def _rows(tile: Tile, node: Node) -> Iterator[str]:
     """Values that a node reads as they are: not the codes of a product, nor their scale."""
     for name in node.inputs[2:] if node.op == "ternary_linear" else node.inputs:

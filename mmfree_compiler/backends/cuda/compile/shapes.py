@@ -68,7 +68,7 @@ class Sizes:
         Shape(64, 128, 8, "gemm"),
         Shape(64, 64, 4, "gemm"),
         Shape(32, 64, 4, "gemm"),
-        Shape(16, 32, 4, "gemm", block_k=512),
+        Shape(16, 32, 2, "gemm", block_k=512),
     )
     fewest_programs: int = 120  # a GPU has about as many multiprocessors
 

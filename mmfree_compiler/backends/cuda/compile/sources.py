@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from mmfree_compiler.artifact import TensorEntry
 from mmfree_compiler.backends.cuda.compile import fused
-from mmfree_compiler.backends.cuda.compile.early import load_constants, load_scales, load_values
+from mmfree_compiler.backends.cuda.compile.early import load_constants
 from mmfree_compiler.backends.cuda.compile.gluon_rows import GLUON_ROWS, GluonRows, gluon_row_ops
 from mmfree_compiler.backends.cuda.compile.kernel import Language, Source, Writer
 from mmfree_compiler.backends.cuda.compile.multiply import multiply
@@ -25,7 +25,6 @@ from mmfree_compiler.backends.cuda.compile.tiles import Tile, epilogue
 from mmfree_compiler.backends.cuda.facts import Over
 
 T = TypeVar("T", bound=Tile)
-_FEW = 2048  # elements of a tile whose operands are held in registers while products are made
 WAIT = "dependence.wait(DEPENDENT)"
 
 
@@ -89,10 +88,6 @@ def _tiles(sources: Sources, part: Part, plan: PlanShape) -> Source:
         "inside = alive & valid",
     )
     _token(tile)
-    if shape.tokens * shape.columns <= _FEW:
-        # Few values: loaded after the products, they would come long after those.
-        for load in (load_constants, load_values, load_scales):
-            load(tile, part.nodes)
     multiply(tile, shape, "first", count)
     epilogue(tile)
     return _source(tile, _over(tile), -(-tile.width // shape.columns), shape)

@@ -6,7 +6,7 @@ padding; ../strides.py has those of all other memory, calls.py the indices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate
 
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from mmfree_compiler.artifact import Artifact, Build, Port
 from mmfree_compiler.backends.cuda.bindings import device_module
 from mmfree_compiler.backends.cuda.choose import choose
-from mmfree_compiler.backends.cuda.facts import CODE, Over, read_facts
+from mmfree_compiler.backends.cuda.facts import CODE, read_facts
 from mmfree_compiler.backends.cuda.run.calls import INDEX_BYTES, Call, calls
 from mmfree_compiler.backends.cuda.run.decoding import CudaDecoding
 from mmfree_compiler.backends.cuda.run.executor import Executor
 from mmfree_compiler.backends.cuda.run.lane_memory import LanePool
-from mmfree_compiler.backends.cuda.run.plans import Places, runner
+from mmfree_compiler.backends.cuda.run.plans import Places, Runner
 from mmfree_compiler.backends.cuda.run.states import CudaStates, StateArena
 from mmfree_compiler.backends.cuda.strides import CHUNK, round_up
 from mmfree_compiler.backends.decoding import Choices
@@ -56,7 +56,7 @@ class CudaLauncher:
         executor.load(artifact.members[build.members[CODE]], self._facts.kernels)
         self._arena = StateArena(executor, self._manifest.states)
         self._starts = starts
-        self._runners: dict[int, Callable[[Mapping[Over, int]], None]] = {}
+        self._runners: dict[int, Runner] = {}
         self._recorded_at = self._arena.moves
 
     @classmethod
@@ -115,13 +115,13 @@ class CudaLauncher:
         self._runner(plan)(call.counts)
         return self._outputs(len(call.wanted))
 
-    def _runner(self, number: int) -> Callable[[Mapping[Over, int]], None]:
+    def _runner(self, number: int) -> Runner:
         if self._recorded_at != self._arena.moves:
             self._runners.clear()
             self._recorded_at = self._arena.moves
         if number not in self._runners:
             places = Places(self._memory | {"states": self._arena.memory}, self._starts)
-            self._runners[number] = runner(self._executor, self._facts.plans[number], places)
+            self._runners[number] = Runner(self._executor, self._facts.plans[number], places)
         return self._runners[number]
 
     def _outputs(self, wanted: int) -> list[NDArray[np.float32]]:

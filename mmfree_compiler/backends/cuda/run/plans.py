@@ -9,9 +9,6 @@ from mmfree_compiler.backends.cuda.facts import Argument, Launch, Over, Plan
 from mmfree_compiler.backends.cuda.run.calls import INDICES
 from mmfree_compiler.backends.cuda.run.executor import Executor, Memory, Pointer, Shared
 
-# Plans for few tokens are recorded: their launches take longer than their kernels.
-MOST_RECORDED = 4096  # tokens
-
 
 @dataclass(frozen=True)
 class Places:
@@ -30,14 +27,36 @@ class Places:
         return Pointer(self.memory[space], argument.offset + iteration * argument.stride)
 
 
-def runner(executor: Executor, plan: Plan, places: Places) -> Callable[[Mapping[Over, int]], None]:
-    """Runs a plan for some numbers of tokens."""
-    if plan.tokens > MOST_RECORDED:
-        return lambda counts: _launch(executor, _launches(plan), places, counts)
-    replay = executor.recorded(
-        lambda: _launch(executor, _launches(plan), places, _each(plan.tokens))
-    )
-    return lambda _: replay()
+class Runner:
+    """Runs a plan. Its launches are recorded at their first use: they take longer than kernels."""
+
+    def __init__(self, executor: Executor, plan: Plan, places: Places) -> None:
+        self._executor, self._plan, self._places = executor, plan, places
+        self._recorded: dict[tuple[int, ...], Callable[[], None]] = {}
+
+    def __call__(self, counts: Mapping[Over, int]) -> None:
+        """Run it for some numbers of tokens; programs that have none end at once."""
+        most = self._most(counts)
+        key = tuple(most.values())
+        if key not in self._recorded:
+            self._recorded[key] = self._executor.recorded(
+                lambda: _launch(self._executor, _launches(self._plan), self._places, most)
+            )
+        self._recorded[key]()
+
+    def _most(self, counts: Mapping[Over, int]) -> dict[Over, int]:
+        """Counts that few recordings serve: all tokens of the plan, powers of two of the rest."""
+        most = self._plan.tokens
+        rounded = {over: min(most, _power_of_two(counts[over])) for over in _ROUNDED}
+        return {"tokens": most, **rounded}
+
+
+_ROUNDED: tuple[Over, ...] = ("wanted", "sequences")
+
+
+def _power_of_two(count: int) -> int:
+    """The least power of two that is not below `count`; 0 stays."""
+    return 1 << (count - 1).bit_length() if count else 0
 
 
 def step(
