@@ -198,14 +198,18 @@ def _ternary_linear(tile: Tile, node: Node) -> tuple[str, ...]:
 
 
 def _embedding(tile: Tile, node: Node) -> tuple[str, ...]:
+    """Rows of ids, which the host may not have checked: NaN for those that there are not."""
     ids, table = node.inputs
     assert ids is not None
     assert table is not None
     pointer, _ = tile.rows_of(ids)
-    index = f"tl.load({pointer} + {tile.row(ids)}, mask=alive, other=0)"
-    width = tile.program.constants[table].shape[-1]
+    load = f"tl.load({pointer} + {tile.row(ids)}, mask=alive, other=0)"
+    index = tile.writer.bind(ids, load)
+    rows, width = tile.program.constants[table].shape[-2:]
+    known = tile.writer.bind("known", f"({index} >= 0) & ({index} < {rows})")
     at = f"{tile.constant(table)} + {index} * {width} + column"
-    return (f"tl.load({at}, mask=inside, other=0.0).to(tl.float32)",)
+    row = f"tl.load({at}, mask=inside & {known}, other=0.0).to(tl.float32)"
+    return (f"tl.where({known}, {row}, float('nan'))",)
 
 
 def _mlgru_gates(tile: Tile, node: Node) -> tuple[str, ...]:
