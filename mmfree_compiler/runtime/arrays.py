@@ -12,7 +12,7 @@ from mmfree_compiler.errors import InputError
 
 Array = NDArray[np.generic]
 
-_ERRORS = (TypeError, ValueError, RuntimeError, BufferError, OverflowError)  # of NumPy and torch
+ERRORS = (TypeError, ValueError, RuntimeError, BufferError, OverflowError)  # of NumPy and torch
 _HINT = "Pass a NumPy array or a dense torch tensor on the CPU, int64 or float32"
 
 
@@ -30,13 +30,13 @@ def to_numpy(value: Any, thing: str) -> Array:
     represent it: another device's memory, sparse tensors, masked arrays, ragged lists.
     """
     try:
-        return np.from_dlpack(_plain(value)) if is_torch(value) else _unmasked(value)
-    except _ERRORS as error:
+        return np.from_dlpack(plain(value)) if is_torch(value) else _unmasked(value)
+    except ERRORS as error:
         raise InputError(thing, f"cannot be read as an array: {error}", _HINT) from error
 
 
-def _plain(tensor: Any) -> Any:
-    """The tensor with its values in memory, in a dtype of NumPy's.
+def plain(tensor: Any) -> Any:
+    """The torch tensor with its values in memory, in a dtype of NumPy's.
 
     Raises TypeError on a tensor whose memory does not hold its values: subclasses that only stand
     for others (fake, masked, distributed ones), and tensors whose storage was freed.
@@ -49,7 +49,7 @@ def _plain(tensor: Any) -> Any:
     tensor = tensor.resolve_conj().resolve_neg()
     if tensor.is_floating_point() and tensor.element_size() < 4:
         tensor = tensor.float()
-    in_memory = tensor.is_cpu and str(tensor.layout) == "torch.strided" and tensor.numel()
+    in_memory = not tensor.is_meta and str(tensor.layout) == "torch.strided" and tensor.numel()
     if in_memory and not tensor.data_ptr():
         raise TypeError("its memory was freed")
     return tensor

@@ -11,11 +11,14 @@ from mmfree_compiler.artifact import Manifest
 from mmfree_compiler.backends.decoding import Choices, Decoder, Decoding
 from mmfree_compiler.backends.interface import Batch, Launcher, States
 from mmfree_compiler.errors import InputError, StateError
-from mmfree_compiler.runtime.arrays import like, to_numpy
+from mmfree_compiler.runtime.arrays import like
+from mmfree_compiler.runtime.device_arrays import DeviceArray, run_there, there, to_host
 from mmfree_compiler.runtime.state import State
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+Slots = NDArray[np.int32]
 
 # Dimensions of ids -> what to pass.
 _HINTS = {1: "Pass a list of at least one id", 2: "Pass ids (B, T), at least one token"}
@@ -38,12 +41,14 @@ class LanguageModel:
         self, tokens: Any, state: State | None = None, *, mask: Any = None
     ) -> tuple[Any, State]:
         """See Session.__call__."""
+        tokens = there(tokens, "tokens", self.launcher) or tokens
         ids = self.ids(tokens, "tokens", 2)
         state = self.fork(state, len(ids))
         return self._logits(tokens, ids, state, mask), state
 
     def advance(self, tokens: Any, state: State, *, mask: Any = None) -> Any:
         """See Session.advance."""
+        tokens = there(tokens, "tokens", self.launcher) or tokens
         ids = self.ids(tokens, "tokens", 2)
         _check_type(state)
         state.check(self._manifest.fingerprint, self._manifest.states, len(ids))
@@ -53,19 +58,41 @@ class LanguageModel:
 
     def _logits(self, tokens: Any, ids: Ids, state: State, mask: Any) -> Any:
         """Logits (B, T, V) in the framework of `tokens`, whose ids are (B, T). Advances `state`."""
-        real = np.ones(ids.shape, np.bool_) if mask is None else left_padding(mask, ids.shape)
+        real = self._real(mask, ids.shape)
         lengths = real.sum(1)
-        padded = not real.all()
         slots = np.repeat(np.arange(len(ids), dtype=np.int32), lengths)
         positions = (np.array(state.length)[:, None] + real.cumsum(1) - 1)[real]
+        if isinstance(tokens, DeviceArray):
+            logits = self._there(tokens, real, slots, positions, state)
+        else:
+            logits = like(tokens, self._here(ids, real, slots, positions, state))
+        state.advance(lengths)
+        return logits
+
+    def _here(self, ids: Ids, real: Flags, slots: Slots, positions: Ids, state: State) -> Floats:
+        padded = not real.all()
         flat = ids[real] if padded else ids.reshape(-1)
         rows = self.run(Batch((flat,), slots, positions, np.arange(flat.size)), state.states)
-        state.advance(lengths)
         if not padded:
-            return like(tokens, rows.reshape(*ids.shape, self.vocab_size))
+            return rows.reshape(*ids.shape, self.vocab_size)
         logits = np.zeros((*ids.shape, self.vocab_size), np.float32)
         logits[real] = rows
-        return like(tokens, logits)
+        return logits
+
+    def _there(
+        self, tokens: DeviceArray, real: Flags, slots: Slots, positions: Ids, state: State
+    ) -> Any:
+        ids, index = tokens.cast("int64"), np.flatnonzero(real)
+        batch = Batch((), slots, positions, np.arange(index.size))
+        made = ids.zeros(*real.shape, self.vocab_size)
+        (logits,) = run_there(batch, state.states, [ids], [made], index)
+        return logits
+
+    def _real(self, mask: Any, shape: tuple[int, ...]) -> Flags:
+        """Which positions are tokens. A mask on the device is read back: indices are made here."""
+        if mask is None:
+            return np.ones(shape, np.bool_)
+        return left_padding(to_host(mask, "mask", self.launcher), shape)
 
     def run(self, batch: Batch, states: States) -> Floats:
         """Logits (W, V) of the wanted tokens of a batch of checked ids. Advances `states`."""
@@ -97,9 +124,10 @@ class LanguageModel:
 
     def ids(self, tokens: Any, thing: str, dimensions: int) -> Ids:
         """`tokens` as C-contiguous int64, copied only when they are not. Raises InputError."""
-        array: NDArray[Any] = to_numpy(tokens, thing)
+        array: NDArray[Any] = to_host(tokens, thing, self.launcher)
         if array.ndim != dimensions or array.size == 0:
-            named = f"shape {array.shape}" if array.ndim else f"type {type(tokens).__name__}"
+            shaped = array.ndim or isinstance(tokens, DeviceArray)
+            named = f"shape {array.shape}" if shaped else f"type {type(tokens).__name__}"
             raise InputError(thing, f"has {named}", _HINTS[dimensions])
         if array.dtype.kind not in "iu":
             raise InputError(thing, f"has dtype {array.dtype}", "Pass integers (int64)")
@@ -116,12 +144,11 @@ def _check_type(state: object) -> None:
         raise StateError("state", f"is of type {type(state).__name__}", hint)
 
 
-def left_padding(mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """`mask` (B, T) as booleans. Raises InputError unless each row has padding on the left only.
+def left_padding(array: NDArray[Any], shape: tuple[int, ...]) -> Flags:
+    """A mask (B, T) as booleans. Raises InputError unless each row has padding on the left only.
 
     Padding after a token would run through the recurrence and decay its state.
     """
-    array = to_numpy(mask, "mask")
     if array.shape != shape:
         cause = f"has shape {array.shape}, the tokens have {shape}"
         raise InputError("mask", cause, "Pass one number per token")

@@ -124,6 +124,7 @@ class Session:
         the others are sequences; states start at zero in every call.
 
         NumPy arrays (or lists) give NumPy arrays, torch tensors give torch tensors, sharing memory.
+        On a GPU, a session also takes arrays of torch and CuPy that are there, and gives such ones.
         Raises InputError, StateError.
         """
         try:

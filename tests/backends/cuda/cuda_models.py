@@ -26,8 +26,9 @@ from mmfree_compiler.backends.cuda.compile import build, compiler
 from mmfree_compiler.backends.cuda.compile.kernel import Source
 from mmfree_compiler.backends.cuda.compile.shapes import PLANS
 from mmfree_compiler.backends.cuda.facts import Kernel
+from mmfree_compiler.backends.cuda.run import calls
 from mmfree_compiler.backends.cuda.run.launcher import CudaLauncher
-from mmfree_compiler.runtime import Session
+from mmfree_compiler.runtime import Session, device_arrays
 
 IDS = (torch.zeros(2, 3, dtype=torch.int64),)
 
@@ -114,6 +115,13 @@ class Odd(nn.Module):
         return [narrow, mm.mul(mm.silu(wide), self.number), x, wide]
 
 
+class Pair(nn.Module):
+    """Two inputs and outputs, without products: the interpreter is fast at it."""
+
+    def forward(self, x: Tensor, y: Tensor) -> list[Tensor]:
+        return [mm.add(x, y), mm.relu(x)]
+
+
 MODULES: dict[str, tuple[type[nn.Module], tuple[int, ...]]] = {
     "pointwise": (Pointwise, ()),
     "rows": (Rows, (37,)),
@@ -129,6 +137,14 @@ def module(name: str, count: int) -> list[str]:
     ours = session(made, tuple(x[:1] for x in inputs))
     found = zip(ours(*inputs), made(*inputs), strict=True)
     return [f"output {k}" for k, (a, b) in enumerate(found) if not _same(a, b)]
+
+
+def rows_on_the_device() -> list[str]:
+    """Rows that lie where the kernels run, between others, in several calls of two tokens."""
+    x, y = torch.randn(2, 5, 2, 17, generator=torch.Generator().manual_seed(2))[:, :, 1]
+    with mock.patch.object(device_arrays, "HOST", ()), mock.patch.object(calls, "CHUNK", 2):
+        found = zip(session(Pair(), (x[:1], y[:1]))(x, y), Pair()(x, y), strict=True)
+        return [f"output {k}" for k, (a, b) in enumerate(found) if not _same(a, b)]
 
 
 def _inputs(name: str, count: int) -> tuple[Tensor, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmfree_compiler.backends.cuda.facts import Kernel
-from mmfree_compiler.backends.cuda.run.executor import Memory, Pointer
+from mmfree_compiler.backends.cuda.run.executor import Executor, Memory, Pointer
 
 DTYPES = {
     "*fp64": torch.float64,
@@ -76,11 +77,21 @@ class InterpretedExecutor:
         self._module = module
         self._kernels: Mapping[str, Kernel] = {}
 
+    device, stream = (1, 0), -1  # as DLPack has memory of the host
+
     def current(self) -> AbstractContextManager[None]:
         return nullcontext()
 
     def allocate(self, **needed: int) -> list[Memory]:
         return [HostMemory(torch.full((n,), POISON, dtype=torch.uint8)) for n in needed.values()]
+
+    def borrowed(self, pointer: int, nbytes: int) -> Memory:
+        # torch takes no buffer of no bytes.
+        data = _bytes(pointer, nbytes) if nbytes else bytearray(1)
+        return HostMemory(torch.frombuffer(data, dtype=torch.uint8)[:nbytes])
+
+    def let_wait(self, stream: int | None) -> None:
+        """Launches end before they return."""
 
     def share(self, nbytes: int) -> HostMemory:
         return HostMemory(torch.full((nbytes,), POISON, dtype=torch.uint8))
@@ -96,11 +107,21 @@ class InterpretedExecutor:
         passed = [_passed(x, kind) for x, kind in zip(arguments, kinds, strict=True)]
         getattr(self._module, name)[grid](*passed)
 
+    def on(self, _: int) -> Executor:
+        return self
+
+    def finish(self) -> None:
+        """Launches end before they return."""
+
     def recorded(self, launches: Callable[[], None]) -> Callable[[], None]:
         return launches
 
     def close(self) -> None:
         pass
+
+
+def _bytes(pointer: int, nbytes: int) -> Any:
+    return (ctypes.c_uint8 * nbytes).from_address(pointer)
 
 
 def _passed(argument: Pointer, kind: str) -> torch.Tensor:

@@ -75,8 +75,7 @@ static int called(const char *name, const char *format, ...) {
 
 static void *made(enum kind kind, size_t size) {
     struct object *object = calloc(1, size);
-    object->number = ++numbers;
-    left[kind]++;
+    object->number = ++numbers, left[kind]++;
     return object;
 }
 
@@ -123,9 +122,7 @@ int cuCtxPopCurrent(void **context) { *context = NULL; current--; return OK; }
 
 int cuMemGetInfo(size_t *available, size_t *total) {
     IN_CONTEXT("");
-    *available = FREE - used;
-    *total = TOTAL;
-    return OK;
+    return *available = FREE - used, *total = TOTAL, OK;
 }
 int cuMemAlloc(address *pointer, size_t bytes) {
     IN_CONTEXT(" %zu", bytes);
@@ -174,19 +171,24 @@ int cuMemsetD8Async(address to, unsigned char value, size_t bytes, struct object
 
 int cuStreamCreate(struct object **stream, unsigned flags) {
     IN_CONTEXT(" %u", flags);
-    *stream = made(STREAM, sizeof **stream);
-    return OK;
+    return *stream = made(STREAM, sizeof **stream), OK;
 }
 int cuStreamDestroy(struct object *stream) { IN_CONTEXT(""); return freed(STREAM, stream); }
 int cuStreamSynchronize(struct object *stream) { IN_CONTEXT(" %d", stream->number); return OK; }
 int cuEventCreate(struct object **event, unsigned flags) {
     IN_CONTEXT(" %u", flags);
-    *event = made(EVENT, sizeof **event);
-    return OK;
+    return *event = made(EVENT, sizeof **event), OK;
 }
 int cuEventDestroy(struct object *event) { IN_CONTEXT(""); return freed(EVENT, event); }
 int cuEventRecord(struct object *event, struct object *stream) {
     IN_CONTEXT(" %d stream %d", event->number, stream->number);
+    return OK;
+}
+int cuStreamWaitEvent(struct object *stream, struct object *event, unsigned flags) {
+    /* Small handles are CUDA's own streams: 1 is the default one. */
+    int own = (uintptr_t)stream < 3;
+    int number = own ? (int)(uintptr_t)stream : stream->number;
+    IN_CONTEXT(" %d event %d flags %u", number, event->number, flags);
     return OK;
 }
 int cuEventSynchronize(struct object *event) { IN_CONTEXT(" %d", event->number); return OK; }
@@ -278,7 +280,7 @@ int cuGraphExecDestroy(struct object *graph) { IN_CONTEXT(""); return freed(EXEC
     F(cuMemFreeHost) F(cuMemcpyHtoDAsync) F(cuMemcpyDtoHAsync) F(cuMemcpyDtoDAsync) \
     F(cuMemsetD8Async) \
     F(cuStreamCreate) F(cuStreamDestroy) F(cuStreamSynchronize) F(cuEventCreate) \
-    F(cuEventDestroy) F(cuEventRecord) F(cuEventSynchronize) F(cuEventElapsedTime) \
+    F(cuEventDestroy) F(cuEventRecord) F(cuEventSynchronize) F(cuStreamWaitEvent) F(cuEventElapsedTime) \
     F(cuModuleLoadData) F(cuModuleUnload) F(cuModuleGetFunction) F(cuFuncSetAttribute) \
     F(cuLaunchKernelEx) F(cuStreamBeginCapture) F(cuStreamEndCapture) \
     F(cuGraphInstantiateWithFlags) F(cuGraphLaunch) F(cuGraphDestroy) F(cuGraphExecDestroy)

@@ -27,3 +27,7 @@ def test_a_language_model(bundled: str) -> None:
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_module(name: str, count: int) -> None:
     assert interpreted("cuda_models.module", name, count) == []
+
+
+def test_rows_on_the_device() -> None:
+    assert interpreted("cuda_models.rows_on_the_device") == []

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from mmfree_compiler.backends.cuda.facts import Over, Plan, Space
 from mmfree_compiler.backends.cuda.strides import CHUNK
+from mmfree_compiler.backends.device_interface import DeviceRows
 from mmfree_compiler.backends.interface import Array, Batch
 
 Ints = NDArray[np.int32]
+Inputs = tuple[Array | DeviceRows, ...]  # of each port
 
 # Where each array of indices begins in a call's: int32 elements. Counts come first.
 INDICES: dict[Space, int] = {
@@ -33,7 +35,7 @@ class Call:
     `rows` are the state rows that they continue, `targets` those that they leave.
     """
 
-    inputs: tuple[Array, ...]
+    inputs: Inputs
     rows: Ints
     targets: Ints
     wanted: Ints
@@ -73,17 +75,16 @@ class Call:
         return packed
 
 
-def calls(batch: Batch, rows: Ints) -> Iterator[Call]:
+def calls(batch: Batch, inputs: Inputs, rows: Ints) -> Iterator[Call]:
     """Calls in the order of the tokens, whose state rows are `rows`; at least one."""
     total = len(rows)
     for start in range(0, max(total, 1), CHUNK):
         stop = start + CHUNK
         wanted = batch.wanted[(batch.wanted >= start) & (batch.wanted < stop)] - start
-        inputs = tuple(port[start:stop] for port in batch.inputs)
-        yield _call(inputs, rows[start:stop], wanted)
+        yield _call(tuple(port[start:stop] for port in inputs), rows[start:stop], wanted)
 
 
-def _call(inputs: tuple[Array, ...], rows: Ints, wanted: NDArray[np.intp]) -> Call:
+def _call(inputs: Inputs, rows: Ints, wanted: NDArray[np.intp]) -> Call:
     """Tokens in their order, or sorted by sequence where those of several are mixed."""
     if len(_starts(rows)) > len(np.unique(rows)):
         order = np.argsort(rows, kind="stable")

@@ -54,11 +54,22 @@ LOST = tuple(
 # end of the process, in the child of a fork, and after the GPU was lost.
 GONE = ("CUDA_ERROR_DEINITIALIZED", "CUDA_ERROR_NOT_INITIALIZED", *LOST)
 
+# What a session puts into a stream that somebody else is recording.
+CAPTURED = tuple(
+    f"CUDA_ERROR_STREAM_CAPTURE_{name}"
+    for name in ("UNSUPPORTED", "INVALIDATED", "ISOLATION", "IMPLICIT", "WRONG_THREAD")
+)
+
 _LOST = Failure(
     "the GPU",
     "failed in a kernel or in its hardware, and is lost for this process",
     "Start the process again, and report the model if it fails again",
     DeviceError,
+)
+_CAPTURED = Failure(
+    "a session",
+    "cannot run while a CUDA graph is captured",
+    "Compile with in_torch=True for a module that can be captured",
 )
 _OLD = Failure("the NVIDIA driver", "is too old for what is asked of it", _UPGRADE)
 FAILURES = {
@@ -102,6 +113,7 @@ FAILURES = {
         f"Compile the model again, or {_UPGRADE[0].lower()}{_UPGRADE[1:]}",
     ),
     **dict.fromkeys(LOST, _LOST),
+    **dict.fromkeys(CAPTURED, _CAPTURED),
 }
 _OTHER = Failure("the NVIDIA driver", "failed", "Check that other CUDA programs run here")
 

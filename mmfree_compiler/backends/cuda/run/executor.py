@@ -62,13 +62,27 @@ class Pointer:
 
 
 class Executor(Protocol):
-    """One device, with the kernels of one build."""
+    """One device, with the kernels of one build.
+
+    `device` and `stream` are those of device_interface.DeviceLauncher.
+    """
+
+    @property
+    def device(self) -> tuple[int, int]: ...
+    @property
+    def stream(self) -> int: ...
 
     def current(self) -> AbstractContextManager[None]:
         """A block in which this thread uses memory of the device and launches kernels."""
 
     def allocate(self, **needed: int) -> list[Memory]:
         """Memory by purpose, in bytes. Raises DeviceError, which names them, if it is not free."""
+
+    def borrowed(self, pointer: int, nbytes: int) -> Memory:
+        """Memory of the device that somebody else has allocated and frees."""
+
+    def let_wait(self, stream: int | None) -> None:
+        """See device_interface.DeviceLauncher."""
 
     def share(self, nbytes: int) -> Shared:
         """Memory of the host. Raises TargetError if there is too little."""
@@ -81,6 +95,12 @@ class Executor(Protocol):
 
     def launch(self, name: str, grid: tuple[int, int], arguments: Sequence[Pointer]) -> None:
         """Start a kernel when those before it have ended."""
+
+    def on(self, stream: int) -> Executor:
+        """The same device, for launches in a stream of somebody else."""
+
+    def finish(self) -> None:
+        """Wait until all that it did has ended."""
 
     def recorded(self, launches: Callable[[], None]) -> Callable[[], None]:
         """A function that makes the same launches again, with the same arguments, faster."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,9 +16,12 @@ from mmfree_compiler.backends.cuda.run import kernels, memory
 from mmfree_compiler.backends.cuda.run.device import Device
 from mmfree_compiler.backends.cuda.run.executor import Memory, Pointer
 from mmfree_compiler.backends.cuda.run.graphs import Graph
-from mmfree_compiler.backends.cuda.run.streams import Event, Stream
+from mmfree_compiler.backends.cuda.run.streams import BorrowedStream, Event, Stream
 
 WARP = 32  # threads
+# DLPack's number of CUDA's memory, and of its streams: one that needs no order, the default one.
+DLPACK_CUDA = 2
+UNORDERED, DEFAULT = -1, 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +79,9 @@ class Gpu:
     """See executor.Executor."""
 
     def __init__(self, device: Device) -> None:
-        self._device, self._stream = device, Stream(device)
+        self._device, self._stream, self._end = device, Stream(device), Event(device)
+        self.device = DLPACK_CUDA, device.info.index
+        self.stream = int(self._stream.handle)
         self._kernels: dict[str, tuple[kernels.Kernel, Kernel]] = {}
 
     def current(self) -> AbstractContextManager[None]:
@@ -84,6 +90,14 @@ class Gpu:
     def allocate(self, **needed: int) -> list[Memory]:
         found = memory.allocate(self._device, needed)
         return [GpuMemory(x, self._stream) for x in found.values()]
+
+    def borrowed(self, pointer: int, nbytes: int) -> GpuMemory:
+        return GpuMemory(memory.BorrowedMemory(pointer, nbytes), self._stream)
+
+    def let_wait(self, stream: int | None) -> None:
+        if stream != UNORDERED:
+            self._end.record(self._stream)
+            self._end.delay(DEFAULT if stream is None else stream)
 
     def share(self, nbytes: int) -> GpuShared:
         return GpuShared(memory.PinnedMemory(self._device, nbytes))
@@ -103,6 +117,14 @@ class Gpu:
         addresses = [_address(pointer) for pointer in arguments]
         threads = WARP * place.warps
         kernel.launch((*grid, 1), threads, place.shared, addresses, self._stream, place.dependent)
+
+    def on(self, stream: int) -> Gpu:
+        other = copy.copy(self)
+        other._stream = BorrowedStream(stream)
+        return other
+
+    def finish(self) -> None:
+        self._stream.synchronize()
 
     def recorded(self, launches: Callable[[], None]) -> Callable[[], None]:
         graph = Graph(self._stream, launches)

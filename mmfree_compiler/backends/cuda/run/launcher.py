@@ -6,7 +6,7 @@ padding; ../strides.py has those of all other memory, calls.py the indices.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 
@@ -17,15 +17,17 @@ from mmfree_compiler.artifact import Artifact, Build, Port
 from mmfree_compiler.backends.cuda.bindings import device_module
 from mmfree_compiler.backends.cuda.choose import choose
 from mmfree_compiler.backends.cuda.facts import CODE, read_facts
-from mmfree_compiler.backends.cuda.run.calls import INDEX_BYTES, Call, calls
+from mmfree_compiler.backends.cuda.run.calls import INDEX_BYTES, Call, Inputs, calls
 from mmfree_compiler.backends.cuda.run.decoding import CudaDecoding
+from mmfree_compiler.backends.cuda.run.exchange import PortRows, row_bytes
 from mmfree_compiler.backends.cuda.run.executor import Executor
 from mmfree_compiler.backends.cuda.run.lane_memory import LanePool
 from mmfree_compiler.backends.cuda.run.plans import Places, Runner
 from mmfree_compiler.backends.cuda.run.states import CudaStates, StateArena
 from mmfree_compiler.backends.cuda.strides import CHUNK, round_up
 from mmfree_compiler.backends.decoding import Choices
-from mmfree_compiler.backends.interface import Batch
+from mmfree_compiler.backends.device_interface import DeviceRows
+from mmfree_compiler.backends.interface import Array, Batch
 from mmfree_compiler.errors import InputError
 
 
@@ -42,8 +44,8 @@ class CudaLauncher:
         artifact.check_binding(build.members[CODE])
         ternary = [t for t in artifact.entry.tensors.values() if t.role == "ternary"]
         self.weight_bytes = sum(tensor.nbytes for tensor in ternary)
-        self._ports = {"input": self._manifest.inputs, "output": self._manifest.outputs}
-        starts = {name: _starts(ports) for name, ports in self._ports.items()}
+        ports = {"input": self._manifest.inputs, "output": self._manifest.outputs}
+        starts = {name: _starts(each) for name, each in ports.items()}
         sizes = {
             "weights": len(artifact.weights),
             "scratch": self._facts.scratch,
@@ -55,6 +57,13 @@ class CudaLauncher:
             self._memory["weights"].upload(artifact.weights)
         executor.load(artifact.members[build.members[CODE]], self._facts.kernels)
         self._arena = StateArena(executor, self._manifest.states)
+        self._rows = {
+            name: [
+                PortRows(executor, self._memory[name], start, row_bytes(port))
+                for port, start in zip(each, starts[name], strict=False)
+            ]
+            for name, each in ports.items()
+        }
         self._starts = starts
         self._runners: dict[int, Runner] = {}
         self._recorded_at = self._arena.moves
@@ -87,7 +96,7 @@ class CudaLauncher:
     def run(self, batch: Batch, states: CudaStates) -> tuple[NDArray[np.float32], ...]:
         """See interface.Launcher. Long inputs are cut into chunks."""
         with self._arena.using():
-            made = [self._call(call) for call in calls(batch, states.rows[batch.slots])]
+            made = [self._outputs(wanted) for wanted in self._calls(batch, batch.inputs, states)]
         return tuple(np.concatenate(rows) for rows in zip(*made, strict=True))
 
     @cached_property
@@ -107,13 +116,53 @@ class CudaLauncher:
         """See decoding.Decoder."""
         return CudaDecoding(self._lanes, batch, choices, states, steps)
 
-    def _call(self, call: Call) -> list[NDArray[np.float32]]:
+    @property
+    def device(self) -> tuple[int, int]:
+        """See device_interface.DeviceLauncher."""
+        return self._executor.device
+
+    @property
+    def stream(self) -> int:
+        """See device_interface.DeviceLauncher."""
+        return self._executor.stream
+
+    def read(self, pointer: int, array: Array) -> None:
+        """See device_interface.DeviceLauncher."""
+        with self._arena.using():
+            self._executor.borrowed(pointer, array.nbytes).download(array)
+
+    def run_there(
+        self,
+        batch: Batch,
+        states: CudaStates,
+        inputs: tuple[DeviceRows, ...],
+        outputs: tuple[DeviceRows, ...],
+    ) -> None:
+        """See device_interface.DeviceLauncher."""
+        with self._arena.using():
+            done = 0
+            for wanted in self._calls(batch, inputs, states):
+                for port, rows in zip(self._rows["output"], outputs, strict=True):
+                    port.give(rows[done : done + wanted])
+                done += wanted
+
+    def let_wait(self, stream: int | None) -> None:
+        """See device_interface.DeviceLauncher."""
+        with self._arena.using():
+            self._executor.let_wait(stream)
+
+    def _calls(self, batch: Batch, inputs: Inputs, states: CudaStates) -> Iterator[int]:
+        """Runs a batch in calls; yields how many outputs each made, in the rows of the ports."""
+        for call in calls(batch, inputs, states.rows[batch.slots]):
+            self._call(call)
+            yield len(call.wanted)
+
+    def _call(self, call: Call) -> None:
         self._memory["indices"].upload(call.indices())
-        for rows, start in zip(call.inputs, self._starts["input"], strict=False):
-            self._memory["input"].upload(np.ascontiguousarray(rows), start)
+        for port, rows in zip(self._rows["input"], call.inputs, strict=True):
+            port.fill(rows)
         plan = next(n for n, plan in enumerate(self._facts.plans) if call.fits(plan))
         self._runner(plan)(call.counts)
-        return self._outputs(len(call.wanted))
 
     def _runner(self, number: int) -> Runner:
         if self._recorded_at != self._arena.moves:
@@ -126,14 +175,13 @@ class CudaLauncher:
 
     def _outputs(self, wanted: int) -> list[NDArray[np.float32]]:
         outputs = []
-        for port, start in zip(self._ports["output"], self._starts["output"], strict=False):
-            rows = np.empty((wanted, port.width), np.float32)
-            self._memory["output"].download(rows, start)
+        for port in self._rows["output"]:
+            rows = np.empty((wanted, port.row_bytes // 4), np.float32)
+            port.memory.download(rows, port.start)
             outputs.append(rows)
         return outputs
 
 
 def _starts(ports: Sequence[Port]) -> list[int]:
     """Where the rows of each port begin, and their end: bytes."""
-    sizes = ((8 if port.dtype == "int64" else 4) * port.width for port in ports)
-    return [0, *accumulate(round_up(CHUNK * size) for size in sizes)]
+    return [0, *accumulate(round_up(CHUNK * row_bytes(port)) for port in ports)]

@@ -74,6 +74,21 @@ class DeviceMemory(Resource):
         return self.pointer + offset
 
 
+class BorrowedMemory(DeviceMemory):
+    """`nbytes` bytes on the GPU at `pointer`, which somebody else allocated and frees."""
+
+    def __init__(self, pointer: int, nbytes: int) -> None:
+        self.nbytes = nbytes
+        self._what, self._pointer = "memory of another library", pointer
+
+    @property
+    def pointer(self) -> int:
+        return self._pointer
+
+    def close(self) -> None:
+        """Nothing is freed."""
+
+
 class PinnedMemory(Resource):
     """`nbytes` bytes of the host, which copies read and write without an intermediate buffer.
 

@@ -40,7 +40,7 @@ class Runner:
         key = tuple(most.values())
         if key not in self._recorded:
             self._recorded[key] = self._executor.recorded(
-                lambda: _launch(self._executor, _launches(self._plan), self._places, most)
+                lambda: launch(self._executor, each_launch(self._plan), self._places, most)
             )
         self._recorded[key]()
 
@@ -63,27 +63,29 @@ def step(
     executor: Executor, plan: Plan, sampling: Sequence[Launch], places: Places, sequences: int
 ) -> Callable[[], None]:
     """Runs a plan for a token of each sequence, and then the launches that choose the next."""
-    launches = [*_launches(plan), *((launch, 0) for launch in sampling)]
-    return executor.recorded(lambda: _launch(executor, launches, places, _each(sequences)))
+    launches = [*each_launch(plan), *((launch, 0) for launch in sampling)]
+    return executor.recorded(lambda: launch(executor, launches, places, _each(sequences)))
 
 
 def _each(count: int) -> Mapping[Over, int]:
     return dict.fromkeys(("tokens", "wanted", "sequences"), count)
 
 
-def _launch(
+def launch(
     executor: Executor,
     launches: Iterable[tuple[Launch, int]],
     places: Places,
     counts: Mapping[Over, int],
 ) -> None:
-    for launch, iteration in launches:
-        if count := counts[launch.over]:
-            pointers = [places.pointer(argument, iteration) for argument in launch.arguments]
-            executor.launch(launch.kernel, (launch.columns, -(-count // launch.per)), pointers)
+    """Start launches, each in an iteration of its loop, for some numbers of tokens."""
+    for each, iteration in launches:
+        if count := counts[each.over]:
+            pointers = [places.pointer(argument, iteration) for argument in each.arguments]
+            executor.launch(each.kernel, (each.columns, -(-count // each.per)), pointers)
 
 
-def _launches(plan: Plan) -> Iterator[tuple[Launch, int]]:
+def each_launch(plan: Plan) -> Iterator[tuple[Launch, int]]:
+    """The launches of a plan in order, each with the iteration of its loop."""
     for step in plan.steps:
         for iteration in range(step.count):
             yield from ((launch, iteration) for launch in step.launches)

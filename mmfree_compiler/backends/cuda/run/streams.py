@@ -23,6 +23,20 @@ class Stream(Resource):
         call(cu.cuStreamSynchronize, self.handle)
 
 
+class BorrowedStream(Stream):
+    """The stream of this handle, which somebody else made and destroys."""
+
+    def __init__(self, handle: int) -> None:
+        self._borrowed = handle
+
+    @property
+    def handle(self) -> int:
+        return self._borrowed
+
+    def close(self) -> None:
+        """Nothing is destroyed."""
+
+
 class Event(Resource):
     """A mark in a stream, with the time at which it was reached."""
 
@@ -34,6 +48,10 @@ class Event(Resource):
     def record(self, stream: Stream) -> None:
         """Set the mark behind the work that is in the stream now."""
         call(cu.cuEventRecord, self.handle, stream.handle)
+
+    def delay(self, stream: int) -> None:
+        """Make what is put into another stream, a handle, from now on wait for the mark."""
+        call(cu.cuStreamWaitEvent, stream, self.handle, 0)
 
     def synchronize(self) -> None:
         """Wait until the mark is reached."""
