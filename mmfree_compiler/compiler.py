@@ -20,6 +20,7 @@ from mmfree_compiler.errors import InputError, TargetError
 from mmfree_compiler.fallback import EagerModel, eager_model
 from mmfree_compiler.fingerprint import fingerprint
 from mmfree_compiler.goals import Goal, Steps
+from mmfree_compiler.in_torch import CompiledModule, check_in_torch, compiled_module
 from mmfree_compiler.packaging import Made, package
 from mmfree_compiler.parted import Parted
 from mmfree_compiler.parts import cut
@@ -139,6 +140,7 @@ def compile(  # noqa: A001 - the name the users know
     target: Targets = DEFAULT_TARGET,
     *,
     fallback: Literal["error"] = "error",
+    in_torch: Literal[False] = False,
     **keywords: Unpack[Keywords],
 ) -> CompiledModel: ...
 @overload
@@ -146,7 +148,17 @@ def compile(  # noqa: A001
     model: Model,
     target: Targets = DEFAULT_TARGET,
     *,
+    fallback: Literal["error"] = "error",
+    in_torch: Literal[True],
+    **keywords: Unpack[Keywords],
+) -> CompiledModule: ...
+@overload
+def compile(  # noqa: A001
+    model: Model,
+    target: Targets = DEFAULT_TARGET,
+    *,
     fallback: Literal["eager"],
+    in_torch: Literal[False] = False,
     **keywords: Unpack[Keywords],
 ) -> EagerModel: ...
 def compile(  # noqa: A001
@@ -154,8 +166,9 @@ def compile(  # noqa: A001
     target: Targets = DEFAULT_TARGET,
     *,
     fallback: Literal["error", "eager"] = "error",
+    in_torch: bool = False,
     **keywords: Unpack[Keywords],
-) -> CompiledModel | EagerModel:
+) -> CompiledModel | CompiledModule | EagerModel:
     """Compile a checkpoint folder, a MatMulFreeLM, or any module of BitLinears for `target`.
 
     Several targets, in a tuple or a list, make one artifact: its sessions run on the first of them
@@ -166,15 +179,19 @@ def compile(  # noqa: A001
     module if need be; the result cannot be saved. `check="module"` compares the compiled Program
     with the module, both run in torch on example inputs; `"passes"` also compares after every pass;
     `False` skips the comparison. `observers` are called with the result of each pass. `threads` is
-    the number of threads of the result's session.
+    the number of threads of the result's session. `in_torch` makes a module of torch, whose kernels
+    run on torch's tensors on the GPU, in its streams, under torch.compile and in CUDA graphs.
 
-    Returns a CompiledModel (or, for the eager fallback, a fallback.EagerModel). Raises
-    CheckpointError, TraceError, UnsupportedError (all unsupported operations at once), TargetError,
-    ToolchainError, and MmfreeError when a check fails.
+    Returns a CompiledModel; for the eager fallback, a fallback.EagerModel; with `in_torch`, an
+    in_torch.CompiledModule. Raises CheckpointError, TraceError, UnsupportedError (all unsupported
+    operations at once), TargetError, ToolchainError, and MmfreeError when a check fails.
     """
     if fallback not in ("error", "eager"):
         raise InputError(f"fallback {fallback!r}", "is unknown", 'Known: "error", "eager"')
-    flow = _Flow.of(parse_targets(target), Options.of(keywords))
+    targets = parse_targets(target)
+    if in_torch:
+        check_in_torch([one.kind for one in targets], fallback)
+    flow = _Flow.of(targets, Options.of(keywords))
     if fallback == "eager" and len(flow.goals) > 1:
         cause = "are several, and a model with eager parts runs in this process alone"
         raise InputError("targets", cause, "Pass one target")
@@ -182,7 +199,8 @@ def compile(  # noqa: A001
     with torch.autocast("cpu", enabled=False):  # a compiled model computes in float32
         if fallback == "eager":
             return eager_model(source.module, lambda: flow.parted(source))
-        return flow.compiled(source)
+        compiled = flow.compiled(source)
+        return compiled_module(compiled.artifact) if in_torch else compiled
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from mmfree_compiler.backends.interface import Backend, Check
 
 if TYPE_CHECKING:
     from mmfree_compiler.backends.cuda.compile.compiler import CudaCompiler
+    from mmfree_compiler.backends.cuda.run.embedded import CudaKernels
     from mmfree_compiler.backends.cuda.run.launcher import CudaLauncher
 
 
@@ -49,6 +50,11 @@ class CudaBackend:
         from mmfree_compiler.backends.cuda.run.launcher import CudaLauncher
 
         return CudaLauncher
+
+    def kernels(self) -> type[CudaKernels]:
+        from mmfree_compiler.backends.cuda.run.embedded import CudaKernels
+
+        return CudaKernels
 
 
 BACKEND: Backend = CudaBackend()

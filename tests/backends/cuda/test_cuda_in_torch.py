@@ -1,0 +1,64 @@
+"""Compiled modules of torch: interpreted on torch's CPU, and what cannot be one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from op_modules import TinyLM
+from triton_process import interpreted
+
+import mmfree_compiler as mmf
+from mmfree_compiler.backends.cuda import CudaBackend
+from mmfree_compiler.errors import InputError, TargetError
+
+
+@pytest.mark.parametrize("name", ["language_model", "rows", "traced"])
+def test_what_differs_from_a_session(name: str) -> None:
+    assert interpreted(f"torch_models.{name}") == []
+
+
+def test_ids_outside_of_the_table_make_their_sequences_nan() -> None:
+    found = [[False, True, True], [False, False, True], [False, False, False]]
+    assert interpreted("torch_models.outside") == found
+
+
+def test_copies_and_what_a_module_refuses() -> None:
+    moved = "a compiled module: stays on cpu, in the numbers that it was compiled for. Compile it"
+    starts = [
+        moved,
+        moved,
+        "tokens: is on meta. Pass a tensor on cpu",
+        "tokens: has shape (3,). Pass ids (B, T)",
+        "tokens: has shape (1, 0). Pass (...), at least one row",
+        "tokens: has dtype torch.float32. Pass integers (int64)",
+        "tokens: is not a tensor. Pass a tensor on cpu",
+        "state: is not of shape (1, 20), float32, on cpu. Pass one that this module returned",
+    ]
+    said = interpreted("torch_models.copies")
+    assert [line[: len(start)] for line, start in zip(said, starts, strict=True)] == starts
+
+
+@pytest.mark.parametrize(
+    ("target", "named"),
+    [("reference", "reference"), ("cpu:portable", "cpu"), (("cpu", "reference"), "cpu or refer")],
+)
+def test_other_targets_do_not_run_in_torch(target: Any, named: str) -> None:
+    with pytest.raises(TargetError, match=f"target {named}.*: does not run in torch's memory"):
+        mmf.compile(TinyLM(), target, in_torch=True)
+
+
+def test_a_module_needs_a_gpu_before_anything_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def here(_: CudaBackend) -> Any:
+        raise TargetError("this machine", "has no NVIDIA GPU")
+
+    monkeypatch.setattr(CudaBackend, "here", here)
+    with pytest.raises(TargetError, match="has no NVIDIA GPU"):
+        mmf.compile("no such folder", "cuda", in_torch=True)
+
+
+def test_a_module_has_no_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CudaBackend, "here", lambda _: None)
+    compile_model: Any = mmf.compile
+    with pytest.raises(InputError, match="cannot be combined with a fallback"):
+        compile_model(TinyLM(), "cuda", in_torch=True, fallback="eager")
