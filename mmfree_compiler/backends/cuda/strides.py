@@ -9,6 +9,7 @@ from mmfree_compiler.backends.interface import Slot
 
 ALIGNMENT = 16  # bytes: the widest load of a thread, and where every row begins
 CHUNK = 512  # the most tokens of a launch: longer inputs are cut
+OUTPUTS = 256  # the most of them whose outputs are wanted: logits of more would take much memory
 
 
 def round_up(size: int, multiple: int = ALIGNMENT) -> int:

@@ -12,7 +12,7 @@ from mmfree_compiler.artifact import StateEntry
 from mmfree_compiler.backends.cuda.facts import Plan, Space
 from mmfree_compiler.backends.cuda.run.calls import INDICES, Call, calls
 from mmfree_compiler.backends.cuda.run.states import FIRST_ROWS, CudaStates, StateArena
-from mmfree_compiler.backends.cuda.strides import CHUNK
+from mmfree_compiler.backends.cuda.strides import CHUNK, OUTPUTS
 from mmfree_compiler.backends.interface import Batch
 from mmfree_compiler.backends.numpy_states import NumpyStates
 
@@ -126,6 +126,14 @@ def test_long_batches_are_cut() -> None:
     assert [len(call.rows) for call in found] == [CHUNK, CHUNK, 3]
     assert [call.wanted.tolist() for call in found] == [[0, CHUNK - 1], [0], [2]]
     assert [np.asarray(call.inputs[0])[0] for call in found] == [0, CHUNK, 2 * CHUNK]
+
+
+def test_batches_with_many_outputs_are_cut() -> None:
+    """Before the first token whose outputs would be too many."""
+    made = batch([0] * (OUTPUTS + 7), list(range(3, OUTPUTS + 7)))
+    found = list(calls(made, made.inputs, made.slots))
+    assert [len(call.rows) for call in found] == [OUTPUTS + 3, 4]
+    assert [len(call.wanted) for call in found] == [OUTPUTS, 4]
 
 
 @pytest.mark.parametrize(

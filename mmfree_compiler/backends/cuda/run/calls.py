@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfree_compiler.backends.cuda.facts import Over, Plan, Space
-from mmfree_compiler.backends.cuda.strides import CHUNK
+from mmfree_compiler.backends.cuda.strides import CHUNK, OUTPUTS
 from mmfree_compiler.backends.device_interface import DeviceRows
 from mmfree_compiler.backends.interface import Array, Batch
 
@@ -77,11 +77,20 @@ class Call:
 
 def calls(batch: Batch, inputs: Inputs, rows: Ints) -> Iterator[Call]:
     """Calls in the order of the tokens, whose state rows are `rows`; at least one."""
-    total = len(rows)
-    for start in range(0, max(total, 1), CHUNK):
-        stop = start + CHUNK
+    start, stop = 0, -1
+    while stop < len(rows):
+        stop = _end(batch, start)
         wanted = batch.wanted[(batch.wanted >= start) & (batch.wanted < stop)] - start
-        yield _call(tuple(port[start:stop] for port in inputs), rows[start:stop], wanted)
+        here = tuple(port[start:stop] for port in inputs)
+        yield _call(here, rows[start:stop], wanted)
+        start = stop
+
+
+def _end(batch: Batch, start: int) -> int:
+    """Where the call ends that begins at token `start`."""
+    later = batch.wanted[batch.wanted >= start]
+    first_beyond = [int(token) for token in later[OUTPUTS : OUTPUTS + 1]]
+    return min([start + CHUNK, *first_beyond])
 
 
 def _call(inputs: Inputs, rows: Ints, wanted: NDArray[np.intp]) -> Call:

@@ -24,7 +24,7 @@ from mmfree_compiler.backends.cuda.run.executor import Executor
 from mmfree_compiler.backends.cuda.run.lane_memory import LanePool
 from mmfree_compiler.backends.cuda.run.plans import Places, Runner
 from mmfree_compiler.backends.cuda.run.states import CudaStates, StateArena
-from mmfree_compiler.backends.cuda.strides import CHUNK, round_up
+from mmfree_compiler.backends.cuda.strides import CHUNK, OUTPUTS, round_up
 from mmfree_compiler.backends.decoding import Choices
 from mmfree_compiler.backends.device_interface import DeviceRows
 from mmfree_compiler.backends.interface import Array, Batch
@@ -45,7 +45,8 @@ class CudaLauncher:
         ternary = [t for t in artifact.entry.tensors.values() if t.role == "ternary"]
         self.weight_bytes = sum(tensor.nbytes for tensor in ternary)
         ports = {"input": self._manifest.inputs, "output": self._manifest.outputs}
-        starts = {name: _starts(each) for name, each in ports.items()}
+        most = {"input": CHUNK, "output": OUTPUTS}
+        starts = {name: _starts(each, most[name]) for name, each in ports.items()}
         sizes = {
             "weights": len(artifact.weights),
             "scratch": self._facts.scratch,
@@ -108,7 +109,7 @@ class CudaLauncher:
     @property
     def most_sequences(self) -> int:
         """See decoding.Decoder."""
-        return CHUNK
+        return OUTPUTS
 
     def decode(
         self, batch: Batch, choices: Choices, states: CudaStates, steps: int
@@ -182,6 +183,6 @@ class CudaLauncher:
         return outputs
 
 
-def _starts(ports: Sequence[Port]) -> list[int]:
+def _starts(ports: Sequence[Port], rows: int) -> list[int]:
     """Where the rows of each port begin, and their end: bytes."""
-    return [0, *accumulate(round_up(CHUNK * row_bytes(port)) for port in ports)]
+    return [0, *accumulate(round_up(rows * row_bytes(port)) for port in ports)]
