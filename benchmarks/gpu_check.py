@@ -1,8 +1,8 @@
 """Whether the CUDA target works on this machine's GPU: `python -m benchmarks.gpu_check`.
 
-It runs the tests that are skipped without a GPU: the driver, the device library compiled, and whole
-models against the reference, bit by bit. It ends with the status of pytest. Tests that interpret
-whole models are left out: they say nothing of the GPU.
+It runs the tests that are skipped without a GPU: the driver, the device library compiled, whole
+models against the reference, bit by bit, tensors of torch. Arguments go to pytest, and it ends with
+the status of that.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import sys
 
 from benchmarks.processes import ROOT
 
-TESTS = ("tests/backends/cuda", "tests/conformance/test_model_bits.py")
+TESTS = ("tests/backends/cuda", "tests/conformance")
 
 
 def main() -> int:
-    chosen = "(cuda or reference) and not language_model"
-    command = [sys.executable, "-m", "pytest", "-rs", *TESTS, "-k", chosen]
+    command = [sys.executable, "-m", "pytest", "-rs", "-m", "gpu", *TESTS, *sys.argv[1:]]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 

@@ -83,6 +83,7 @@ def _without_gpu() -> str:
 
 @folders
 @pytest.mark.slow
+@pytest.mark.gpu
 @pytest.mark.skipif(bool(_without_gpu()), reason=_without_gpu())
 def test_cuda(folder: Path) -> None:
     """On this machine's GPU: chunks, batches, texts, and a state that came from elsewhere."""
@@ -101,6 +102,7 @@ def test_cuda(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.gpu
 @pytest.mark.skipif(bool(_without_gpu()), reason=_without_gpu())
 def test_cuda_with_other_settings() -> None:
     """The smallest and the largest sizes that `mmfree tune` tries."""

@@ -58,7 +58,8 @@ def _has_gpu() -> bool:
         return False
 
 
-pytestmark = pytest.mark.skipif(not _has_gpu(), reason="needs a GPU of compute capability 9.0")
+needs_gpu = pytest.mark.skipif(not _has_gpu(), reason="needs a GPU of compute capability 9.0")
+pytestmark = [needs_gpu, pytest.mark.gpu]
 
 
 @pytest.fixture

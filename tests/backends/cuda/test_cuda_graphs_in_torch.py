@@ -14,7 +14,7 @@ import mmfree_compiler as mmf
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.in_torch import CompiledModule, compiled_module
 
-pytestmark = [needs_gpu, pytest.mark.slow]
+pytestmark = [needs_gpu, pytest.mark.gpu, pytest.mark.slow]
 cuda: Any = torch.cuda  # parts of it have no types
 BUSY = 10**8  # cycles: a good part of a second
 

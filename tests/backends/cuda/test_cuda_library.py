@@ -18,7 +18,9 @@ WIDTHS = [1, 15, 17, 129, 2047]
 
 has_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 runs = pytest.mark.parametrize(
-    "run", [interpreted, pytest.param(native, marks=has_gpu)], ids=["interpreted", "native"]
+    "run",
+    [interpreted, pytest.param(native, marks=[has_gpu, pytest.mark.gpu])],
+    ids=["interpreted", "native"],
 )
 widths = pytest.mark.parametrize("width", WIDTHS)
 

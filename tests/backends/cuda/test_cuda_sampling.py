@@ -85,6 +85,7 @@ def test_the_tokens_of_the_host(values: str, vocabulary: int, count: int) -> Non
     assert_same(logits, random_samplings(random, count), random)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("values", VALUES)
 @pytest.mark.parametrize("vocabulary", [45, 32_000, 262_144])

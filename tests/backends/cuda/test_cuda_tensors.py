@@ -14,7 +14,7 @@ import mmfree_compiler as mmf
 from mmfree_compiler.errors import InputError, TargetError
 from mmfree_compiler.runtime import Session, State
 
-pytestmark = [needs_gpu, pytest.mark.slow]
+pytestmark = [needs_gpu, pytest.mark.gpu, pytest.mark.slow]
 cuda: Any = torch.cuda  # parts of it have no types
 BUSY = 10**8  # cycles: a good part of a second
 
