@@ -45,8 +45,9 @@ def test_code_without_products_is_the_same(alike: tuple[str, ...]) -> None:
 
     class Ops(nn.Module):
         def forward(self, x: Tensor, y: Tensor) -> list[Tensor]:
-            return [mm.rms_norm(x, ones(WIDTH), 1e-6), mm.sigmoid(y)]
+            return [mm.rms_norm(x, weight, 1e-6), mm.sigmoid(y)]
 
+    weight = ones(WIDTH)
     model = compiled(",".join(alike), Ops(), ones(4, WIDTH), ones(4, WIDTH))
     codes = {model.artifact.members[f"kernels/{name}.so"].tobytes() for name in alike}
     assert len(codes) == 1
