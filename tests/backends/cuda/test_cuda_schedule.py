@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 import mmfree_compiler as mmf
 from mmfree_compiler.artifact import pack_constants
 from mmfree_compiler.backends.cuda.compile.compiler import planned
+from mmfree_compiler.backends.cuda.compile.kernel import WAIT
 from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
+from mmfree_compiler.backends.cuda.compile.sampling import sampling
 from mmfree_compiler.backends.cuda.compile.schedule import Part, inner_values, schedule
 from mmfree_compiler.backends.cuda.spec import Spec
 from mmfree_compiler.program import Loop
@@ -89,6 +92,23 @@ def test_places_do_not_overlap(model: PlannedProgram) -> None:
     assert starts[0] == 0
     assert len(starts) == len(set(model.places.values()))
     assert model.scratch > starts[-1]
+
+
+def test_every_kernel_waits_for_the_one_in_front(model: PlannedProgram) -> None:
+    """Before it reads anything but constants: from Hopper on, launches do not wait."""
+    _, tensors = pack_constants(model.constants.values())
+    kernels, _ = planned(model, tensors)
+    for source in (*kernels, *sampling(model)):
+        names = re.findall(r"v_\w+", source.text.partition("(")[2].partition(")")[0])
+        constant = {
+            name
+            for name, argument in zip(names, source.arguments, strict=True)
+            if argument.space == "weights"
+        }
+        before, found, _ = source.text.partition(f"    {WAIT}\n")
+        assert found, source.name
+        read = set(re.findall(r"tl\.load\((v_\w+)", before))
+        assert read <= constant, source.name
 
 
 def test_golden_kernels(model: PlannedProgram, golden: Callable[[str, str], None]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from mmfree_compiler.backends.cuda.compile.early import load_constants, load_values
 from mmfree_compiler.backends.cuda.compile.gluon_rows import Codes, GluonRows, gluon_row_ops
+from mmfree_compiler.backends.cuda.compile.kernel import WAIT
 from mmfree_compiler.backends.cuda.compile.shapes import Shape
 from mmfree_compiler.backends.cuda.compile.tiles import Tile, epilogue
 from mmfree_compiler.backends.cuda.layouts import BLOCK
@@ -74,7 +75,7 @@ def write(tile: Tile, shape: Shape) -> None:
         _load_words(piece)
         load_constants(piece, tile.part.nodes)
     load_constants(rows, tile.part.rows)
-    tile.writer.add("dependence.wait(DEPENDENT)", "row = 0", "alive = tl.program_id(0) >= 0")
+    tile.writer.add(WAIT, "row = 0", "alive = tl.program_id(0) >= 0")
     _token(tile)
     load_values(rows, tile.part.rows)
     for piece in pieces:

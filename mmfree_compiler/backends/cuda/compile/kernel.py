@@ -35,6 +35,8 @@ ASM = tl.constexpr({asm})
 DEPENDENT = tl.constexpr({dependent})
 """
 INDENT = "    "
+# Every kernel has this line: a launch does not wait for the kernel in front.
+WAIT = "dependence.wait(DEPENDENT)"
 
 
 def header(language: Language, asm: bool, dependent: bool) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmfree_compiler.backends.cuda import lanes
-from mmfree_compiler.backends.cuda.compile.kernel import Source, Writer
+from mmfree_compiler.backends.cuda.compile.kernel import WAIT, Source, Writer
 from mmfree_compiler.backends.cuda.facts import Space
 from mmfree_compiler.program import Program
 
@@ -124,7 +124,9 @@ class _Lane:
 def _source(kernel: _Kernel, lane: _Lane) -> Source:
     writer = lane.writer
     count = writer.parameter("counts", "*i32", "counts")
-    writer.add("row = tl.program_id(1).to(tl.int64)", f"if row >= tl.load({count}):", "    return")
+    writer.add(
+        WAIT, "row = tl.program_id(1).to(tl.int64)", f"if row >= tl.load({count}):", "    return"
+    )
     passed = [lane.pointer(field) for field in kernel.fields.split()]
     passed += [str(lane.constants[name]) for name in kernel.constants.split()]
     writer.add(f"choosing.{kernel.name}({', '.join(passed)})")

@@ -14,7 +14,7 @@ from mmfree_compiler.artifact import TensorEntry
 from mmfree_compiler.backends.cuda.compile import fused
 from mmfree_compiler.backends.cuda.compile.early import load_constants
 from mmfree_compiler.backends.cuda.compile.gluon_rows import GLUON_ROWS, GluonRows, gluon_row_ops
-from mmfree_compiler.backends.cuda.compile.kernel import Language, Source, Writer
+from mmfree_compiler.backends.cuda.compile.kernel import WAIT, Language, Source, Writer
 from mmfree_compiler.backends.cuda.compile.multiply import multiply
 from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
 from mmfree_compiler.backends.cuda.compile.rows import RowTile, row_ops, row_warps
@@ -25,7 +25,6 @@ from mmfree_compiler.backends.cuda.compile.tiles import Tile, epilogue
 from mmfree_compiler.backends.cuda.facts import Over
 
 T = TypeVar("T", bound=Tile)
-WAIT = "dependence.wait(DEPENDENT)"
 
 
 @dataclass(frozen=True)
