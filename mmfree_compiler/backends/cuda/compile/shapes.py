@@ -65,8 +65,7 @@ class Sizes:
     fused: Shape = Shape(1, 128, 8)
     gemv: Shape = Shape(1, 32, 4)
     gemm: tuple[Shape, ...] = (
-        Shape(64, 128, 8, "gemm"),
-        Shape(64, 64, 4, "gemm"),
+        Shape(64, 64, 8, "gemm"),
         Shape(32, 64, 4, "gemm"),
         Shape(16, 32, 2, "gemm", block_k=512),
     )
