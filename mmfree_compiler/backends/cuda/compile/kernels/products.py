@@ -165,16 +165,14 @@ def gemm(
     present = (token < tokens)[None, :]
     # Weights are the left operand: Hopper's tensor cores take that one from registers.
     sums = (tl.zeros([COLUMNS, TOKENS], tl.int32),) * COUNT
-    for first in range(0, ROW, BLOCK_K // 4):
-        at = first + tl.arange(0, BLOCK_K // 4)
-        words = _load_digits(weights, column * ROW, at, ROW)
-        for s in tl.static_range(4):
-            k = at // BYTES * (4 * BYTES) + s * BYTES + at % BYTES
-            q = _load_codes(codes, offset, k, present, K)
-            for n in tl.static_range(COUNT):
-                field = _field(words[n], s, ASM)
-                sums += (tl.dot(field, q[n % len(codes)], sums[n], out_dtype=tl.int32),)
-            sums = sums[COUNT:]
+    for first in range(0, K, BLOCK_K):
+        at = first // 4 + tl.arange(0, BLOCK_K // 4)
+        digits = _load_digits(weights, column * ROW, at, ROW)
+        q = _load_codes(codes, offset, first + tl.arange(0, BLOCK_K), present, K)
+        for n in tl.static_range(COUNT):
+            field = _fields(digits[n], ASM)
+            sums += (tl.dot(field, q[n % len(codes)], sums[n], out_dtype=tl.int32),)
+        sums = sums[COUNT:]
     made = ()
     for n in tl.static_range(COUNT):
         made += (tl.trans(sums[n]),)  # type: ignore[assignment]  # it grows
@@ -196,7 +194,7 @@ def _load_digits(weights: tl.tuple, row: tl.tensor, at: tl.tensor, ROW: tl.const
 def _load_codes(
     codes: tl.tuple, offset: tl.tensor, k: tl.tensor, present: tl.tensor, K: tl.constexpr
 ) -> tl.tuple:
-    """Codes k of each row: (BLOCK_K / 4, TOKENS)."""
+    """Codes k of each row: (BLOCK_K, TOKENS)."""
     WIDTH: tl.constexpr = (K + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
     rows = ()
     for n in tl.static_range(len(codes)):
@@ -204,6 +202,20 @@ def _load_codes(
         q = tl.load(codes[n] + offset + k[:, None], mask=mask, other=0)
         rows += (q,)  # type: ignore[assignment]
     return rows
+
+
+@triton.jit
+def _fields(digits: tl.tensor, ASM: tl.constexpr) -> tl.tensor:
+    """Bytes (COLUMNS, BLOCK_K / 4) as digits in the order of their columns: (COLUMNS, BLOCK_K).
+
+    One product of all of them waits once for what it loads, and not for every field.
+    """
+    COLUMNS: tl.constexpr = digits.shape[0]
+    COUNT: tl.constexpr = digits.shape[1] // BYTES
+    even = tl.join(_field(digits, 0, ASM), _field(digits, 2, ASM))
+    odd = tl.join(_field(digits, 1, ASM), _field(digits, 3, ASM))
+    fields = tl.reshape(tl.join(even, odd), [COLUMNS, COUNT, BYTES, 2, 2])
+    return tl.reshape(tl.permute(fields, (0, 1, 3, 4, 2)), [COLUMNS, COUNT * 4 * BYTES])
 
 
 @triton.jit
