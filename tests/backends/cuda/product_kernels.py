@@ -17,7 +17,8 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from mmfree_compiler.backends.cuda.compile.kernels.products import gemm, gemv
+from mmfree_compiler.backends.cuda.compile.kernels.gemm import gemm
+from mmfree_compiler.backends.cuda.compile.kernels.gemv import gemv
 
 
 @triton.jit

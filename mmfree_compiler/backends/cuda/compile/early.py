@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from mmfree_compiler.backends.cuda.compile.tiles import Tile
+from mmfree_compiler.backends.cuda.compile.tile import Tile
 from mmfree_compiler.program import Node
 
 

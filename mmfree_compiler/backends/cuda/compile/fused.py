@@ -14,7 +14,8 @@ from mmfree_compiler.backends.cuda.compile.early import load_constants, load_val
 from mmfree_compiler.backends.cuda.compile.gluon_rows import Codes, GluonRows, gluon_row_ops
 from mmfree_compiler.backends.cuda.compile.kernel import WAIT
 from mmfree_compiler.backends.cuda.compile.shapes import Shape
-from mmfree_compiler.backends.cuda.compile.tiles import Tile, epilogue
+from mmfree_compiler.backends.cuda.compile.tile import Tile
+from mmfree_compiler.backends.cuda.compile.tiles import epilogue
 from mmfree_compiler.backends.cuda.layouts import BLOCK
 from mmfree_compiler.backends.cuda.strides import round_up
 from mmfree_compiler.program import Node

@@ -26,7 +26,8 @@ from mmfree_compiler.backends.cuda.compile.kernels import (
     codes,
     dependence,
     functions,
-    products,
+    gemm,
+    gemv,
     reductions,
     rows,
 )

@@ -1,4 +1,4 @@
-"""The lines of a tile's products: functions of kernels/products.py, in the table FUNCTIONS."""
+"""The lines of a tile's products: calls of kernels/gemv.py and gemm.py, in the table FUNCTIONS."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mmfree_compiler.backends.cuda.compile.shapes import Shape
-from mmfree_compiler.backends.cuda.compile.tiles import Tile
+from mmfree_compiler.backends.cuda.compile.tile import Tile
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _gemm(tile: Tile, shape: Shape, products: Sequence[_Product], rows: Rows) ->
 
 def _call(shape: Shape, source: str, weights: str, k: int) -> str:
     column = f"tl.program_id(0) * {shape.columns}"
-    return f"products.{shape.function}({source}, {weights}, {column}, {shape.sizes(k)})"
+    return f"{shape.function}.{shape.function}({source}, {weights}, {column}, {shape.sizes(k)})"
 
 
 FUNCTIONS: Mapping[str, Emitter] = {"gemv": _gemv, "gemm": _gemm}

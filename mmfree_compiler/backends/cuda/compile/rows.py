@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from mmfree_compiler.backends.cuda.compile.tiles import Tile
+from mmfree_compiler.backends.cuda.compile.tile import Tile
 from mmfree_compiler.backends.cuda.strides import codes_stride
 from mmfree_compiler.program import Node
 

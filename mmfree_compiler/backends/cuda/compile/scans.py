@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from mmfree_compiler.backends.cuda.compile.tiles import Tile
+from mmfree_compiler.backends.cuda.compile.tile import Tile
 
 
 @dataclass

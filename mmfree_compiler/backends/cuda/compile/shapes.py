@@ -14,8 +14,8 @@ _FEWEST_COLUMNS = 8
 class Shape:
     """`tokens` x `columns` for a program of `warps` warps.
 
-    `function` of kernels/products.py multiplies, `block_k` columns of a weight at a time, and loads
-    the codes of `stages` times that ahead.
+    `function`, of the file of its name in kernels/, multiplies `block_k` columns of a weight at a
+    time, and loads the codes of `stages` times that ahead.
     """
 
     tokens: int

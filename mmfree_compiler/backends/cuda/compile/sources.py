@@ -21,7 +21,8 @@ from mmfree_compiler.backends.cuda.compile.rows import RowTile, row_ops, row_war
 from mmfree_compiler.backends.cuda.compile.scans import ScanTile
 from mmfree_compiler.backends.cuda.compile.schedule import Kind, Part
 from mmfree_compiler.backends.cuda.compile.shapes import ROWS, PlanShape, Shape
-from mmfree_compiler.backends.cuda.compile.tiles import Tile, epilogue
+from mmfree_compiler.backends.cuda.compile.tile import Tile
+from mmfree_compiler.backends.cuda.compile.tiles import epilogue
 from mmfree_compiler.backends.cuda.facts import Over
 
 T = TypeVar("T", bound=Tile)

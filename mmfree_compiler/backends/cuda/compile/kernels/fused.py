@@ -15,7 +15,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
 from mmfree_compiler.backends.cuda import layouts
-from mmfree_compiler.backends.cuda.compile.kernels.products import _dp4a
+from mmfree_compiler.backends.cuda.compile.kernels.gemv import dp4a
 
 FIELDS = gl.constexpr(layouts.FIELDS)
 BLOCK_WORDS = gl.constexpr(layouts.BLOCK_BYTES // 4)
@@ -77,6 +77,6 @@ def product(tiles: gl.tuple, codes: gl.shared_memory_descriptor) -> gl.tensor:
     for n in gl.static_range(len(tiles)):
         for s in gl.static_range(FIELDS):
             q = codes.slice(s * FIELD + n * WORDS, WORDS).load(LAYOUT)
-            less = _dp4a(minus_ones, q, less, True)
-            sums = _dp4a((tiles[n] >> (2 * s)) & 0x03030303, q[None, :], sums, True)
+            less = dp4a(minus_ones, q, less, True)
+            sums = dp4a((tiles[n] >> (2 * s)) & 0x03030303, q[None, :], sums, True)
     return gl.sum(sums + less[None, :], 1)
