@@ -1,4 +1,7 @@
-"""What a session makes of fixed tokens, as SHA-256 and as texts: equal for equal bits."""
+"""What a session makes of fixed tokens, as SHA-256 and as texts: equal for equal bits.
+
+It does not need torch.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from mmfree_compiler.runtime import Sampling, Session, State
 
@@ -22,13 +24,13 @@ SAMPLINGS = {
     "sampled": Sampling(max_new_tokens=12, stop_tokens=(), temperature=1, top_p=0.95),
 }
 Texts = dict[str, list[list[int]]]
+Ids = NDArray[np.int64]
 
 
-def tokens(session: Session) -> Tensor:
+def tokens(session: Session) -> Ids:
     """(SEQUENCES, PROMPT + STEPS)."""
-    generator = torch.Generator().manual_seed(11)
     shape = (SEQUENCES, PROMPT + STEPS)
-    return torch.randint(session.language_model.vocab_size, shape, generator=generator)
+    return np.random.default_rng(11).integers(session.language_model.vocab_size, size=shape)
 
 
 def digest(session: Session, batch: int = SEQUENCES, chunk: int = PROMPT) -> str:
@@ -36,27 +38,32 @@ def digest(session: Session, batch: int = SEQUENCES, chunk: int = PROMPT) -> str
 
     The prompt is read in chunks, the rest token by token.
     """
-    parts = [_run(session, rows, chunk) for rows in torch.split(tokens(session), batch)]
+    parts = [_run(session, rows, chunk) for rows in _split(tokens(session), batch, 0)]
     return _hashed(np.concatenate(whole) for whole in zip(*parts, strict=True))
 
 
-def _run(session: Session, ids: Tensor, chunk: int) -> Iterator[np.ndarray]:
+def _run(session: Session, ids: Ids, chunk: int) -> Iterator[np.ndarray]:
     """Logits (B, T, V) of ids (B, T), then each state (B, ...)."""
     state, logits = None, []
-    for piece in (*torch.split(ids[:, :PROMPT], chunk, 1), *torch.split(ids[:, PROMPT:], 1, 1)):
+    for piece in (*_split(ids[:, :PROMPT], chunk, 1), *_split(ids[:, PROMPT:], 1, 1)):
         made, state = session(piece, state)
         logits.append(made)
-    yield torch.cat(logits, 1).numpy()
+    yield np.concatenate(logits, 1)
     assert state is not None
     yield from _parts(session, state)
+
+
+def _split(ids: Ids, size: int, axis: int) -> list[Ids]:
+    """Parts of `size` along an axis; the last one may be smaller."""
+    return np.split(ids, range(size, ids.shape[axis], size), axis)
 
 
 def ragged_digest(session: Session, together: bool) -> str:
     """As `digest`, of prompts of LENGTHS: in one batch padded on the left, or each alone."""
     ids, made = tokens(session)[:, :PROMPT], []
     if together:
-        mask = torch.arange(PROMPT) >= PROMPT - torch.tensor(LENGTHS)[:, None]
-        logits, state = session(ids, mask=mask.long())
+        mask = np.arange(PROMPT) >= PROMPT - np.array(LENGTHS)[:, None]
+        logits, state = session(ids, mask=mask.astype(np.int64))
         made = [(logits[row], state[row]) for row in range(SEQUENCES)]
     else:
         for row, length in enumerate(LENGTHS):
@@ -66,7 +73,7 @@ def ragged_digest(session: Session, together: bool) -> str:
     return _hashed(
         part
         for length, (logits, state) in pairs
-        for part in (logits[-length:].numpy(), *_parts(session, state))
+        for part in (logits[-length:], *_parts(session, state))
     )
 
 
