@@ -101,6 +101,15 @@ def test_a_file_without_a_signature(tmp_path: Path) -> None:
         read_artifact(tmp_path / "model.mmfree", require_signature=PUBLIC)
 
 
+def test_damaged_weights_are_not_signed(signed: Path) -> None:
+    weights = bytes(read_artifact(signed).members["weights.bin"])
+    data = signed.read_bytes()
+    place = data.index(weights)
+    signed.write_bytes(data[:place] + bytes([weights[0] ^ 1]) + data[place + 1 :])
+    with pytest.raises(ArtifactError, match="damaged"):
+        sign(signed, private_pem(KEY))
+
+
 def test_signing_again_replaces_the_signature(signed: Path) -> None:
     size = signed.stat().st_size
     sign(signed, private_pem(OTHER))

@@ -30,9 +30,13 @@ _LENGTH = 2  # bytes of the comment's length, in front of it
 def sign(path: str | PathLike[str], key: Key) -> str:
     """Sign model.mmfree in place, with the private `key`. Returns the public key in hex.
 
-    An earlier signature is replaced; the file is written completely or not at all. Raises
-    ArtifactError, InputError on the key, ToolchainError without the cryptography package.
+    All of it is read and checked first: a signature vouches for the weights too. An earlier one is
+    replaced; the file is written completely or not at all. Raises ArtifactError, InputError on the
+    key, ToolchainError without the cryptography package.
     """
+    from mmfree_compiler.artifact.file import read_artifact  # it checks signatures
+
+    read_artifact(path, verify=True)
     private = _read(key, "private")
     archive = read_archive(Path(path))
     public = private.public_key().public_bytes_raw()

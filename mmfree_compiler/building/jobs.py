@@ -47,6 +47,9 @@ class Job(Protocol):
     def compile(self, name: str) -> bytes:
         """Make a piece, without torch. Raises ToolchainError."""
 
+    def apart(self, name: str) -> bool:
+        """Whether only child processes may make a piece."""
+
     def hint(self) -> str:
         """What to do where the memory of compiling processes ran out."""
 
@@ -77,10 +80,12 @@ def _compile(job: Job, names: Sequence[str]) -> dict[str, bytes]:
     if not names:
         return {}
     order = tuple(reversed(names))
+    own = [name for name in order if not job.apart(name)]
+    others = min(len(names), resolve_threads(None)) - 1
     with _working() as folder:
         Path(folder, _JOB).write_bytes(pickle.dumps((job, order)))
-        with _children(folder, min(len(names), resolve_threads(None)) - 1, job.hint()):
-            _work(folder, job, order)
+        with _children(folder, max(others, len(own) < len(order)), job.hint()):
+            _work(folder, job, own)
         return {name: Path(folder, name).read_bytes() for name in names}
 
 

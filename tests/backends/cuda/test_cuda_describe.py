@@ -20,7 +20,7 @@ from mmfree_compiler.backends.cuda.facts import read_facts
 from mmfree_compiler.backends.cuda.run.calls import INDEX_BYTES
 from mmfree_compiler.backends.cuda.run.launcher import CudaLauncher
 from mmfree_compiler.backends.cuda.run.states import FIRST_ROWS
-from mmfree_compiler.backends.cuda.strides import CHUNK
+from mmfree_compiler.backends.cuda.strides import CHUNK, OUTPUTS
 from mmfree_compiler.backends.interface import OnDevice
 
 
@@ -78,7 +78,7 @@ def test_the_memory_that_a_model_takes(artifact: Artifact) -> None:
     build = artifact.entry.builds[0]
     launcher = CudaLauncher(artifact, build, InterpretedExecutor(ModuleType("no kernels")))
     assert isinstance(launcher, OnDevice)
-    rows = CHUNK * (8 + 4 * artifact.manifest.outputs[0].width)
+    rows = CHUNK * 8 + OUTPUTS * 4 * artifact.manifest.outputs[0].width
     states = 2 * 4 * FIRST_ROWS * artifact.manifest.states[0].shape[0]
     weights = len(artifact.weights)
     scratch = read_facts(build).scratch

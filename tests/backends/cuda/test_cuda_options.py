@@ -21,7 +21,7 @@ def test_without_cuda_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
             call()
 
 
-@pytest.mark.parametrize("device", ["0", 1.0, True, [0]])
+@pytest.mark.parametrize("device", ["0", 1.0, True, [0], -1])
 def test_a_device_that_is_not_a_number(device: Any) -> None:
     artifact = Artifact.__new__(Artifact)  # it is not read before the options
     with pytest.raises(InputError, match="not the number of a GPU"):

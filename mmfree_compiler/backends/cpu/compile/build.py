@@ -64,6 +64,9 @@ class Job:
         isa = tuned(name, self.recipes[name].tuning)
         return library(self.read_by(name), isa, self.tensors)
 
+    def apart(self, name: str) -> bool:  # noqa: ARG002 - see building.jobs.Job
+        return False
+
     def hint(self) -> str:
         return "If memory ran out, compile fewer variants: --target cpu:VARIANT"
 

@@ -72,7 +72,7 @@ class CudaLauncher:
     @classmethod
     def open(cls, artifact: Artifact, device: int | None = None) -> CudaLauncher:
         """See interface.Launcher. `device` is the number of a GPU; None: the first."""
-        if device is not None and type(device) is not int:
+        if device is not None and (type(device) is not int or device < 0):
             cause = f"is {device!r}, not the number of a GPU"
             raise InputError("option 'device'", cause, "The first GPU is 0")
         opened = device_module().open_device(device or 0)
