@@ -1,15 +1,18 @@
-"""Gluon kernels, compiled; only the processes of triton_process.py import this."""
+"""Generated kernels, compiled; only the processes of triton_process.py import this."""
 
 from __future__ import annotations
 
 import torch
 from library_ptx import spilled_bytes
-from op_modules import TinyLM
+from op_modules import TinyLM, mm, ternary
 from test_cuda_schedule import program_of
+from torch import Tensor, nn
 
 from mmfree_compiler.artifact import pack_constants
 from mmfree_compiler.backends.cuda.compile.build import triton_compiled
 from mmfree_compiler.backends.cuda.compile.compiler import planned
+
+WIDTH = 1024
 
 
 def compiled(arch: str) -> list[tuple[bool, int]]:
@@ -20,3 +23,30 @@ def compiled(arch: str) -> list[tuple[bool, int]]:
     made = [triton_compiled(x, arch).asm["ptx"] for x in kernels if x.language == "gluon"]
     capability = int(arch.removeprefix("sm_"))
     return [("griddepcontrol.wait" in ptx, spilled_bytes(ptx, capability)) for ptx in made]
+
+
+def shared_bytes(arch: str) -> list[int]:
+    """The shared memory of the kernels for many tokens of a stage with three products."""
+    program = program_of(Three(), torch.randn(1, WIDTH))
+    _, tensors = pack_constants(program.constants.values())
+    kernels, _ = planned(program, tensors)
+    chosen = [x for x in kernels if "tiles" in x.name and x.name.endswith("_64x64")]
+    return [triton_compiled(source, arch).metadata.shared for source in chosen]
+
+
+class Three(nn.Module):
+    """Three products, each with codes of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weights = [ternary(WIDTH, WIDTH, generator) for _ in range(3)]
+        self.norm, self.scale = torch.ones(WIDTH), torch.tensor([0.5])
+
+    def forward(self, x: Tensor) -> Tensor:
+        norms = [self.norm] * 3
+        made = mm.norm_quant(x, None, 0.0, norms, 1e-6, 1e-5)
+        pairs = zip(made[::2], made[1::2], self.weights, strict=True)
+        a, b, c = (mm.ternary_linear(q, s, w, self.scale, None) for q, s, w in pairs)
+        out: Tensor = mm.add(mm.mul(a, b), c)
+        return out

@@ -9,6 +9,7 @@ from test_cuda_schedule import parts_of_one_token, program_of
 from torch import Tensor, nn
 from triton_process import native
 
+from mmfree_compiler.backends.cuda.archs import ARCHS
 from mmfree_compiler.backends.cuda.compile.fused import cut, tile_words
 
 
@@ -89,3 +90,11 @@ def test_kernels_of_a_model_compile(arch: str) -> None:
     assert len(found) == 10  # a layer has four, the head is one; each as rows alone too
     assert all(waits == (arch != "sm_80") for waits, _ in found)
     assert [spilled for _, spilled in found] == [0] * 10
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_86", "sm_90"])
+def test_kernels_fit_into_shared_memory(arch: str) -> None:
+    """Where they do not as they are for Hopper, they load less ahead."""
+    (found,) = native("fused_kernels.shared_bytes", arch)
+    assert found <= ARCHS[arch].shared
+    assert (found > ARCHS["sm_80"].shared) == (arch == "sm_90")

@@ -112,8 +112,18 @@ def loaded(
 def triton_compiled(source: Source, arch: str) -> Any:
     """What Triton makes of a kernel for "sm_90": `asm` by stage, such as "cubin", and `metadata`.
 
-    Raises ToolchainError where Triton only interprets.
+    It loads less ahead where the architecture has too little shared memory. Raises ToolchainError
+    where nothing fits, and where Triton only interprets.
     """
+    for stages in range(source.stages, 0, -1):
+        made = _triton(source, arch, stages)
+        if made.metadata.shared <= ARCHS[arch].shared:
+            return made
+    cause = f"needs {made.metadata.shared:,} bytes of shared memory, {arch} has less"
+    raise ToolchainError(f"kernel {source.name}", cause, "Compile for another GPU")
+
+
+def _triton(source: Source, arch: str, stages: int) -> Any:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -126,7 +136,7 @@ def triton_compiled(source: Source, arch: str) -> Any:
         function = getattr(loaded([source], Path(folder), dependent=dependent), source.name)
         types = dict(zip(function.arg_names, source.parameters, strict=True))
         ast = kind(function, types, attrs=_aligned(source.arguments))
-        options = OPTIONS | {"num_warps": source.warps, "num_stages": source.stages}
+        options = OPTIONS | {"num_warps": source.warps, "num_stages": stages}
         return triton.compile(ast, target, options)
 
 
