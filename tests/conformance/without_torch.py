@@ -2,6 +2,7 @@
 
     PYTHONPATH=tests python -m conformance.without_torch make FOLDER
     PYTHONPATH=tests python -m conformance.without_torch run FOLDER
+    PYTHONPATH=tests python -m conformance.without_torch cycles FOLDER/demo.mmfree
 
 `make` needs the compiler, but no GPU. `run` needs a GPU, and of the project the base install with
 `[cuda-runtime]`; or no GPU and the base install alone, with models of `make --target cpu`. It
@@ -12,8 +13,10 @@ reference saved. It ends with 1 if something differs.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,10 +24,13 @@ import numpy as np
 import typer
 from model_bits import WAYS, digest, ragged_digest, state_within, texts, tokens
 
+from mmfree_compiler.backends.cuda.bindings import device_module
+from mmfree_compiler.errors import TargetError
 from mmfree_compiler.runtime import Session, State, load
 
 app = typer.Typer(pretty_exceptions_enable=False)
 READ = 9  # tokens before the state that is saved
+_MOST_GROWTH = 8 << 20  # bytes
 
 
 @app.command()
@@ -74,6 +80,37 @@ def run(folder: Annotated[Path, typer.Argument(help="What `make` wrote.")]) -> N
     loaded = sorted({"torch", "triton"} & sys.modules.keys())
     typer.echo(f"imported: {', '.join(loaded) or 'neither torch nor Triton'}")
     sys.exit(bool(differing or loaded))
+
+
+@app.command()
+def cycles(
+    path: Annotated[Path, typer.Argument(help="A model of `make`.")],
+    times: Annotated[int, typer.Option(help="How often it is loaded and closed.")] = 1000,
+) -> None:
+    """Load, decode and close many times; end with 1 if memory grows."""
+    before = None
+    for n in range(times):
+        with load(path) as session:
+            for _ in session.generate([1], max_new_tokens=3, stop_tokens=()):
+                pass
+        if n == times // 10:  # what caches and allocators keep, they have by now
+            before = _memory()
+    assert before is not None
+    growth = {what: after - before[what] for what, after in _memory().items()}
+    typer.echo(", ".join(f"{what}: {size / 1e6:+.1f} MB" for what, size in growth.items()))
+    sys.exit(any(size > _MOST_GROWTH for size in growth.values()))
+
+
+def _memory() -> dict[str, int]:
+    """Bytes that this process has on the host, and that are taken on the first GPU, if any."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    found = {"host": pages * os.sysconf("SC_PAGE_SIZE")}
+    with suppress(TargetError), device_module().open_device() as device, device.current():
+        from cuda.bindings import driver
+
+        _, free, total = driver.cuMemGetInfo()
+        found["GPU"] = total - free
+    return found
 
 
 def _found(session: Session, state: State, whole: bool) -> dict[str, Any]:
