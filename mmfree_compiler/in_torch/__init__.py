@@ -56,13 +56,14 @@ class CompiledModule(nn.Module):
         (own,) = (view for view in artifact.targets if view.entry.kind == backend.kind)
         self.artifact = artifact
         kernels = backend.kernels().open(own, _current_device())
-        self.runnable = Runnable(kernels, tuple(port.width for port in manifest.outputs))
         self._inputs, self._state_width = manifest.inputs, kernels.state_width
         kind, index = kernels.device
         device = torch.device(DLDeviceType(kind).name.removeprefix("kDL").lower(), index)
         weights = torch.empty(len(own.weights), dtype=torch.uint8, device=device)
         self.register_buffer("weights", weights, persistent=False)
         kernels.write(weights.data_ptr(), own.weights)
+        ports = manifest.inputs, manifest.outputs
+        self.runnable = Runnable(kernels, *ports, weights.device, len(weights))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return compiled_module, (self.artifact,)
@@ -89,7 +90,7 @@ class CompiledModule(nn.Module):
 
     def _run(self, inputs: Iterable[Tensor], state: Tensor) -> list[Tensor]:
         """Outputs (B, T, width), then the state."""
-        return list(run_compiled(self.weights, list(inputs), state, self.runnable.number))
+        return list(run_compiled(self.weights, list(inputs), state, self.runnable.key))
 
     def _checked(self, x: Tensor, name: str, port: Port) -> Tensor:
         """An input with the dtype of its port. Raises an InputError that names it."""
@@ -148,13 +149,11 @@ class CompiledRows(CompiledModule):
             raise InputError("inputs", f"{len(tensors)} given", f"The module takes {names}")
         pairs = zip(tensors, self._inputs, strict=True)
         inputs = [self._checked(x, port.name, port) for x, port in pairs]
-        # Of ids, as rows of one number: all have leading dimensions and a last one.
-        rows = [x[..., None] if x.dtype == torch.int64 else x for x in inputs]
-        leading = rows[0].shape[:-1]
-        if any(x.shape[:-1] != leading for x in rows):
+        leading = inputs[0].shape[:-1]
+        if any(x.shape[:-1] != leading for x in inputs):
             raise InputError("inputs", "have different leading dimensions", "Make them equal")
         time = leading[-1] if leading else 1
-        rows = [x.reshape(-1, time, x.shape[-1]) for x in rows]
+        rows = [x.reshape(-1, time, x.shape[-1]) for x in inputs]
         made = self._run(rows, self.zeros(len(rows[0])))[:-1]
         shaped = [x.reshape(*leading, x.shape[-1]) for x in made]
         return self.artifact.manifest.returned.build(shaped)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+import torch
 from op_modules import TinyLM
 from triton_process import interpreted
 
 import mmfree_compiler as mmf
 from mmfree_compiler.backends.cuda import CudaBackend
 from mmfree_compiler.errors import InputError, TargetError
+from mmfree_compiler.in_torch.op import Runnable
 
 
 @pytest.mark.parametrize("name", ["language_model", "rows", "traced"])
@@ -21,6 +25,28 @@ def test_what_differs_from_a_session(name: str) -> None:
 def test_ids_outside_of_the_table_make_their_sequences_nan() -> None:
     found = [[False, True, True], [False, False, True], [False, False, False]]
     assert interpreted("torch_models.outside") == found
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_saved_copy_runs_no_model_of_another_process(tmp_path: Path) -> None:
+    assert interpreted("torch_models.saved", tmp_path) == []
+    kernels, cpu = Mock(), torch.device("cpu")
+    others = [Runnable(kernels, (), (), cpu, 0) for _ in range(99)]
+    copies: list[Any] = [torch.jit.load(tmp_path / "traced")]  # type: ignore[no-untyped-call]
+    copies.append(torch.export.load(tmp_path / "exported.pt2").module())
+    for run in copies:  # torch's own error, of a traced copy, ends with ours
+        with pytest.raises((InputError, RuntimeError), match="a compiled module: is gone"):
+            run(torch.tensor([[1, 2, 3]]))
+    assert len({other.key for other in others}) == len(others)
+    kernels.launch.assert_not_called()
+
+
+def test_kernels_never_leave_the_memory_of_tensors() -> None:
+    said = interpreted("torch_models.other_sizes")
+    assert {line.partition(".")[0] for line in said} == {
+        "a compiled module: was called with tensors of other sizes, dtypes or devices than its own"
+    }
+    assert len(said) == 8
 
 
 def test_copies_and_what_a_module_refuses() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -95,7 +97,7 @@ def traced() -> list[str]:
     """What torch's own checks of custom ops find, and what torch.compile changes."""
     ids = torch.randint(0, 19, (2, 3), generator=torch.Generator().manual_seed(1))
     with opened(session(Recurrent(), IDS)) as module:
-        arguments = (module.weights, [ids], module.zeros(2), module.runnable.number)
+        arguments = (module.weights, [ids], module.zeros(2), module.runnable.key)
         checked = torch.library.opcheck(run_compiled, arguments)
         compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
         state = None
@@ -107,10 +109,47 @@ def traced() -> list[str]:
     return differing
 
 
+def saved(folder: Path) -> list[str]:
+    """Writes a traced and an exported copy of a module, which run it while it lives."""
+    ids = torch.tensor([[1, 2, 3]])
+    with opened(session(Recurrent(), IDS)) as module:
+        traced: Any = torch.jit.trace(module, (ids,))  # type: ignore[no-untyped-call]
+        exported = torch.export.export(module, (ids,))
+        traced.save(folder / "traced")
+        torch.export.save(exported, folder / "exported.pt2")
+        expected = module(ids)[0]
+        copies = {"traced": traced, "exported": exported.module()}
+        return [name for name, copy in copies.items() if not torch.equal(copy(ids)[0], expected)]
+
+
+def other_sizes() -> list[str]:
+    """What the op says of tensors whose sizes are not those that its kernels read and write."""
+    ids = torch.tensor([[1, 2, 3]])
+    with opened(session(Recurrent(), IDS)) as module:
+        weights, state, key = module.weights, module.zeros(1), module.runnable.key
+        calls: list[tuple[Tensor, Tensor, Tensor]] = [
+            (weights[:-1], ids, state),
+            (weights.int(), ids, state),
+            (weights, ids.int(), state),
+            (weights, ids[0], state),
+            (weights, ids[:, :0], state),
+            (weights, ids.repeat(2, 1), state),
+            (weights, ids, state[:, 1:]),
+            (weights, ids, state.double()),
+        ]
+        return [refusal(partial(run_compiled, w, [x], s, key)) for w, x, s in calls]
+
+
+def refusal(call: Callable[[], Any]) -> str:
+    try:
+        return f"no error: {call()}"
+    except MmfreeError as error:
+        return str(error)
+
+
 def copies() -> list[str]:
     """Copies of a module, what it saves, and what it refuses."""
     ids = torch.tensor([[1, 2, 3]])
-    said = []
     with opened(session(Recurrent(), IDS)) as module:
         logits = module(ids)[0]
         for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
@@ -129,9 +168,4 @@ def copies() -> list[str]:
             lambda: module([[1]]),
             lambda: module(ids, module.zeros(2)),
         ]
-        for call in refused:
-            try:
-                said.append(f"no error: {call()}")
-            except MmfreeError as error:
-                said.append(str(error))
-    return said
+        return [refusal(call) for call in refused]
