@@ -51,7 +51,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"artifact", "backends", "elementary", "errors", "target", "wording"},
         {"numpy", "pydantic", "tokenizers"},
     ),
-    "in_torch": ({"artifact", "backends", "errors"}, {"torch"}),
+    "in_torch": ({"artifact", "backends", "errors", "wording"}, {"torch"}),
     "ops": ({"elementary", "errors", "program"}, {"torch"}),
     "models": (
         {"errors", "interrupts", "notes", "ops", "parallel", "temporary", "wording"},

@@ -16,7 +16,8 @@ from mmfree_compiler import backends
 from mmfree_compiler.artifact import Artifact, Port
 from mmfree_compiler.backends.device_interface import Embeddable
 from mmfree_compiler.backends.interface import Backend
-from mmfree_compiler.errors import InputError, StateError, TargetError
+from mmfree_compiler.errors import InputError, TargetError
+from mmfree_compiler.in_torch.inputs import checked_batch, checked_input, checked_state
 from mmfree_compiler.in_torch.op import Runnable, run_compiled
 
 
@@ -76,16 +77,22 @@ class CompiledModule(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: ARG002
         """What moves or converts modules: nothing here can be. Raises InputError."""
-        probe = fn(self.weights[:0])
-        if (probe.device, probe.dtype) != (self.weights.device, self.weights.dtype):
-            cause = f"stays on {self.weights.device}, in the numbers that it was compiled for"
-            hint = "Compile it again with that device as torch's current one"
-            raise InputError("a compiled module", cause, hint)
+        packed = self.weights[:0]
+        # Conversions to half or double leave bytes alone, and what computes is float32.
+        for probe in (packed, packed.to(torch.float32)):
+            made = fn(probe)
+            if (made.device, made.dtype) != (probe.device, probe.dtype):
+                cause = f"stays on {probe.device}, in the numbers that it was compiled for"
+                hint = "Convert its results, or compile it again on the other device"
+                raise InputError("a compiled module", cause, hint)
         return self
 
     def zeros(self, batch: int) -> Tensor:
-        """The state of `batch` sequences that have seen no tokens: (batch, numbers) float32."""
-        shape = (batch, self._state_width)
+        """The state of `batch` sequences that have seen no tokens: (batch, numbers) float32.
+
+        Raises InputError when `batch` is not a whole number from 1 to 2^31 - 1.
+        """
+        shape = (checked_batch(batch), self._state_width)
         return torch.zeros(shape, dtype=torch.float32, device=self.weights.device)
 
     def _run(self, inputs: Iterable[Tensor], state: Tensor) -> list[Tensor]:
@@ -93,19 +100,7 @@ class CompiledModule(nn.Module):
         return list(run_compiled(self.weights, list(inputs), state, self.runnable.key))
 
     def _checked(self, x: Tensor, name: str, port: Port) -> Tensor:
-        """An input with the dtype of its port. Raises an InputError that names it."""
-        ids = port.dtype == "int64"
-        if not isinstance(x, Tensor) or x.device != self.weights.device:
-            where = f"is on {x.device}" if isinstance(x, Tensor) else "is not a tensor"
-            raise InputError(name, where, f"Pass a tensor on {self.weights.device}")
-        if ids and (x.is_floating_point() or x.dtype == torch.bool):
-            raise InputError(name, f"has dtype {x.dtype}", "Pass integers (int64)")
-        if not ids and (x.is_complex() or x.dtype == torch.bool):
-            raise InputError(name, f"has dtype {x.dtype}", "Pass float32")
-        if x.numel() == 0 or not (ids or x.shape[-1:] == (port.width,)):
-            cause = f"has shape {tuple(x.shape)}"
-            raise InputError(name, cause, f"Pass {port.shape}, at least one row")
-        return x.to(torch.int64 if ids else torch.float32)
+        return checked_input(x, name, port, self.weights.device)
 
 
 class CompiledLanguageModel(CompiledModule):
@@ -127,12 +122,7 @@ class CompiledLanguageModel(CompiledModule):
     def _state(self, state: Tensor | None, batch: int) -> Tensor:
         if state is None:
             return self.zeros(batch)
-        shape = (batch, self._state_width)
-        fits = isinstance(state, Tensor) and state.shape == shape
-        if not fits or state.dtype != torch.float32 or state.device != self.weights.device:
-            cause = f"is not of shape {shape}, float32, on {self.weights.device}"
-            raise StateError("state", cause, "Pass one that this module returned, or zeros(batch)")
-        return state
+        return checked_state(state, (batch, self._state_width), self.weights.device)
 
 
 class CompiledRows(CompiledModule):
@@ -167,5 +157,11 @@ _KINDS: dict[str, type[CompiledModule]] = {"lm": CompiledLanguageModel, "module"
 
 
 def compiled_module(artifact: Artifact) -> CompiledModule:
-    """The module of an artifact, such as that of a Session. Raises TargetError, ArtifactError."""
+    """The module of an artifact, such as that of a Session.
+
+    Raises InputError on anything else, TargetError, ArtifactError.
+    """
+    if not isinstance(artifact, Artifact):
+        cause = f"is of type {type(artifact).__name__}"
+        raise InputError("artifact", cause, "Pass that of a session, session.artifact")
     return _KINDS[artifact.manifest.kind](artifact)

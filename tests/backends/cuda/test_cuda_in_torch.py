@@ -14,6 +14,7 @@ from triton_process import interpreted
 import mmfree_compiler as mmf
 from mmfree_compiler.backends.cuda import CudaBackend
 from mmfree_compiler.errors import InputError, TargetError
+from mmfree_compiler.in_torch import compiled_module
 from mmfree_compiler.in_torch.op import Runnable
 
 
@@ -50,19 +51,46 @@ def test_kernels_never_leave_the_memory_of_tensors() -> None:
 
 
 def test_copies_and_what_a_module_refuses() -> None:
-    moved = "a compiled module: stays on cpu, in the numbers that it was compiled for. Compile it"
+    moved = "a compiled module: stays on cpu, in the numbers that it was compiled for. Convert its"
     starts = [
-        moved,
-        moved,
-        "tokens: is on meta. Pass a tensor on cpu",
+        *[moved] * 6,
+        "tokens: is on meta. Pass a dense tensor on cpu",
         "tokens: has shape (3,). Pass ids (B, T)",
         "tokens: has shape (1, 0). Pass (...), at least one row",
-        "tokens: has dtype torch.float32. Pass integers (int64)",
-        "tokens: is not a tensor. Pass a tensor on cpu",
-        "state: is not of shape (1, 20), float32, on cpu. Pass one that this module returned",
+        "tokens: is not a tensor. Pass a dense tensor on cpu",
+        "state: is not of shape (1, 20), float32, dense, on cpu. Pass one that this module",
     ]
     said = interpreted("torch_models.copies")
     assert [line[: len(start)] for line, start in zip(said, starts, strict=True)] == starts
+
+
+def test_tensors_that_no_kernel_reads() -> None:
+    refused = ["float32", "bool", "complex64", "quint8"]
+    tokens = [f"tokens: has dtype torch.{dtype}. Pass integers (int64)" for dtype in refused]
+    rows = [f"y: has dtype torch.{dtype}. Pass float32" for dtype in refused[1:]]
+    odd = "is sparse or nested. Pass a dense tensor on cpu"
+    state = "state: is not of shape (1, 20), float32, dense, on cpu."
+    state += " Pass one that this module returned, or zeros(batch)"
+    assert interpreted("torch_models.refused_tensors") == [
+        *tokens,
+        *[f"tokens: {odd}"] * 2,
+        *[state] * 5,
+        *rows,
+        *[f"y: {odd}"] * 2,
+        "y: has shape (2, 16). Pass (..., 17), at least one row",
+    ]
+
+
+def test_numbers_of_sequences() -> None:
+    wrong = ["-1", "0", str(2**40), "1.5", "True", "'x'", "None"]
+    cause = "is not a whole number from 1 to 2,147,483,647. Choose the number of sequences"
+    assert interpreted("torch_models.batches") == [f"batch: {given} {cause}" for given in wrong]
+
+
+@pytest.mark.parametrize("wrong", [None, "x", Mock()])
+def test_a_module_is_made_of_an_artifact(wrong: Any) -> None:
+    with pytest.raises(InputError, match=r"artifact: is of type .*\. Pass that of a session"):
+        compiled_module(wrong)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ from mmfree_compiler.in_torch import CompiledModule, compiled_module
 from mmfree_compiler.in_torch.op import run_compiled
 from mmfree_compiler.runtime import Session
 
+INTEGERS = [torch.int8, torch.int32, torch.uint8, torch.uint16, torch.uint32, torch.uint64]
+
 
 @contextmanager
 def opened(host: Session) -> Iterator[CompiledModule]:
@@ -140,6 +142,40 @@ def other_sizes() -> list[str]:
         return [refusal(partial(run_compiled, w, [x], s, key)) for w, x, s in calls]
 
 
+def refused_tensors() -> list[str]:
+    """Ids, states and rows of kinds that no kernel reads; rows last."""
+    ids, x = torch.tensor([[1, 2, 3]]), torch.ones(2, 17)
+    nested = torch.nested.nested_tensor([x, x])
+    quantized = torch.quantize_per_tensor(x, 1.0, 0, torch.quint8)
+    with opened(session(Recurrent(), IDS)) as module:
+        state = module.zeros(1)
+        tokens = [
+            ids.float(),
+            ids.bool(),
+            ids.to(torch.complex64),
+            quantized,
+            ids.to_sparse(),
+            nested,
+        ]
+        states = [state.double(), state.to_sparse(), nested, quantized, [0.0]]
+        calls = [partial(module, x) for x in tokens] + [partial(module, ids, x) for x in states]
+        said = list(map(refusal, calls))
+        assert all(torch.equal(module(ids.to(t))[0], module(ids)[0]) for t in INTEGERS)
+    with opened(session(Pair(), (x, x))) as module:
+        rows = [x.bool(), x.to(torch.complex64), quantized, x.to_sparse(), nested, x[:, 1:]]
+        said += [refusal(partial(module, x, y)) for y in rows]
+        assert module(x.to(torch.float8_e5m2), x.int())[0].equal(module(x, x)[0])
+    return said
+
+
+def batches() -> list[str]:
+    """What a module says of numbers of sequences."""
+    with opened(session(Recurrent(), IDS)) as module:
+        assert torch.equal(module.zeros(2), torch.zeros(2, 20))
+        wrong: list[Any] = [-1, 0, 2**40, 1.5, True, "x", None]
+        return [refusal(partial(module.zeros, batch)) for batch in wrong]
+
+
 def refusal(call: Callable[[], Any]) -> str:
     try:
         return f"no error: {call()}"
@@ -155,16 +191,19 @@ def copies() -> list[str]:
         for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
             assert other.weights.data_ptr() != module.weights.data_ptr()
             assert torch.equal(other(ids)[0], logits)
-        assert module.to("cpu").half() is module
+        assert module.to("cpu").float().cpu() is module
         assert not module.state_dict()
         assert [name for name, _ in module.named_buffers()] == ["weights"]
-        refused: list[Any] = [
+        refused: list[Callable[[], Any]] = [
             lambda: module.to("meta"),
             lambda: nn.Sequential(module).type(torch.float32),
+            lambda: module.to(torch.float16),
+            module.half,
+            module.bfloat16,
+            module.double,
             lambda: module(ids.to("meta")),
             lambda: module(ids[0]),
             lambda: module(ids[:, :0]),
-            lambda: module(ids.float()),
             lambda: module([[1]]),
             lambda: module(ids, module.zeros(2)),
         ]
