@@ -188,6 +188,8 @@ def compile(  # noqa: A001
     """
     if fallback not in ("error", "eager"):
         raise InputError(f"fallback {fallback!r}", "is unknown", 'Known: "error", "eager"')
+    if not isinstance(in_torch, bool):
+        raise InputError("in_torch", f"is {in_torch!r}", "Choose True or False")
     targets = parse_targets(target)
     if in_torch:
         check_in_torch([one.kind for one in targets], fallback)

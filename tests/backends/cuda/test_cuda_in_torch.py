@@ -93,6 +93,12 @@ def test_a_module_is_made_of_an_artifact(wrong: Any) -> None:
         compiled_module(wrong)
 
 
+@pytest.mark.parametrize("wrong", ["yes", 1, None])
+def test_in_torch_is_true_or_false(wrong: Any) -> None:
+    with pytest.raises(InputError, match=f"in_torch: is {wrong!r}. Choose True or False"):
+        mmf.compile("no such folder", "cuda", in_torch=wrong)
+
+
 @pytest.mark.parametrize(
     ("target", "named"),
     [("reference", "reference"), ("cpu:portable", "cpu"), (("cpu", "reference"), "cpu or refer")],
