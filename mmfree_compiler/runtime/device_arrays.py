@@ -1,7 +1,7 @@
 """Arrays of torch and CuPy in the memory of a launcher's device, read and made where they lie.
 
-What both libraries have is used: `asarray`, `ravel`, `zeros`, `from_dlpack`, and devices that are
-context managers. Neither is imported: an array's own library is in sys.modules.
+What both libraries have is used: `_USED`, and devices that are context managers. Neither is
+imported: an array's own library is in sys.modules.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from mmfree_compiler.backends.device_interface import DeviceLauncher, DeviceRows
 from mmfree_compiler.backends.interface import Batch, Launcher
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.runtime.arrays import ERRORS, Array, is_torch, plain, to_numpy
-from mmfree_compiler.runtime.dlpack import HOST, NO_ORDER, address
+from mmfree_compiler.runtime.dlpack import HOST, NO_ORDER, address, place
+
+_USED = ("asarray", "ravel", "zeros", "from_dlpack", "float32", "int64")  # of a library
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,9 @@ def there(value: Any, thing: str, launcher: Launcher) -> DeviceArray | None:
     if device is None or not isinstance(launcher, DeviceLauncher):
         return None
     if device != launcher.device:
-        cause = f"is on device {device[1]}, the model on device {launcher.device[1]}"
-        raise InputError(thing, cause, "Move it there, or load the model on its device")
+        cause = f"is on {place(device)}, the model on {place(launcher.device)}"
+        hint = ", or load the model on its device" if device[0] == launcher.device[0] else ""
+        raise InputError(thing, cause, f"Copy it there{hint}")
     try:
         return _found(value, launcher)
     except ERRORS as error:
@@ -162,11 +165,13 @@ def _found(value: Any, launcher: DeviceLauncher) -> DeviceArray:
 
 def _library(value: Any) -> ModuleType:
     """The module of an array's class or of one that it is derived from. Raises TypeError."""
+    if is_torch(value):
+        return sys.modules["torch"]
     for kind in type(value).__mro__:
-        library = sys.modules.get(kind.__module__.partition(".")[0])
-        if hasattr(library, "from_dlpack") and library is not None:
+        library = sys.modules.get(str(kind.__module__).partition(".")[0])
+        if library is not None and all(hasattr(library, name) for name in _USED):
             return library
-    raise TypeError(f"a {type(value).__name__} is of a library without from_dlpack")
+    raise TypeError(f"a {type(value).__name__} is of no library with {', '.join(_USED)}")
 
 
 @contextmanager

@@ -13,6 +13,20 @@ HOST = (1, 3)
 NO_ORDER = -1  # the stream that `__dlpack__` is given by those who order the work themselves
 
 _NAME = b"dltensor"
+# DLPack's device type -> a device of it, by its number.
+_DEVICES = {
+    1: "the host",
+    2: "CUDA device {}",
+    3: "the host (pinned memory of CUDA)",
+    4: "OpenCL device {}",
+    7: "Vulkan device {}",
+    8: "Metal device {}",
+    10: "ROCm device {}",
+    11: "the host (pinned memory of ROCm)",
+    13: "CUDA device {} (managed memory)",
+    14: "oneAPI device {}",
+    15: "WebGPU device {}",
+}
 
 
 class _Tensor(ctypes.Structure):
@@ -31,6 +45,12 @@ class _Tensor(ctypes.Structure):
 
 _get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _get_pointer.argtypes, _get_pointer.restype = [ctypes.py_object, ctypes.c_char_p], ctypes.c_void_p
+
+
+def place(device: tuple[int, int]) -> str:
+    """A DLPack device in words: "CUDA device 0"."""
+    kind, index = device
+    return _DEVICES.get(kind, f"device {{}} of DLPack's type {kind}").format(index)
 
 
 def address(capsule: Any) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import fake_device
@@ -14,6 +16,7 @@ from fake_launcher import VOCAB, WIDTH, lm_session, module_session
 
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.runtime import device_arrays
+from mmfree_compiler.runtime.device_arrays import _USED
 
 IDS = np.random.default_rng(0).integers(0, VOCAB, (2, 5))
 MASK = np.array([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
@@ -90,7 +93,10 @@ def test_the_library_waits_after_a_run_that_failed(monkeypatch: pytest.MonkeyPat
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "another device": (lambda: device_lm()(DeviceArray(IDS, 1)), "on device 1, the model on dev"),
+    "another device": (
+        lambda: device_lm()(DeviceArray(IDS, 1)),
+        "is on CUDA device 1, the model",
+    ),
     "outside": (lambda: device_lm()(DeviceArray(IDS + VOCAB)), "id [0-9]+ at .*is outside the voc"),
     "floats": (lambda: device_lm()(DeviceArray(X[..., 0])), "has dtype float32"),
     "shape": (lambda: device_lm()(DeviceArray(IDS[0])), r"has shape \(5,\)"),
@@ -113,10 +119,35 @@ def test_what_is_refused(name: str) -> None:
         call()
 
 
-def test_a_library_that_cannot_take_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(fake_device, "from_dlpack")
-    with pytest.raises(InputError, match="DeviceArray is of a library without from_dlpack"):
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (13, r"CUDA device 0 \(managed memory\)"),
+        (4, "OpenCL device 0"),
+        (99, "device 0 of DLPack's type 99"),
+    ],
+)
+def test_another_kind_of_device_is_named(kind: int, name: str) -> None:
+    class Elsewhere(DeviceArray):
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return kind, 0
+
+    message = f"tokens: is on {name}, the model on CUDA device 0. Copy it there$"
+    with pytest.raises(InputError, match=message):
+        device_lm()(Elsewhere(IDS))
+
+
+@pytest.mark.parametrize("name", ["from_dlpack", "ravel", "int64"])
+def test_a_library_without_what_is_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(fake_device, name)
+    with pytest.raises(InputError, match=f"DeviceArray is of no library with .*{name}"):
         device_lm()(DeviceArray(IDS))
+
+
+def test_a_class_of_no_module_is_of_the_library_that_it_is_derived_from() -> None:
+    made: Any = type("Derived", (DeviceArray,), {"__module__": None})
+    logits, _ = device_lm()(made(IDS))
+    assert np.array_equal(logits.values, lm_session()(IDS)[0])
 
 
 TENSORS = {
@@ -130,6 +161,16 @@ TENSORS = {
 }
 
 
+class Subclass(torch.Tensor):
+    """Of a script that has all functions of a library, such as one that imports them."""
+
+    __module__ = "script"
+
+
+TENSORS["a subclass"] = torch.tensor(X).as_subclass(Subclass)
+SCRIPT: Any = SimpleNamespace(**dict.fromkeys(_USED, refuse))
+
+
 @pytest.mark.parametrize("name", TENSORS)
 def test_tensors_of_torch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch's CPU stands for a device."""
@@ -137,6 +178,7 @@ def test_tensors_of_torch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_arrays, "HOST", ())
     monkeypatch.setattr(session.launcher, "device", (1, 0))
     monkeypatch.setattr(session.launcher, "stream", -1)
+    monkeypatch.setitem(sys.modules, "script", SCRIPT)
     found = session(TENSORS[name])
     assert "run" in log
     on_the_host = TENSORS[name].detach().float().resolve_neg().numpy()
