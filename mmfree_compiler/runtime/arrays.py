@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfree_compiler.errors import InputError
+from mmfree_compiler.errors import InputError, MmfreeError
 
 Array = NDArray[np.generic]
 
-ERRORS = (TypeError, ValueError, RuntimeError, BufferError, OverflowError)  # of NumPy and torch
 _HINT = "Pass a NumPy array or a dense torch tensor on the CPU, int64 or float32"
+
+
+@contextmanager
+def reading(thing: str, hint: str = _HINT) -> Iterator[None]:
+    """A block that asks the argument `thing` for what it holds. Raises InputError if it cannot.
+
+    A class that somebody else wrote raises whatever it likes.
+    """
+    try:
+        yield
+    except MmfreeError:
+        raise
+    except Exception as error:
+        cause = str(error) or type(error).__name__
+        raise InputError(thing, f"cannot be read as an array: {cause}", hint) from error
 
 
 def is_torch(value: object) -> bool:
@@ -29,10 +45,8 @@ def to_numpy(value: Any, thing: str) -> Array:
     become float32, which is exact. Raises an InputError that names `thing` if NumPy cannot
     represent it: another device's memory, sparse tensors, masked arrays, ragged lists.
     """
-    try:
+    with reading(thing):
         return np.from_dlpack(plain(value)) if is_torch(value) else _unmasked(value)
-    except ERRORS as error:
-        raise InputError(thing, f"cannot be read as an array: {error}", _HINT) from error
 
 
 def plain(tensor: Any) -> Any:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mmfree_compiler.backends.device_interface import DeviceLauncher, DeviceRows
 from mmfree_compiler.backends.interface import Batch, Launcher
 from mmfree_compiler.errors import InputError
-from mmfree_compiler.runtime.arrays import ERRORS, Array, is_torch, plain, to_numpy
+from mmfree_compiler.runtime.arrays import Array, is_torch, plain, reading, to_numpy
 from mmfree_compiler.runtime.dlpack import HOST, NO_ORDER, address, place
 
 _USED = ("asarray", "ravel", "zeros", "from_dlpack", "float32", "int64")  # of a library
@@ -99,20 +99,18 @@ def there(value: Any, thing: str, launcher: Launcher) -> DeviceArray | None:
     Raises InputError, which names `thing`, on arrays of other devices and on those that are not
     dense.
     """
-    if isinstance(value, DeviceArray):
-        return value
-    device = _device(value)
+    with reading(thing):
+        if isinstance(value, DeviceArray):
+            return value
+        device = _device(value)
     if device is None or not isinstance(launcher, DeviceLauncher):
         return None
     if device != launcher.device:
         cause = f"is on {place(device)}, the model on {place(launcher.device)}"
         hint = ", or load the model on its device" if device[0] == launcher.device[0] else ""
         raise InputError(thing, cause, f"Copy it there{hint}")
-    try:
+    with reading(thing, "Pass a dense array of torch or CuPy, int64 or float32"):
         return _found(value, launcher)
-    except ERRORS as error:
-        hint = "Pass a dense array, int64 or float32"
-        raise InputError(thing, f"cannot be read: {error}", hint) from error
 
 
 def run_there(
@@ -146,10 +144,7 @@ def _device(value: Any) -> tuple[int, int] | None:
     """DLPack's type and number of the device that an array is on; None for the host's memory."""
     if not hasattr(value, "__dlpack_device__"):
         return None
-    try:
-        kind, index = map(int, value.__dlpack_device__())
-    except ERRORS:
-        return None  # such as torch's meta tensors, which are nowhere
+    kind, index = map(int, value.__dlpack_device__())
     return None if kind in HOST else (kind, index)
 
 
