@@ -12,7 +12,8 @@ from mmfree_compiler.backends.decoding import Choices, Decoder, Decoding
 from mmfree_compiler.backends.interface import Batch, Launcher, States
 from mmfree_compiler.errors import InputError, StateError
 from mmfree_compiler.runtime.arrays import like
-from mmfree_compiler.runtime.device_arrays import DeviceArray, run_there, there, to_host
+from mmfree_compiler.runtime.device_array import DeviceArray
+from mmfree_compiler.runtime.device_arrays import run_there, there, to_host
 from mmfree_compiler.runtime.state import State
 
 Ids = NDArray[np.int64]

@@ -13,7 +13,8 @@ from mmfree_compiler.artifact import Manifest, Port
 from mmfree_compiler.backends.interface import Batch, Launcher
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.runtime.arrays import Array, is_torch, like, to_numpy
-from mmfree_compiler.runtime.device_arrays import DeviceArray, run_there, there
+from mmfree_compiler.runtime.device_array import DeviceArray
+from mmfree_compiler.runtime.device_arrays import run_there, there
 
 Leading = tuple[int, ...]
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mmfree_compiler.backends.device_interface import DeviceRows
 from mmfree_compiler.backends.interface import Array, Batch
 from mmfree_compiler.runtime import Session
+from mmfree_compiler.runtime.dlpack import tensor_of
 
 DEVICE, STREAM, CURRENT = (2, 0), 42, 7  # the launcher's stream, and the library's current one
 float32, int64 = np.float32, np.int64
@@ -46,7 +47,7 @@ class DeviceArray:
 
     def __dlpack__(self, *, stream: int | None = None) -> Any:
         log.append(f"array to stream {stream}")
-        return self.values.__dlpack__()
+        return _moved(self.values.__dlpack__(), DEVICE)
 
 
 def ravel(x: DeviceArray) -> DeviceArray:
@@ -63,7 +64,14 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> DeviceArray:
 
 def from_dlpack(x: Any) -> DeviceArray:
     assert x.__dlpack_device__() == DEVICE
-    return DeviceArray(np.from_dlpack(_Capsule(x.__dlpack__(stream=CURRENT))))
+    capsule = _moved(x.__dlpack__(stream=CURRENT), (1, 0))
+    return DeviceArray(np.from_dlpack(_Capsule(capsule)))
+
+
+def _moved(capsule: Any, device: tuple[int, int]) -> Any:
+    """The capsule, which says from now on that its array is on `device`."""
+    tensor_of(capsule).device[:] = device
+    return capsule
 
 
 class _Capsule:
