@@ -55,12 +55,14 @@ def plain(tensor: Any) -> Any:
     Raises TypeError on a tensor whose memory does not hold its values: subclasses that only stand
     for others (fake, masked, distributed ones), and tensors whose storage was freed.
     """
-    plain = type(tensor).__torch_dispatch__ is sys.modules["torch"].Tensor.__torch_dispatch__
+    torch = sys.modules["torch"]
+    plain = type(tensor).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
     tensor = tensor.detach()
     if not plain:
         raise TypeError(f"a {type(tensor).__name__} does not hold its values itself")
-    # Views may be conjugated or negated lazily: their memory holds other values.
-    tensor = tensor.resolve_conj().resolve_neg()
+    # A subclass may have methods of its own, such as __dlpack__. Views may be conjugated or negated
+    # lazily: their memory holds other values.
+    tensor = torch.Tensor.as_subclass(tensor, torch.Tensor).resolve_conj().resolve_neg()
     if tensor.is_floating_point() and tensor.element_size() < 4:
         tensor = tensor.float()
     in_memory = not tensor.is_meta and str(tensor.layout) == "torch.strided" and tensor.numel()
