@@ -35,7 +35,7 @@ class TextGenerator:
         return None if text is None else Tokenizer(text.tobytes())
 
     def encode(self, prompt: Any, special: bool, reading: Reading) -> Ids:
-        if not isinstance(prompt, str):
+        if not issubclass(type(prompt), str):  # isinstance asks the object too, which may raise
             return self._model.ids(prompt, "prompt", 1)
         if not prompt:
             raise InputError("prompt", "is empty", "Pass at least one character")

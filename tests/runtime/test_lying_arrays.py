@@ -131,6 +131,7 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
 PARTS = {
     "__dlpack_device__": (np.ndarray, DeviceArray),
     "__getattr__": (object,),
+    "__getattribute__": (object, DeviceArray),
     "__array__": (object,),
     "__dlpack__": (DeviceArray,),
     "shape": (DeviceArray,),
