@@ -133,9 +133,11 @@ def _load_words(piece: Piece) -> None:
             assert weight is not None
             k = piece.program.values[codes].width
             sizes = f"{round_up(k, BLOCK) // CODES}, {tile_words(k)}, WORDS"
+            # The last piece may have columns beyond the weight: they read its last row again.
+            row = f"tl.minimum(column, {piece.width - 1})"
             piece.words[node.outputs[0]] = piece.writer.bind(
                 f"{node.outputs[0]}.words",
-                f"fused.load_words({piece.constant(weight)}, column, {sizes})",
+                f"fused.load_words({piece.constant(weight)}, {row}, {sizes})",
             )
 
 
