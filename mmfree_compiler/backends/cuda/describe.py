@@ -7,9 +7,12 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from mmfree_compiler.artifact import Artifact, StateEntry, TensorEntry
+from mmfree_compiler.artifact import Artifact, StateEntry, TargetEntry, TensorEntry
 from mmfree_compiler.backends.cuda.archs import ARCHS
+from mmfree_compiler.backends.cuda.bindings import device_module
+from mmfree_compiler.backends.cuda.choose import choose
 from mmfree_compiler.backends.cuda.facts import CODE, Facts, Plan, read_facts
+from mmfree_compiler.errors import MmfreeError
 
 
 def describe(artifact: Artifact) -> dict[str, str]:
@@ -21,7 +24,10 @@ def describe(artifact: Artifact) -> dict[str, str]:
     for build in artifact.entry.builds:
         artifact.check_binding(build.members[CODE])
     step = Step.of(artifact.entry.tensors.values(), artifact.manifest.states)
-    described = {"GPUs": "; ".join(map(_gpus, found)) or "none"}
+    described = {
+        "GPUs": "; ".join(map(_gpus, found)) or "none",
+        "runs here with": _here(artifact.entry),
+    }
     for facts in found[:1]:  # the launches of all are nearly the same: settings may differ
         described["launches per call"] = "; ".join(map(_plan, facts.plans))
         described["memory for rows"] = f"{facts.scratch / 1e6:,.1f} MB"
@@ -31,6 +37,14 @@ def describe(artifact: Artifact) -> dict[str, str]:
     )
     limits = "; ".join(text for facts in found for text in _limit(facts, step))
     return described | {"at least": limits or "unknown"}
+
+
+def _here(entry: TargetEntry) -> str:
+    try:
+        first = device_module().devices()[0]
+        return f"{choose(entry, first.capability).name}, GPU {first.index} ({first.name})"
+    except MmfreeError as error:
+        return f"none of them: {error.thing}: {error.cause}"
 
 
 @dataclass(frozen=True)
@@ -69,5 +83,7 @@ def _gpus(facts: Facts) -> str:
 
 def _plan(plan: Plan) -> str:
     launches = sum(step.count * len(step.launches) for step in plan.steps)
+    if plan.tokens == 1:
+        return f"{launches} for one token"
     kind = "tokens" if plan.together else "sequences"
     return f"{launches} for up to {plan.tokens} {kind}"

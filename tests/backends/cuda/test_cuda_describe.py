@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -67,11 +67,24 @@ def test_a_step_beside_the_cards_limits(
     monkeypatch.setitem(ARCHS, "sm_90", dataclasses.replace(ARCHS["sm_90"], card=card))
     described = describe(artifact)
     assert described["GPUs"] == "sm_90 (H100, H200); sm_80 (A100)"
-    assert described["launches per call"].startswith("10 for up to 1 sequences; ")
+    assert described["launches per call"].startswith("10 for one token; ")
     assert described["a step of one token"].startswith(f"{step.nbytes / 1e6:,.1f} MB of weights")
     first, second = described["at least"].split("; ")
     assert first.startswith("100.0 µs for memory, 10.00 µs for products on a card (")
     assert second.endswith(" on A100 80GB SXM (2,039 GB/s, 624 TOPS)")
+
+
+@pytest.mark.parametrize(
+    ("capability", "found"),
+    [((9, 0), "sm_90, GPU 0 (a GPU)"), ((7, 5), "none of them: a GPU of compute capability 7.5:")],
+)
+def test_the_build_that_runs_here(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], found: str
+) -> None:
+    gpu = SimpleNamespace(index=0, name="a GPU", capability=capability)
+    module = SimpleNamespace(devices=lambda: [gpu])
+    monkeypatch.setattr("mmfree_compiler.backends.cuda.describe.device_module", lambda: module)
+    assert describe(artifact)["runs here with"].startswith(found)
 
 
 def test_the_memory_that_a_model_takes(artifact: Artifact) -> None:
