@@ -79,9 +79,8 @@ class Characters:
             yield (string,)
             return
         data = bytes(value for _, value in self._held) + bytes([byte])
-        try:
-            character, _ = codecs.utf_8_decode(data, "strict", False)
-        except UnicodeDecodeError:
+        character = _decoded(data)
+        if character is None:
             # The byte may begin another character, unless it stands alone.
             yield from (*self.flush(), *self.push(unit)) if self._held else (BROKEN,)
             return
@@ -95,3 +94,14 @@ class Characters:
         if self._held:
             self._held = []
             yield BROKEN
+
+
+def _decoded(data: bytes) -> str | None:
+    """The character that `data` is; "" if it is the beginning of one, None if it is neither."""
+    # Python would wait for the third byte of a surrogate, which is no character.
+    if data[:1] == b"\xed" and data[1:2] >= b"\xa0":
+        return None
+    try:
+        return codecs.utf_8_decode(data, "strict", False)[0]
+    except UnicodeDecodeError:
+        return None
