@@ -85,7 +85,11 @@ class _Search:
 
     @classmethod
     def of(cls, model: Model, kind: str, threads: int | None, progress: Progress) -> _Search:
-        backend = backends.get(str(Target.parse(kind)))
+        parsed = Target.parse(kind)
+        if parsed.options:
+            cause = "names a build, and settings are for the best one of this machine"
+            raise TargetError(f"target {kind!r}", cause, f"Write {parsed.kind}, without options")
+        backend = backends.get(parsed.kind)
         spec, maker = backend.here(), backends.compiler(backend)
         target = Target(kind, str(spec))
         if not isinstance(maker, Tunable):

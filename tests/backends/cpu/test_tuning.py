@@ -177,3 +177,8 @@ def test_only_language_models_are_tuned(monkeypatch: pytest.MonkeyPatch) -> None
 def test_only_targets_with_settings_are_tuned(tiny_checkpoint: Path) -> None:
     with pytest.raises(TargetError, match="has no settings to tune"):
         search.tune(tiny_checkpoint, "reference")
+
+
+def test_settings_are_for_a_kind_of_target(tiny_checkpoint: Path) -> None:
+    with pytest.raises(TargetError, match=r"names a build.*\. Write cpu, without options"):
+        search.tune(tiny_checkpoint, "cpu:portable")
