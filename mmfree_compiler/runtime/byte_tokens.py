@@ -98,7 +98,7 @@ class Characters:
 
 def _decoded(data: bytes) -> str | None:
     """The character that `data` is; "" if it is the beginning of one, None if it is neither."""
-    # Python would wait for the third byte of a surrogate, which is no character.
+    # Python would wait for the third byte of a surrogate, which is not a character.
     if data[:1] == b"\xed" and data[1:2] >= b"\xa0":
         return None
     try:

@@ -48,7 +48,7 @@ def test_the_pieces_of_a_text_are_what_the_library_decodes(
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"llama", "unigram"}))
 @settings(max_examples=100)
 @given(IDS)
-@example([169, 94])  # in "byte level" ED A1, which begins a surrogate and so no character
+@example([169, 94])  # in "byte level" ED A1, which begins a surrogate: not a character
 def test_decoding_is_the_library_s(family: str, ids: list[int]) -> None:
     assert TOKENIZERS[family].decode(ids) == THEIRS[family].decode(ids)
 
