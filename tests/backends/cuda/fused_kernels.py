@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from mmfree_compiler.artifact import pack_constants
 from mmfree_compiler.backends.cuda.compile.build import triton_compiled
 from mmfree_compiler.backends.cuda.compile.compiler import planned
-
-WIDTH = 1024
+from mmfree_compiler.backends.cuda.compile.kernel import Source
 
 
 def compiled(arch: str) -> list[tuple[bool, int]]:
@@ -27,26 +26,37 @@ def compiled(arch: str) -> list[tuple[bool, int]]:
 
 def shared_bytes(arch: str) -> list[int]:
     """The shared memory of the kernels for many tokens of a stage with three products."""
-    program = program_of(Three(), torch.randn(1, WIDTH))
-    _, tensors = pack_constants(program.constants.values())
-    kernels, _ = planned(program, tensors)
-    chosen = [x for x in kernels if "tiles" in x.name and x.name.endswith("_64x64")]
+    chosen = [x for x in _kernels(3, 1024) if "tiles" in x.name and x.name.endswith("_64x64")]
     return [triton_compiled(source, arch).metadata.shared for source in chosen]
 
 
-class Three(nn.Module):
-    """Three products, each with codes of its own."""
+def of_many_norms(count: int) -> list[str]:
+    """Names of the Gluon kernels of a stage with `count` norms of one row, which were compiled."""
+    chosen = [x for x in _kernels(count, 24) if x.language == "gluon"]
+    return [triton_compiled(source, "sm_90").metadata.name for source in chosen]
 
-    def __init__(self) -> None:
+
+def _kernels(products: int, width: int) -> list[Source]:
+    program = program_of(Products(products, width), torch.randn(1, width))
+    _, tensors = pack_constants(program.constants.values())
+    return planned(program, tensors)[0]
+
+
+class Products(nn.Module):
+    """Square products, each with codes of its own."""
+
+    def __init__(self, count: int, width: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
-        self.weights = [ternary(WIDTH, WIDTH, generator) for _ in range(3)]
-        self.norm, self.scale = torch.ones(WIDTH), torch.tensor([0.5])
+        self.weights = [ternary(width, width, generator) for _ in range(count)]
+        self.norm, self.scale = torch.ones(width), torch.tensor([0.5])
 
     def forward(self, x: Tensor) -> Tensor:
-        norms = [self.norm] * 3
-        made = mm.norm_quant(x, None, 0.0, norms, 1e-6, 1e-5)
+        norms = [self.norm] * len(self.weights)
+        made = mm.norm_quant(x, self.norm, 1e-6, norms, 1e-6, 1e-5)
         pairs = zip(made[::2], made[1::2], self.weights, strict=True)
-        a, b, c = (mm.ternary_linear(q, s, w, self.scale, None) for q, s, w in pairs)
-        out: Tensor = mm.add(mm.mul(a, b), c)
+        out: Tensor
+        out, *others = (mm.ternary_linear(q, s, w, self.scale, None) for q, s, w in pairs)
+        for other in others:
+            out = mm.add(out, other)
         return out

@@ -98,3 +98,8 @@ def test_kernels_fit_into_shared_memory(arch: str) -> None:
     (found,) = native("fused_kernels.shared_bytes", arch)
     assert found <= ARCHS[arch].shared
     assert (found > ARCHS["sm_80"].shared) == (arch == "sm_90")
+
+
+def test_kernels_of_many_norms_compile() -> None:
+    """More rows than one reduction takes."""
+    assert native("fused_kernels.of_many_norms", 7) == ["stage0_fused_1x8", "stage0_rows_1x1"]
