@@ -82,9 +82,11 @@ def _compile(job: Job, names: Sequence[str]) -> dict[str, bytes]:
     order = tuple(reversed(names))
     own = [name for name in order if not job.apart(name)]
     others = min(len(names), resolve_threads(None)) - 1
+    if len(own) < len(order):
+        others = max(others, 1)
     with _working() as folder:
         Path(folder, _JOB).write_bytes(pickle.dumps((job, order)))
-        with _children(folder, max(others, len(own) < len(order)), job.hint()):
+        with _children(folder, others, job.hint()):
             _work(folder, job, own)
         return {name: Path(folder, name).read_bytes() for name in names}
 
