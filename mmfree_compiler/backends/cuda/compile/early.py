@@ -20,9 +20,8 @@ def load_constants(tile: Tile, nodes: Iterable[Node]) -> None:
 def load_values(tile: Tile, nodes: Iterable[Node]) -> None:
     """What other kernels made: rows, states."""
     for node in nodes:
-        if node.op == "mlgru_scan":
-            assert node.state is not None
-            tile.kept(node.state)
+        for name, offset in tile.state_rows(node):
+            tile.kept(name, offset)
         for name in _rows(tile, node):
             tile[name]
 

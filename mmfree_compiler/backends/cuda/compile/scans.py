@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mmfree_compiler.backends.cuda.compile.tile import Tile
@@ -16,8 +15,9 @@ class ScanTile(Tile):
 
     def load_states(self) -> None:
         """In front of the loop over tokens: the states before the first."""
-        for name, offset in self._states():
-            self.kept(name, offset)
+        for node in self.part.nodes:
+            for name, offset in self.state_rows(node):
+                self.kept(name, offset)
 
     def leave(self, name: str, variable: str, offset: int = 0) -> None:
         self.left[name, offset] = variable
@@ -31,15 +31,3 @@ class ScanTile(Tile):
         """Behind the loop."""
         for name, offset in self.left:
             super().leave(name, self.kept(name, offset), offset)
-
-    def _states(self) -> Iterator[tuple[str, int]]:
-        """Each state's name, and where its rows begin."""
-        for node in self.part.nodes:
-            if node.state is not None:
-                *taps, width = self.program.state(node.state).shape
-                yield from ((node.state, tap * width) for tap in range(_count(taps)))
-
-
-def _count(leading: Sequence[int]) -> int:
-    """Rows of a state of one row, or of a window of several."""
-    return leading[0] if leading else 1

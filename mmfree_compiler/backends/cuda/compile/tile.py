@@ -7,7 +7,7 @@ numbers in the former, one number in the latter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mmfree_compiler.artifact import TensorEntry
@@ -110,6 +110,12 @@ class Tile:
             at = f"{self.state(name)[0]} + {offset}"
             self.loaded[key] = self.writer.bind(name, f"tl.load({at}, mask=inside, other=0.0)")
         return self.loaded[key]
+
+    def state_rows(self, node: Node) -> Iterator[tuple[str, int]]:
+        """A node's state: its name, and where each of its rows begins, as `kept` takes them."""
+        if node.state is not None:
+            *taps, width = self.program.state(node.state).shape
+            yield from ((node.state, tap * width) for tap in range(taps[0] if taps else 1))
 
     def leave(self, name: str, variable: str, offset: int = 0) -> None:
         """Make a variable the state after this token."""
