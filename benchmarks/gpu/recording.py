@@ -23,7 +23,7 @@ def repeated(call: Call) -> Callable[[int], None]:
 
 def recorded(call: Call) -> Call:
     """What `call` puts on the GPU, as one launch."""
-    aside: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    aside: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch has no type for it
     with torch.cuda.stream(aside):  # libraries allocate what they need before it is recorded
         call()
     aside.synchronize()

@@ -17,6 +17,11 @@ def round_up(size: int, multiple: int = ALIGNMENT) -> int:
     return -(-size // multiple) * multiple
 
 
+def power_of_two(size: int) -> int:
+    """The smallest power of two that is at least `size`; 0 stays."""
+    return 1 << (size - 1).bit_length() if size else 0
+
+
 def float_stride(width: int) -> int:
     """float32 elements from a row of `width` of them to the next."""
     return round_up(4 * width) // 4

@@ -16,11 +16,11 @@ from mmfree_compiler.backends.cuda.compile.kernel import WAIT
 from mmfree_compiler.backends.cuda.compile.shapes import Shape
 from mmfree_compiler.backends.cuda.compile.tile import Tile
 from mmfree_compiler.backends.cuda.compile.tiles import epilogue
-from mmfree_compiler.backends.cuda.layouts import BLOCK
-from mmfree_compiler.backends.cuda.strides import round_up
+from mmfree_compiler.backends.cuda.layouts import BLOCK, FIELDS
+from mmfree_compiler.backends.cuda.strides import power_of_two, round_up
 from mmfree_compiler.program import Node
 
-CODES = 16  # in a word
+CODES = 4 * FIELDS  # in a word
 _FEWEST_ROWS = 8  # of a piece: one per warp
 
 
@@ -95,7 +95,7 @@ def cut(columns: int) -> Iterator[tuple[int, int]]:
         rest = columns - first
         size = 1 << (rest.bit_length() - 1)
         if size < _FEWEST_ROWS or 2 * size - rest <= rest // 8:
-            size = max(_FEWEST_ROWS, 1 << (rest - 1).bit_length())
+            size = max(_FEWEST_ROWS, power_of_two(rest))
         yield first, size
         first += size
 

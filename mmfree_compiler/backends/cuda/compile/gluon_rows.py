@@ -23,13 +23,7 @@ class Codes:
 class GluonRows(RowTile):
     """The values of one token in blocks of an explicit layout, ROW."""
 
-    def columns(self, width: int) -> tuple[str, str, str]:
-        column, valid = f"column{width}", f"valid{width}"
-        if column not in self.loaded:
-            numbers = f"tl.arange(0, {self.block(width)}, ROW)"
-            self.writer.add(f"{column} = {numbers}", f"{valid} = {column} < {width}")
-            self.loaded[column] = column
-        return column, valid, valid
+    layout = ", ROW"
 
     def keep_codes(self, made: Sequence[Codes]) -> None:
         """Make codes and scales known to what reads them."""

@@ -7,20 +7,23 @@ two of columns, of which those beyond the row are 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 from mmfree_compiler.backends.cuda.compile.tile import Tile
-from mmfree_compiler.backends.cuda.strides import codes_stride
+from mmfree_compiler.backends.cuda.strides import codes_stride, power_of_two
 from mmfree_compiler.program import Node
 
 
 class RowTile(Tile):
-    """The values of one token, of any widths."""
+    """The values of one token, of any widths. `layout` is the last argument of `arange`, if any."""
+
+    layout: ClassVar[str] = ""
 
     def columns(self, width: int) -> tuple[str, str, str]:
         """Variables of the columns of rows of this width, and of which of them exist."""
         column, valid = f"column{width}", f"valid{width}"
         if column not in self.loaded:
-            numbers = f"tl.arange(0, {self.block(width)})"
+            numbers = f"tl.arange(0, {self.block(width)}{self.layout})"
             self.writer.add(f"{column} = {numbers}", f"{valid} = {column} < {width}")
             self.loaded[column] = column
         return column, valid, valid
@@ -53,8 +56,7 @@ class RowTile(Tile):
 
 def block_size(width: int) -> int:
     """The least power of two that holds a row of floats, or one of codes with its padding."""
-    size: int = 1 << (codes_stride(width) - 1).bit_length()
-    return size
+    return power_of_two(codes_stride(width))
 
 
 def row_warps(tile: RowTile) -> int:

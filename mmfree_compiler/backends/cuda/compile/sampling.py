@@ -11,6 +11,7 @@ import numpy as np
 from mmfree_compiler.backends.cuda import lanes
 from mmfree_compiler.backends.cuda.compile.kernel import WAIT, Source, Writer
 from mmfree_compiler.backends.cuda.facts import Space
+from mmfree_compiler.backends.cuda.strides import power_of_two
 from mmfree_compiler.program import Program
 
 # Rows of one element or of logits: the type of a pointer to them, and where they are.
@@ -118,7 +119,7 @@ class _Lane:
     def constants(self) -> dict[str, int]:
         """By the names that _Kernel.constants has."""
         blocks = lanes.blocks(self.vocabulary)
-        return {"V": self.vocabulary, "BLOCKS": blocks, "PARTS": 1 << (blocks - 1).bit_length()}
+        return {"V": self.vocabulary, "BLOCKS": blocks, "PARTS": power_of_two(blocks)}
 
 
 def _source(kernel: _Kernel, lane: _Lane) -> Source:

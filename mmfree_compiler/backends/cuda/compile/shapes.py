@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mmfree_compiler.backends.cuda.strides import CHUNK
+from mmfree_compiler.backends.cuda.strides import CHUNK, power_of_two
 
 _LARGEST_BLOCK = 1024
 _FEWEST_COLUMNS = 8
@@ -29,7 +29,7 @@ class Shape:
         """The shape for rows of k codes: that in which a gemv loads 16 bytes at a time."""
         if self.function != "gemv":
             return self
-        block_k = min(_LARGEST_BLOCK, max(256, 1 << (k - 1).bit_length()))
+        block_k = min(_LARGEST_BLOCK, max(256, power_of_two(k)))
         return replace(self, block_k=block_k, columns=2048 * self.warps // block_k)
 
     def spread(self, width: int) -> Shape:

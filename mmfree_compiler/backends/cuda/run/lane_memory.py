@@ -15,6 +15,7 @@ from mmfree_compiler.backends.cuda.facts import Facts, Plan
 from mmfree_compiler.backends.cuda.run.calls import INDEX_BYTES, Call
 from mmfree_compiler.backends.cuda.run.plans import Places, step
 from mmfree_compiler.backends.cuda.run.states import StateArena
+from mmfree_compiler.backends.cuda.strides import power_of_two
 
 _ID_BYTES = 8
 
@@ -90,7 +91,7 @@ class LanePool:
         """Memory for the sequences of a call. Raises TargetError when the device has too little."""
         plan = next(plan for plan in self._facts.plans if call.fits(plan))
         # Powers of two: batches that become smaller find memory of their size again.
-        capacity = min(plan.tokens, 1 << (len(call.rows) - 1).bit_length())
+        capacity = min(plan.tokens, power_of_two(len(call.rows)))
         idle = self._idle[capacity]
         if idle:
             return idle.popleft()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mmfree_compiler.backends.cuda.facts import Argument, Launch, Over, Plan
 from mmfree_compiler.backends.cuda.run.calls import INDICES
 from mmfree_compiler.backends.cuda.run.executor import Executor, Memory, Pointer, Shared
+from mmfree_compiler.backends.cuda.strides import power_of_two
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,11 @@ class Runner:
     def _most(self, counts: Mapping[Over, int]) -> dict[Over, int]:
         """Counts that few recordings serve: all tokens of the plan, powers of two of the rest."""
         most = self._plan.tokens
-        rounded = {over: min(most, _power_of_two(counts[over])) for over in _ROUNDED}
+        rounded = {over: min(most, power_of_two(counts[over])) for over in _ROUNDED}
         return {"tokens": most, **rounded}
 
 
 _ROUNDED: tuple[Over, ...] = ("wanted", "sequences")
-
-
-def _power_of_two(count: int) -> int:
-    """The least power of two that is not below `count`; 0 stays."""
-    return 1 << (count - 1).bit_length() if count else 0
 
 
 def step(

@@ -45,7 +45,7 @@ def load_words(
             tiles += (gl.load(at + first),)  # type: ignore[assignment]  # it grows
         else:
             exists = (place < ROW - first) & (column >= 0)[:, None]
-            tiles += (gl.load(at + first, mask=exists),)  # type: ignore[assignment]
+            tiles += (gl.load(at + first, mask=exists),)  # type: ignore[assignment]  # it grows
     return tiles
 
 

@@ -57,7 +57,7 @@ def _load_digits(weights: tl.tuple, row: tl.tensor, at: tl.tensor, ROW: tl.const
     for n in tl.static_range(len(weights)):
         places = weights[n].to(tl.pointer_type(tl.int8)) + row[:, None] + at[None, :]
         digits = tl.load(places, mask=(at < ROW)[None, :], other=0)
-        words += (digits,)  # type: ignore[assignment]
+        words += (digits,)  # type: ignore[assignment]  # it grows
     return words
 
 
@@ -71,7 +71,7 @@ def _load_codes(
     for n in tl.static_range(len(codes)):
         mask = present & (k < WIDTH)[:, None]
         q = tl.load(codes[n] + offset + k[:, None], mask=mask, other=0)
-        rows += (q,)  # type: ignore[assignment]
+        rows += (q,)  # type: ignore[assignment]  # it grows
     return rows
 
 
