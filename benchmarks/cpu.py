@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import platform
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -21,7 +20,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks import plots, report
+from benchmarks import command, plots, report
 from benchmarks.ceilings import Ceilings
 from benchmarks.peers import OURS, PEERS
 from benchmarks.processes import ROOT, Worker, WorkerError, prepare
@@ -32,7 +31,7 @@ from benchmarks.worker import Job
 from mmfree_compiler.backends.cpu.features import processor
 from mmfree_compiler.cli.bench import thread_counts
 from mmfree_compiler.doctor import examine
-from mmfree_compiler.errors import InputError, MmfreeError
+from mmfree_compiler.errors import InputError
 from mmfree_compiler.wording import counted
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -165,9 +164,4 @@ def _free_bytes() -> int:
 
 
 if __name__ == "__main__":
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(main)
-    try:
-        app()
-    except MmfreeError as error:
-        sys.exit(str(error))
+    command.run(main)

@@ -6,7 +6,6 @@ Figures are kept in a JSON file; those of several runs are merged into docs/benc
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from benchmarks import command
 from benchmarks.gpu import document, report
 from benchmarks.gpu.document import Document
 from benchmarks.gpu.peers import PEERS
@@ -23,7 +23,7 @@ from benchmarks.processes import ROOT
 from benchmarks.shapes import Shape
 from mmfree_compiler.backends.cpu.features import processor
 from mmfree_compiler.doctor import examine
-from mmfree_compiler.errors import InputError, MmfreeError
+from mmfree_compiler.errors import InputError
 
 FOLDER = ROOT / "build" / "bench" / "gpu"
 PAGE = ROOT / "docs" / "benchmarks-gpu.md"
@@ -94,9 +94,4 @@ def machine() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(main)
-    try:
-        app()
-    except MmfreeError as error:
-        sys.exit(str(error))
+    command.run(main)

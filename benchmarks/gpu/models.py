@@ -19,6 +19,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from benchmarks import command
 from benchmarks.shapes import Shape
 from mmfree_compiler import backends
 from mmfree_compiler.artifact import WEIGHTS, Artifact, TensorEntry, read_artifact
@@ -143,4 +144,4 @@ def _random(entry: TensorEntry) -> NDArray[np.uint8]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)
