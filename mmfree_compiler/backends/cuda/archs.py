@@ -42,6 +42,11 @@ class Arch:
         """Whether a kernel may start before the one in front of it has ended."""
         return self.capability >= (9, 0)
 
+    @property
+    def has_wgmma(self) -> bool:
+        """Whether tensor cores have the instructions that Hopper alone has."""
+        return self.capability == (9, 0)
+
 
 ARCHS = {
     arch.name: arch

@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 import mmfree_compiler as mmf
 from mmfree_compiler.artifact import pack_constants
+from mmfree_compiler.backends.cuda.compile import tuning
 from mmfree_compiler.backends.cuda.compile.compiler import planned
-from mmfree_compiler.backends.cuda.compile.kernel import WAIT
+from mmfree_compiler.backends.cuda.compile.kernel import WAIT, Source
 from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
 from mmfree_compiler.backends.cuda.compile.sampling import sampling
 from mmfree_compiler.backends.cuda.compile.schedule import Part, inner_values, schedule
+from mmfree_compiler.backends.cuda.compile.shapes import PLANS, PlanShape, Shape, Sizes
+from mmfree_compiler.backends.cuda.facts import Plan
 from mmfree_compiler.backends.cuda.spec import Spec
 from mmfree_compiler.program import Loop
 
@@ -94,26 +97,49 @@ def test_places_do_not_overlap(model: PlannedProgram) -> None:
     assert model.scratch > starts[-1]
 
 
-def test_every_kernel_waits_for_the_one_in_front(model: PlannedProgram) -> None:
-    """Before it reads anything but constants: from Hopper on, launches do not wait."""
+def planned_for(model: PlannedProgram, arch: str) -> tuple[list[Source], list[Plan]]:
+    """The kernels of all plans, and these."""
     _, tensors = pack_constants(model.constants.values())
-    kernels, _ = planned(model, tensors)
+    return planned(model, tensors, tuning.plans(PLANS, arch, tuning.defaults(arch)))
+
+
+EARLY = {"weights", "counts", "wanted", "starts", "slots", "targets"}
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_every_kernel_waits_for_the_one_in_front(model: PlannedProgram, arch: str) -> None:
+    """Before it reads what kernels of the same call write: from Hopper on, launches do not wait."""
+    kernels, plans = planned_for(model, arch)
+    first = {plan.steps[0].launches[0].kernel for plan in plans}
     for source in (*kernels, *sampling(model)):
         names = re.findall(r"v_\w+", source.text.partition("(")[2].partition(")")[0])
-        constant = {
-            name
-            for name, argument in zip(names, source.arguments, strict=True)
-            if argument.space == "weights"
-        }
         before, found, _ = source.text.partition(f"    {WAIT}\n")
         assert found, source.name
-        read = set(re.findall(r"tl\.load\((v_\w+)", before))
-        assert read <= constant, source.name
+        allowed = EARLY if source.name in first else EARLY | {"states"}
+        read = {name for name in names if re.search(rf"load\(\(?{name}\b", before)}
+        late = {
+            argument.space
+            for name, argument in zip(names, source.arguments, strict=True)
+            if name in read
+        } - allowed
+        assert not late, source.name
 
 
 def test_golden_kernels(model: PlannedProgram, golden: Callable[[str, str], None]) -> None:
     """Of all plans, the first kernel for each part of the model: rows, tiles, scans, fused."""
-    _, tensors = pack_constants(model.constants.values())
-    kernels, _ = planned(model, tensors)
+    kernels, _ = planned_for(model, "sm_80")
     parts = {source.name.rpartition("_")[0]: source.text for source in reversed(kernels)}
     golden("kernels", "\n".join(reversed(parts.values())))
+
+
+def test_golden_kernels_of_hopper(
+    model: PlannedProgram, golden: Callable[[str, str], None]
+) -> None:
+    """Tiles of products: of few tokens, and of many, of which pieces are made one by one."""
+    _, tensors = pack_constants(model.constants.values())
+    texts = []
+    for tokens in (16, 64):
+        sizes = Sizes(gemm=(Shape(tokens, 64, 4, "wgmma"),))
+        kernels, _ = planned(model, tensors, [PlanShape(tokens, together=tokens > 16, sizes=sizes)])
+        texts += [source.text for source in kernels if "wgmma" in source.text]
+    golden("hopper", "\n".join(texts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,20 +18,25 @@ from test_cuda_schedule import program_of
 import mmfree_compiler as mmf
 from mmfree_compiler.artifact import pack_constants
 from mmfree_compiler.artifact.binding import NOTE, SIZE
+from mmfree_compiler.backends.cuda.archs import ARCHS
 from mmfree_compiler.backends.cuda.compile import compiler, tuning
 from mmfree_compiler.backends.cuda.compile.compiler import CudaCompiler, planned
 from mmfree_compiler.backends.cuda.compile.kernel import Source
 from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
-from mmfree_compiler.backends.cuda.compile.shapes import PLANS
+from mmfree_compiler.backends.cuda.compile.shapes import PLANS, sizes_of
 from mmfree_compiler.backends.cuda.facts import Kernel, read_facts
 from mmfree_compiler.backends.cuda.spec import Spec
 from mmfree_compiler.backends.interface import Tunable
 from mmfree_compiler.building import cache
 from mmfree_compiler.errors import TargetError
 
-DEFAULTS = dict(tuning.defaults())
-SETTING = "gemm16x32 warps"
-OTHER = {name: values[-1] for name, values in tuning.candidates().items()}
+DEFAULTS = dict(tuning.defaults("sm_90"))
+SETTING = "wgmma16x64 stages"
+SHARED = "gemv warps"  # of all architectures
+OTHER = {
+    name: next(value for value in reversed(values) if value != DEFAULTS[name])
+    for name, values in tuning.candidates("sm_90").items()
+}
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +55,18 @@ def gpu(monkeypatch: pytest.MonkeyPatch, cold: Path) -> list[Any]:  # noqa: ARG0
 
 def sources(model: PlannedProgram, settings: Any) -> list[Source]:
     _, tensors = pack_constants(model.constants.values())
-    return planned(model, tensors, tuning.plans(PLANS, settings))[0]
+    return planned(model, tensors, tuning.plans(PLANS, "sm_90", settings))[0]
 
 
-def test_the_defaults_are_the_table() -> None:
-    assert tuning.plans(PLANS, DEFAULTS) == PLANS
-    known = tuning.candidates()
-    assert known.keys() == DEFAULTS.keys()
+@pytest.mark.parametrize("arch", ARCHS)
+def test_the_defaults_are_the_table(arch: str) -> None:
+    known, defaults = tuning.candidates(arch), tuning.defaults(arch)
+    plans = tuning.plans(PLANS, arch, defaults)
+    assert plans == tuple(replace(plan, sizes=sizes_of(ARCHS[arch])) for plan in PLANS)
+    assert known.keys() == defaults.keys()
     for name, values in known.items():
-        assert DEFAULTS[name] in values
-        assert {2 * value for value in values[:-1]} == set(values[1:])
+        assert defaults[name] in values
+        assert {2 * value for value in values[:-1]} == {v // 2 * 2 for v in values[1:]}
 
 
 def test_a_setting_reaches_its_kernels_alone(model: PlannedProgram) -> None:
@@ -67,18 +75,18 @@ def test_a_setting_reaches_its_kernels_alone(model: PlannedProgram) -> None:
     assert before.keys() == after.keys()
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {name for name, source in before.items() if source.per == 16}
-    assert {after[name].warps for name in changed} == {OTHER[SETTING]}
+    assert {after[name].stages for name in changed} == {OTHER[SETTING]}
 
 
 def test_every_value_has_kernels(model: PlannedProgram) -> None:
     """Kernels of different sizes have different names: `planned` asserts that."""
     differing = set()
-    for name, values in tuning.candidates().items():
+    for name, values in tuning.candidates("sm_90").items():
         texts = {repr(sources(model, DEFAULTS | {name: value})) for value in values}
         differing |= {name} if len(texts) == len(values) else set()
     # A small model fills no GPU with larger tiles, and has few columns for fused programs.
     assert differing == {
-        *("scan columns", "scan warps", "fused warps", "gemv warps", "gemm16x32 warps")
+        *("scan columns", "scan warps", "fused warps", "gemv warps", "wgmma16x64 stages")
     }
 
 
@@ -97,7 +105,7 @@ def test_what_is_kept_is_found(model: PlannedProgram, gpu: list[Any]) -> None:
 
 def test_without_the_gpu_nothing_is_kept(model: PlannedProgram, gpu: list[Any]) -> None:
     tuning.keep(model, "sm_90", OTHER)
-    assert tuning.find(model, "sm_80") == DEFAULTS
+    assert tuning.find(model, "sm_80") == tuning.defaults("sm_80")
     with pytest.raises(TargetError, match="has no GPU of sm_80"):
         tuning.keep(model, "sm_80", OTHER)
     gpu.clear()
@@ -132,7 +140,7 @@ def without_code(kernels: Sequence[Source], archs: Sequence[str]) -> dict[str, A
 
 def _warps(artifact: Any, build: int) -> set[int]:
     facts = read_facts(artifact.builds[build])
-    return {kernel.warps for name, kernel in facts.kernels.items() if "_16x32" in name}
+    return {kernel.warps for name, kernel in facts.kernels.items() if re.search("tiles.*_1x", name)}
 
 
 def test_each_architecture_has_its_settings(
@@ -140,11 +148,11 @@ def test_each_architecture_has_its_settings(
 ) -> None:
     monkeypatch.setattr(compiler, "compiled", without_code)
     kept = {"sm_90": OTHER}
-    monkeypatch.setattr(tuning, "find", lambda _, arch: kept.get(arch, DEFAULTS))
+    monkeypatch.setattr(tuning, "find", lambda _, arch: kept.get(arch, tuning.defaults(arch)))
     maker = CudaCompiler()
     emitted = maker.emit(model, Spec(("sm_80", "sm_90", "sm_86")))
     assert [build.name for build in emitted.builds] == ["sm_80", "sm_90", "sm_86"]
-    wanted = [{settings[SETTING]} for settings in (DEFAULTS, OTHER, DEFAULTS)]
+    wanted = [{settings[SHARED]} for settings in (DEFAULTS, OTHER, DEFAULTS)]
     assert [_warps(emitted, build) for build in range(3)] == wanted
     assert set(emitted.members) >= {f"kernels/{x}.cubins" for x in ("sm_80", "sm_90", "sm_86")}
 
@@ -155,8 +163,8 @@ def test_a_model_is_built_again_with_other_settings(monkeypatch: pytest.MonkeyPa
     assert isinstance(maker, Tunable)
     ids = torch.zeros(2, 3, dtype=torch.int64)
     artifact = mmf.compile(TinyLM(L=2), "cuda:sm_90", example_inputs=(ids,), check=False).artifact
-    assert _warps(artifact.entry, 0) == {DEFAULTS[SETTING]}
+    assert _warps(artifact.entry, 0) == {DEFAULTS[SHARED]}
     retuned = maker.retuned(artifact, spec, OTHER)
-    assert _warps(retuned.entry, 0) == {OTHER[SETTING]}
+    assert _warps(retuned.entry, 0) == {OTHER[SHARED]}
     retuned.check_binding("kernels/sm_90.cubins")
     assert retuned.entry.tensors == artifact.entry.tensors

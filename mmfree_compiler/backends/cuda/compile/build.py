@@ -91,7 +91,11 @@ def _caching(folder: str) -> Iterator[None]:
 
 
 def loaded(
-    kernels: Sequence[Source], folder: Path, asm: bool = True, dependent: bool = False
+    kernels: Sequence[Source],
+    folder: Path,
+    asm: bool = True,
+    dependent: bool = False,
+    stages: int = 1,
 ) -> ModuleType:
     """A module of all kernels, of one language; Triton reads their text from its file.
 
@@ -99,7 +103,7 @@ def loaded(
     """
     path = folder / "generated_kernels.py"
     (language,) = {source.language for source in kernels}
-    texts = [header(language, asm, dependent), *(source.text for source in kernels)]
+    texts = [header(language, asm, dependent, stages), *(source.text for source in kernels)]
     path.write_text("\n\n".join(texts))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
@@ -133,7 +137,8 @@ def _triton(source: Source, arch: str, stages: int) -> Any:
     kind = GluonASTSource if source.language == "gluon" else ASTSource
     with tempfile.TemporaryDirectory() as folder, _caching(folder):
         dependent = ARCHS[arch].has_dependent_launch
-        function = getattr(loaded([source], Path(folder), dependent=dependent), source.name)
+        module = loaded([source], Path(folder), dependent=dependent, stages=stages)
+        function = getattr(module, source.name)
         types = dict(zip(function.arg_names, source.parameters, strict=True))
         ast = kind(function, types, attrs=_aligned(source.arguments))
         options = OPTIONS | {"num_warps": source.warps, "num_stages": stages}

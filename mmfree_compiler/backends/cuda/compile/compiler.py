@@ -40,11 +40,13 @@ class CudaCompiler:
         builds, code = _built(program, tensors, settings)
         return Emitted(builds, tensors, {WEIGHTS: weights, **code})
 
-    def candidates(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:  # noqa: ARG002 - the same
-        return tuning.candidates()
+    def candidates(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
+        (arch,) = spec.archs
+        return tuning.candidates(arch)
 
-    def defaults(self, spec: Spec) -> Settings:  # noqa: ARG002 - the same
-        return tuning.defaults()
+    def defaults(self, spec: Spec) -> Settings:
+        (arch,) = spec.archs
+        return tuning.defaults(arch)
 
     def retuned(self, artifact: Artifact, spec: Spec, settings: Settings) -> Artifact:
         program, (arch,) = artifact.program, spec.archs
@@ -63,12 +65,14 @@ def _built(
     settings: Mapping[str, Settings],
 ) -> tuple[tuple[Build, ...], dict[str, bytes]]:
     """The builds of architectures with their settings, and the members of their kernels."""
+    groups: dict[tuple[PlanShape, ...], list[str]] = {}
+    for arch, own in settings.items():
+        groups.setdefault(tuning.plans(PLANS, arch, own), []).append(arch)
     builds, code = {}, {}
-    for shared in {tuple(sorted(own.items())) for own in settings.values()}:
-        archs = [arch for arch, own in settings.items() if tuple(sorted(own.items())) == shared]
-        kernels, plans = planned(program, tensors, tuning.plans(PLANS, dict(shared)))
-        choosing = sampling(program)
-        launches = [_launch(source) for source in choosing]
+    choosing = sampling(program)
+    launches = [_launch(source) for source in choosing]
+    for shapes, archs in groups.items():
+        kernels, plans = planned(program, tensors, shapes)
         for arch, (cubins, places) in compiled([*kernels, *choosing], archs).items():
             facts = Facts(
                 arch=arch,

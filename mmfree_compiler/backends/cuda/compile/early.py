@@ -1,4 +1,8 @@
-"""Loading what a kernel reads before it is needed: latencies overlap."""
+"""Loading what a kernel reads before it is needed: latencies overlap.
+
+What no kernel of a call writes is read before the kernel in front has ended: constants, indices,
+and states but in the first kernel.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,29 @@ def load_constants(tile: Tile, nodes: Iterable[Node]) -> None:
                 tile[name]
 
 
+def load_states(tile: Tile, nodes: Iterable[Node]) -> None:
+    """Those before this token, before the kernel in front has ended.
+
+    What wrote them came before the first kernel of the call, and that one has ended then.
+    """
+    if not tile.part.first:
+        _load_states(tile, nodes)
+
+
 def load_values(tile: Tile, nodes: Iterable[Node]) -> None:
-    """What other kernels made: rows, states."""
+    """What other kernels made: rows, scales, states."""
+    _load_states(tile, nodes)
+    for node in nodes:
+        for name in _rows(tile, node):
+            tile[name]
+        if node.op == "ternary_linear" and node.inputs[1] not in tile.part.made:
+            tile.scale(node)
+
+
+def _load_states(tile: Tile, nodes: Iterable[Node]) -> None:
     for node in nodes:
         for name, offset in tile.state_rows(node):
             tile.kept(name, offset)
-        for name in _rows(tile, node):
-            tile[name]
 
 
 def _rows(tile: Tile, node: Node) -> Iterator[str]:

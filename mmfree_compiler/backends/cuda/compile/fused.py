@@ -1,8 +1,8 @@
 """The source of a kernel that makes one token's rows and some columns from them: Gluon.
 
 Every program makes the whole rows; that costs less than the kernel that would make them once. The
-columns of a program are cut into pieces of a power of two. What is constant is loaded before the
-kernel in front of this one has ended.
+columns of a program are cut into pieces of a power of two. What can be is loaded before the kernel
+in front of this one has ended: see early.py.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from mmfree_compiler.backends.cuda.compile.early import load_constants, load_values
+from mmfree_compiler.backends.cuda.compile.early import load_constants, load_states, load_values
 from mmfree_compiler.backends.cuda.compile.gluon_rows import Codes, GluonRows, gluon_row_ops
 from mmfree_compiler.backends.cuda.compile.kernel import WAIT
 from mmfree_compiler.backends.cuda.compile.shapes import Shape
 from mmfree_compiler.backends.cuda.compile.tile import Tile
 from mmfree_compiler.backends.cuda.compile.tiles import epilogue
+from mmfree_compiler.backends.cuda.compile.tokens import load_token
 from mmfree_compiler.backends.cuda.layouts import BLOCK, FIELDS
 from mmfree_compiler.backends.cuda.strides import power_of_two, round_up
 from mmfree_compiler.program import Node
@@ -71,13 +72,15 @@ def write(tile: Tile, shape: Shape) -> None:
     rows = FusedRows(*shared)
     pieces = [Piece(*shared, rows=rows, first=a, count=b) for a, b in cut(shape.columns)]
     _heads(tile, shape, pieces)
+    tile.writer.add("row = 0", "alive = tl.program_id(0) >= 0")
+    load_token(tile)
     for piece in pieces:
         piece.begin()
         _load_words(piece)
         load_constants(piece, tile.part.nodes)
+        load_states(piece, tile.part.nodes)
     load_constants(rows, tile.part.rows)
-    tile.writer.add(WAIT, "row = 0", "alive = tl.program_id(0) >= 0")
-    _token(tile)
+    tile.writer.add(WAIT)
     load_values(rows, tile.part.rows)
     for piece in pieces:
         piece.begin()
@@ -85,7 +88,7 @@ def write(tile: Tile, shape: Shape) -> None:
     gluon_row_ops(rows, tile.part.rows)
     for piece in pieces:
         piece.begin()
-        epilogue(piece)
+        epilogue(piece, tile.part.nodes)
 
 
 def cut(columns: int) -> Iterator[tuple[int, int]]:
@@ -139,11 +142,3 @@ def _load_words(piece: Piece) -> None:
                 f"{node.outputs[0]}.words",
                 f"fused.load_words({piece.constant(weight)}, {row}, {sizes})",
             )
-
-
-def _token(tile: Tile) -> None:
-    if tile.part.wanted:
-        wanted = tile.writer.parameter("wanted", "*i32", "wanted")
-        tile.writer.add(f"token = tl.load({wanted})")
-    else:
-        tile.writer.add("token = 0")

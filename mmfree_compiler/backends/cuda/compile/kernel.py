@@ -17,7 +17,7 @@ _IMPORTS = {
     "triton": "import triton\nimport triton.language as tl",
     "gluon": "from triton.experimental import gluon\n"
     "from triton.experimental.gluon import language as tl\n"
-    "from mmfree_compiler.backends.cuda.compile.kernels import fused, joint",
+    "from mmfree_compiler.backends.cuda.compile.kernels import fused, joint, wgmma",
 }
 _HEADER = """\
 {imports}
@@ -34,15 +34,20 @@ from mmfree_compiler.backends.cuda.compile.kernels import (
 
 ASM = tl.constexpr({asm})
 DEPENDENT = tl.constexpr({dependent})
+STAGES = tl.constexpr({stages})
 """
 INDENT = "    "
 # Every kernel has this line: a launch does not wait for the kernel in front.
 WAIT = "dependence.wait(DEPENDENT)"
 
 
-def header(language: Language, asm: bool, dependent: bool) -> str:
-    """`asm`: use PTX instructions. `dependent`: kernels wait for the one in front by themselves."""
-    return _HEADER.format(imports=_IMPORTS[language], asm=asm, dependent=dependent)
+def header(language: Language, asm: bool, dependent: bool, stages: int) -> str:
+    """`asm`: use PTX instructions. `dependent`: kernels wait for the one in front by themselves.
+
+    `stages` are those of rings in Gluon; Triton gets its own as an option.
+    """
+    imports = _IMPORTS[language]
+    return _HEADER.format(imports=imports, asm=asm, dependent=dependent, stages=stages)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Part:
     `wanted`: it runs for the tokens whose outputs are needed, and values of such parts have one row
     for each of these. `rows` are the nodes that make rows, where a fused part has both kinds.
     `kept` are the values that other parts read. Of `gates`, memory has silu: only gated_norm reads
-    them.
+    them. `first`: no kernel of a call is in front of it.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Part:
     rows: tuple[Node, ...] = ()
     kept: frozenset[str] = frozenset()
     gates: frozenset[str] = frozenset()
+    first: bool = False
 
     @property
     def made(self) -> frozenset[str]:
@@ -93,15 +94,16 @@ def _linked(program: Program, runs: Sequence[Run]) -> list[Run]:
     read = ends_of(program).union(*(part.read for part in parts))
     fused = [part.made for part in parts if part.kind == "fused"]
     gates = frozenset[str]().union(*fused) & gates_of(program)
+    first = parts[0] if parts else None
     return [
-        replace(run, parts=tuple(_link(part, read, gates) for part in run.parts)) for run in runs
+        replace(run, parts=tuple(_link(part, read, gates, part is first) for part in run.parts))
+        for run in runs
     ]
 
 
-def _link(part: Part, read: frozenset[str], gates: frozenset[str]) -> Part:
-    return replace(
-        part, kept=part.made & read, gates=gates if part.kind == "fused" else frozenset()
-    )
+def _link(part: Part, read: frozenset[str], gates: frozenset[str], first: bool) -> Part:
+    own = gates if part.kind == "fused" else frozenset()
+    return replace(part, kept=part.made & read, gates=own, first=first)
 
 
 def _parts(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from mmfree_compiler.backends.cuda.archs import Arch
 from mmfree_compiler.backends.cuda.strides import CHUNK, power_of_two
 
 _LARGEST_BLOCK = 1024
@@ -15,7 +17,7 @@ class Shape:
     """`tokens` x `columns` for a program of `warps` warps.
 
     `function`, of the file of its name in kernels/, multiplies `block_k` columns of a weight at a
-    time, and loads the codes of `stages` times that ahead.
+    time, and loads `stages` times that ahead. It is for kernels of at most `products`.
     """
 
     tokens: int
@@ -24,6 +26,7 @@ class Shape:
     function: str = "gemv"
     block_k: int = 256
     stages: int = 3
+    products: int = 1000
 
     def fitted(self, k: int) -> Shape:
         """The shape for rows of k codes: that in which a gemv loads 16 bytes at a time."""
@@ -72,6 +75,22 @@ class Sizes:
     fewest_programs: int = 120  # a GPU has about as many multiprocessors
 
 
+# By wgmma, which has 64 columns in four warps.
+_HOPPER = Sizes(
+    gemm=(
+        Shape(128, 128, 8, "wgmma", stages=4, products=2),
+        Shape(64, 64, 4, "wgmma", stages=4),
+        Shape(32, 64, 4, "wgmma", stages=6),
+        Shape(16, 64, 4, "wgmma", stages=6),
+    )
+)
+
+
+def sizes_of(arch: Arch) -> Sizes:
+    """The sizes of an architecture's kernels."""
+    return _HOPPER if arch.has_wgmma else Sizes()
+
+
 @dataclass(frozen=True)
 class PlanShape:
     """A plan for calls of at most `tokens` tokens: see facts.Plan.
@@ -91,12 +110,12 @@ class PlanShape:
         """Whether kernels may make rows and columns at once: see schedule."""
         return self.gluon and self.tokens == 1
 
-    def tile(self, width: int, k: int | None) -> Shape:
-        """The shape that makes `width` columns; k is that of products."""
+    def tile(self, width: int, depths: Sequence[int]) -> Shape:
+        """The shape that makes `width` columns; `depths` are the columns of products' weights."""
         sizes = self.sizes
         if not self.gemm:
-            return sizes.gemv if k is None else sizes.gemv.fitted(k)
-        fits = [shape for shape in sizes.gemm if shape.tokens <= self.tokens]
+            return sizes.gemv.fitted(max(depths)) if depths else sizes.gemv
+        fits = [x for x in sizes.gemm if x.tokens <= self.tokens and len(depths) <= x.products]
         full = (x for x in fits if x.programs(width, self.tokens) >= sizes.fewest_programs)
         return next(full, fits[-1])
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from mmfree_compiler.artifact import TensorEntry
-from mmfree_compiler.backends.cuda.compile import fused
+from mmfree_compiler.backends.cuda.compile import fused, hopper
 from mmfree_compiler.backends.cuda.compile.early import load_constants
 from mmfree_compiler.backends.cuda.compile.gluon_rows import GLUON_ROWS, GluonRows, gluon_row_ops
-from mmfree_compiler.backends.cuda.compile.kernel import WAIT, Language, Source, Writer
+from mmfree_compiler.backends.cuda.compile.kernel import Language, Source, Writer
 from mmfree_compiler.backends.cuda.compile.multiply import multiply
 from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
 from mmfree_compiler.backends.cuda.compile.rows import RowTile, row_ops, row_warps
@@ -23,6 +23,13 @@ from mmfree_compiler.backends.cuda.compile.schedule import Kind, Part
 from mmfree_compiler.backends.cuda.compile.shapes import ROWS, PlanShape, Shape
 from mmfree_compiler.backends.cuda.compile.tile import Tile
 from mmfree_compiler.backends.cuda.compile.tiles import epilogue
+from mmfree_compiler.backends.cuda.compile.tokens import (
+    one_row,
+    over,
+    program_rows,
+    some_rows,
+    wait,
+)
 from mmfree_compiler.backends.cuda.facts import Over
 
 T = TypeVar("T", bound=Tile)
@@ -49,48 +56,41 @@ def _rows(sources: Sources, part: Part, plan: PlanShape) -> Source:
     if plan.gluon and {node.op for node in part.nodes} <= GLUON_ROWS.keys():
         return _gluon_rows(sources, part)
     tile = sources.tile(RowTile, part)
-    tile.writer.add(WAIT)
-    _row(tile)
+    one_row(tile)
+    wait(tile, "alive")
     row_ops(tile)
-    return _source(tile, _over(tile), 1, replace(ROWS, warps=row_warps(tile)))
+    return _source(tile, over(tile), 1, replace(ROWS, warps=row_warps(tile)))
 
 
 def _gluon_rows(sources: Sources, part: Part) -> Source:
     tile = sources.tile(GluonRows, part)
     shape = replace(ROWS, warps=row_warps(tile))
     tile.writer.add(f"ROW: tl.constexpr = joint.row_layout({shape.warps})")
+    one_row(tile)
     load_constants(tile, part.nodes)
-    tile.writer.add(WAIT)
-    _row(tile)
+    wait(tile, "alive")
     gluon_row_ops(tile, part.nodes)
-    return _source(tile, _over(tile), 1, shape, "gluon")
-
-
-def _row(tile: RowTile) -> None:
-    """The variables of the token; a program that has none ends."""
-    tile.writer.add("row = tl.program_id(1)")
-    tile.writer.add(f"if row >= {_count(tile)}:", "    return")
-    _token(tile)
+    return _source(tile, over(tile), 1, shape, "gluon")
 
 
 def _tiles(sources: Sources, part: Part, plan: PlanShape) -> Source:
     tile = sources.tile(Tile, part)
-    shape = plan.tile(tile.width, max(map(tile.depth, part.codes), default=None))
-    tile.writer.add(WAIT)
+    shape = plan.tile(tile.width, [tile.depth(codes) for codes in part.codes])
+    if shape.function == "wgmma" and part.codes:
+        return _hopper(sources, part, shape)
     _columns(tile, shape)
-    count = _count(tile)
-    tile.writer.add(
-        f"first = tl.program_id(1) * {shape.tokens}",
-        f"if first >= {count}:",
-        "    return",
-        f"row = first + tl.arange(0, {shape.tokens})[:, None]",
-        f"alive = row < {count}",
-        "inside = alive & valid",
-    )
-    _token(tile)
-    multiply(tile, shape, "first", count)
-    epilogue(tile)
-    return _source(tile, _over(tile), -(-tile.width // shape.columns), shape)
+    program_rows(tile, shape.tokens)
+    some_rows(tile, "first", str(shape.tokens), ":, None")
+    wait(tile, "first < count")
+    multiply(tile, shape, "first", "count")
+    epilogue(tile, part.nodes)
+    return _source(tile, over(tile), -(-tile.width // shape.columns), shape)
+
+
+def _hopper(sources: Sources, part: Part, shape: Shape) -> Source:
+    tile = sources.tile(Tile, part)
+    hopper.write(tile, shape)
+    return _source(tile, over(tile), -(-tile.width // shape.columns), shape, "gluon")
 
 
 def _scan(sources: Sources, part: Part, plan: PlanShape) -> Source:
@@ -98,25 +98,23 @@ def _scan(sources: Sources, part: Part, plan: PlanShape) -> Source:
     tile, shape = sources.tile(ScanTile, part), plan.sizes.scan
     if part.codes:
         shape = shape.fitted(max(map(tile.depth, part.codes)))
-    tile.writer.add(WAIT)
     _columns(tile, shape)
     starts = tile.writer.parameter("starts", "*i32", "starts")
     tile.writer.add(
         f"first = tl.load({starts} + tl.program_id(1))",
         f"end = tl.load({starts} + tl.program_id(1) + 1)",
         "alive = first < end",
-        "if not alive:",
-        "    return",
         "inside = valid",
         "token = first",
     )
+    wait(tile, "alive")
     tile.load_states()
     with tile.writer.block(
         f"for row in tl.range(first, end, num_stages={shape.stages}, loop_unroll_factor=4):"
     ):
         tile.writer.add("token = row")
         multiply(tile, shape, "row", "row + 1")
-        epilogue(tile)
+        epilogue(tile, part.nodes)
         tile.carry_states()
     tile.store_states()
     return _source(tile, "sequences", -(-tile.width // shape.columns), shape)
@@ -126,7 +124,7 @@ def _fused(sources: Sources, part: Part, plan: PlanShape) -> Source:
     tile = sources.tile(Tile, part)
     shape = plan.sizes.fused.spread(tile.width)
     fused.write(tile, shape)
-    return _source(tile, _over(tile), -(-tile.width // shape.columns), shape, "gluon")
+    return _source(tile, over(tile), -(-tile.width // shape.columns), shape, "gluon")
 
 
 _KINDS: Mapping[Kind, Callable[[Sources, Part, PlanShape], Source]] = {
@@ -137,26 +135,6 @@ _KINDS: Mapping[Kind, Callable[[Sources, Part, PlanShape], Source]] = {
 }
 
 
-def _over(tile: Tile) -> Over:
-    return "wanted" if tile.part.wanted else "tokens"
-
-
-def _count(tile: Tile) -> str:
-    """The variable of how many rows there are: a launch may have programs for more."""
-    offset = 4 * tile.part.wanted
-    pointer = tile.writer.parameter("counts", "*i32", "counts", offset)
-    return tile.writer.bind("count", f"tl.load({pointer})")
-
-
-def _token(tile: Tile) -> None:
-    if not tile.part.wanted:
-        tile.writer.add("token = row")
-        return
-    wanted = tile.writer.parameter("wanted", "*i32", "wanted")
-    mask = ", mask=alive, other=0" if tile.part.kind == "tiles" else ""
-    tile.writer.add(f"token = tl.load({wanted} + row{mask})")
-
-
 def _columns(tile: Tile, shape: Shape) -> None:
     tile.writer.add(
         f"column = tl.program_id(0) * {shape.columns} + tl.arange(0, {shape.columns})[None, :]",
@@ -165,7 +143,7 @@ def _columns(tile: Tile, shape: Shape) -> None:
 
 
 def _source(
-    tile: Tile, over: Over, columns: int, shape: Shape, language: Language = "triton"
+    tile: Tile, launched: Over, columns: int, shape: Shape, language: Language = "triton"
 ) -> Source:
     name = f"{tile.part.name}_{shape.name}"
     return Source(
@@ -173,7 +151,7 @@ def _source(
         tile.writer.text(name, language),
         tile.writer.parameters,
         tile.writer.arguments,
-        over,
+        launched,
         shape.tokens,
         columns,
         shape.warps,

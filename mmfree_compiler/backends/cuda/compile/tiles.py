@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from mmfree_compiler.backends.cuda.compile.tile import Tile
 from mmfree_compiler.program import Node
 
 
-def epilogue(tile: Tile) -> None:
-    """Write the lines of all ops of a tile."""
-    for node in tile.part.nodes:
+def epilogue(tile: Tile, nodes: Iterable[Node]) -> None:
+    """Write the lines of ops of a tile."""
+    for node in nodes:
         made = TILES[node.op](tile, node)
         for name, expression in zip(node.outputs, made, strict=True):
             tile.loaded[name] = tile.writer.bind(name, expression)

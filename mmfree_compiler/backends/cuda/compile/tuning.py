@@ -17,62 +17,68 @@ from typing import Any
 from mmfree_compiler.backends.cuda.archs import ARCHS
 from mmfree_compiler.backends.cuda.bindings import device_module
 from mmfree_compiler.backends.cuda.choose import fitting
-from mmfree_compiler.backends.cuda.compile.shapes import PlanShape, Shape, Sizes
+from mmfree_compiler.backends.cuda.compile.shapes import PlanShape, Shape, Sizes, sizes_of
 from mmfree_compiler.backends.cuda.layouts import ROWS
 from mmfree_compiler.backends.interface import Settings
 from mmfree_compiler.building import cache
 from mmfree_compiler.errors import TargetError
 from mmfree_compiler.program import Program
 
-# What a search varies: a field of Sizes -> those of its shapes -> the least and the largest value.
-# `columns` of a fused part are programs.
+# What a search varies: a field of Sizes, or the function of a shape of `gemm` -> fields of the
+# shape -> the least and the largest value. `columns` of a fused part are programs.
 VARIED: Mapping[str, Mapping[str, tuple[int, int]]] = {
     "scan": {"columns": (16, ROWS), "warps": (1, 16)},
     "fused": {"columns": (32, 512), "warps": (4, 16)},
     "gemv": {"warps": (1, 16)},
     "gemm": {"warps": (1, 16)},
+    "wgmma": {"stages": (2, 8)},
 }
 PROGRAMS, FEWEST = "fewest programs", (30, 480)
 
 
-def candidates() -> dict[str, tuple[int, ...]]:
+def candidates(arch: str) -> dict[str, tuple[int, ...]]:
     """Setting -> the values that a search tries: that of the table, half, and twice of it."""
     return {
         name: tuple(x for x in (value // 2, value, 2 * value) if x == value or least <= x <= most)
-        for name, value, (least, most) in _settings(Sizes())
+        for name, value, (least, most) in _settings(sizes_of(ARCHS[arch]))
     }
 
 
-def defaults() -> Settings:
+def defaults(arch: str) -> Settings:
     """Setting -> the value of the table."""
-    return {name: value for name, value, _ in _settings(Sizes())}
+    return {name: value for name, value, _ in _settings(sizes_of(ARCHS[arch]))}
 
 
-def plans(table: Iterable[PlanShape], settings: Settings) -> tuple[PlanShape, ...]:
-    """A table with the sizes of all settings."""
-    return tuple(replace(plan, sizes=_sized(plan.sizes, settings)) for plan in table)
+def plans(table: Iterable[PlanShape], arch: str, settings: Settings) -> tuple[PlanShape, ...]:
+    """A table with the sizes of an architecture and of settings."""
+    sizes = _sized(sizes_of(ARCHS[arch]), settings)
+    return tuple(replace(plan, sizes=sizes) if plan.gluon else plan for plan in table)
 
 
 def _settings(sizes: Sizes) -> Iterator[tuple[str, int, tuple[int, int]]]:
     """The name, the value and the range of each setting."""
     yield PROGRAMS, sizes.fewest_programs, FEWEST
-    for part, ranges in VARIED.items():
+    for part in _PARTS:
         for shape in _shapes(sizes, part):
-            for field, ends in ranges.items():
+            for field, ends in VARIED[_kind(part, shape)].items():
                 yield _name(part, shape, field), getattr(shape, field), ends
 
 
 def _sized(sizes: Sizes, settings: Settings) -> Sizes:
     made: dict[str, Any] = {"fewest_programs": settings[PROGRAMS]}
-    for part, ranges in VARIED.items():
-        shapes = tuple(_set(part, x, settings, ranges) for x in _shapes(sizes, part))
+    for part in _PARTS:
+        shapes = tuple(_set(part, shape, settings) for shape in _shapes(sizes, part))
         made[part] = shapes if isinstance(getattr(sizes, part), tuple) else shapes[0]
     return replace(sizes, **made)
 
 
-def _set(part: str, shape: Shape, settings: Settings, fields: Iterable[str]) -> Shape:
+def _set(part: str, shape: Shape, settings: Settings) -> Shape:
+    fields = VARIED[_kind(part, shape)]
     given: dict[str, Any] = {field: settings[_name(part, shape, field)] for field in fields}
     return replace(shape, **given)
+
+
+_PARTS = ("scan", "fused", "gemv", "gemm")
 
 
 def _shapes(sizes: Sizes, part: str) -> tuple[Shape, ...]:
@@ -80,9 +86,13 @@ def _shapes(sizes: Sizes, part: str) -> tuple[Shape, ...]:
     return found if isinstance(found, tuple) else (found,)
 
 
+def _kind(part: str, shape: Shape) -> str:
+    return shape.function if part == "gemm" else part
+
+
 def _name(part: str, shape: Shape, field: str) -> str:
     """Such as "gemm64x128 warps", or "scan columns" where there is one shape."""
-    return f"{part}{shape.name if part == 'gemm' else ''} {field}"
+    return f"{_kind(part, shape)}{shape.name if part == 'gemm' else ''} {field}"
 
 
 # --- kept for this machine -----------------------------------------------------------------------
@@ -93,13 +103,13 @@ def find(program: Program, arch: str) -> Settings:
 
     Those of an earlier table are left out.
     """
-    known = candidates()
+    known = candidates(arch)
     with suppress(TargetError, ValueError, RecursionError):  # no GPU; not JSON
         found = json.loads(cache.load(_key(program, arch)) or b"")
         same = isinstance(found, dict) and found.keys() == known.keys()
         if same and all(found[name] in known[name] for name in known):
             return {name: int(value) for name, value in found.items()}
-    return defaults()
+    return defaults(arch)
 
 
 def keep(program: Program, arch: str, settings: Settings) -> None:

@@ -13,8 +13,9 @@ import triton.language as tl
 def wait(DEPENDENT: tl.constexpr) -> None:
     """Wait until the kernel before has ended, and then let the next one start.
 
-    Only constants are read before this. Kernels that let others start before they wait themselves
-    would fill the GPU with waiting programs, and crowd those that run on few multiprocessors.
+    Only what no kernel of the call writes is read before this: see early.py. Kernels that let
+    others start before they wait themselves would fill the GPU with waiting programs, and crowd
+    those that run on few multiprocessors.
     Without DEPENDENT a kernel starts when the one before has ended.
     """
     if DEPENDENT:

@@ -83,17 +83,17 @@ def _fields(digits: tl.tensor, ASM: tl.constexpr) -> tl.tensor:
     """
     COLUMNS: tl.constexpr = digits.shape[0]
     COUNT: tl.constexpr = digits.shape[1] // BYTES
-    even = tl.join(_field(digits, 0, ASM), _field(digits, 2, ASM))
-    odd = tl.join(_field(digits, 1, ASM), _field(digits, 3, ASM))
+    even = tl.join(unpacked(digits, 0, ASM), unpacked(digits, 2, ASM))
+    odd = tl.join(unpacked(digits, 1, ASM), unpacked(digits, 3, ASM))
     fields = tl.reshape(tl.join(even, odd), [COLUMNS, COUNT, BYTES, 2, 2])
     return tl.reshape(tl.permute(fields, (0, 1, 3, 4, 2)), [COLUMNS, COUNT * 4 * BYTES])
 
 
 @triton.jit
-def _field(digits: tl.tensor, S: tl.constexpr, ASM: tl.constexpr) -> tl.tensor:
+def unpacked(digits: tl.tensor, S: tl.constexpr, ASM: tl.constexpr) -> tl.tensor:
     """Field S of each byte; one instruction does four bytes."""
     if ASM:
-        field = tl.inline_asm_elementwise(
+        found = tl.inline_asm_elementwise(
             f"{{.reg .b32 t; shr.u32 t, $1, {2 * S}; and.b32 $0, t, 0x03030303;}}",
             "=r,r",
             [digits],
@@ -102,5 +102,5 @@ def _field(digits: tl.tensor, S: tl.constexpr, ASM: tl.constexpr) -> tl.tensor:
             pack=4,
         )
     else:
-        field = (digits >> (2 * S)) & 3
-    return field
+        found = (digits >> (2 * S)) & 3
+    return found
