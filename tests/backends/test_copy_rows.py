@@ -8,18 +8,16 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from op_modules import mm, runnable_variants
 from row_programs import (
     CASES,
     WIDTH,
     Results,
-    add,
     first,
     loop,
     loop_of_two,
     made,
-    norm,
+    programs,
     relu,
     tiles,
 )
@@ -36,8 +34,7 @@ from mmfree_compiler.backends.interface import Batch
 from mmfree_compiler.backends.reference.interpreter import interpret
 from mmfree_compiler.errors import MmfreeError
 from mmfree_compiler.packaging import Made, package
-from mmfree_compiler.passes.group_stages import GroupStages
-from mmfree_compiler.program import Loop, Program, Stage, Step
+from mmfree_compiler.program import Loop, Program, Stage
 from mmfree_compiler.program_rules import verify
 from mmfree_compiler.target import Target
 
@@ -115,33 +112,6 @@ def test_a_loop_may_not_start_two_values_from_one() -> None:
     """Both would overwrite it."""
     with pytest.raises(MmfreeError, match="starts two values from x"):
         verify(made([loop_of_two("x", "x")], ("p", "q"), ("x",)), "this test")
-
-
-@st.composite
-def programs(draw: st.DrawFn) -> Program:
-    """Ops at random, perhaps a loop, ops at random; any of the values are outputs."""
-    known = ["x", "y", "z"][: draw(st.integers(1, 3))]
-    inputs = tuple(known)
-    body: list[Step] = [*_stages(draw, known)]
-    if draw(st.booleans()):
-        initial = draw(st.sampled_from(known))
-        body.append(loop(initial, "result"))
-        known.remove(initial)  # a loop may overwrite it
-        known.append("result")
-    body += _stages(draw, known)
-    outputs = draw(st.lists(st.sampled_from(known), min_size=1, max_size=5))
-    return made(body, tuple(outputs), inputs)
-
-
-def _stages(draw: st.DrawFn, known: list[str]) -> tuple[Stage, ...]:
-    nodes = []
-    for _ in range(draw(st.integers(0, 4))):
-        new, operand = f"v{len(known)}", st.sampled_from(tuple(known))
-        one = draw(st.sampled_from([relu, norm, None]))
-        nodes.append(one(draw(operand), new) if one else add(draw(operand), draw(operand), new))
-        known.append(new)
-    ungrouped = made([tiles(*nodes)], (), ())
-    return tuple(GroupStages()(ungrouped).stages())
 
 
 @given(programs())

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from op_modules import TinyLM, mm
 from torch import Tensor, nn
 
@@ -19,7 +17,6 @@ from mmfree_compiler.backends.cpu.compile.compiler import CpuCompiler
 from mmfree_compiler.backends.cpu.compile.density import Density, densities
 from mmfree_compiler.backends.cpu.compile.packed import packed_name, reading
 from mmfree_compiler.backends.cpu.compile.passes.pack_weights import PackWeights
-from mmfree_compiler.backends.cpu.compile.passes.plan_memory import _first_fit, _Life
 from mmfree_compiler.backends.cpu.compile.planned import PackedProgram, PlannedProgram
 from mmfree_compiler.backends.cpu.layouts import LAYOUTS, TILE16_2BIT, TILE16_TRITS
 from mmfree_compiler.backends.cpu.spec import Spec
@@ -224,18 +221,3 @@ def test_values_that_share_a_stage_do_not_share_storage(programs: dict[str, Prog
         for i, (arena, start, stop) in enumerate(held):
             for other, first, last in held[:i]:
                 assert arena != other or stop <= first or last <= start
-
-
-@given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 9), st.integers(0, 9)), max_size=30))
-def test_first_fit_never_overlaps(pieces: list[tuple[int, int, int]]) -> None:
-    lives = [
-        _Life("shared", width, [str(i)], min(a, b), max(a, b))
-        for i, (width, a, b) in enumerate(pieces)
-    ]
-    offsets, size = _first_fit(lives)
-    for i, a in enumerate(lives):
-        assert offsets[i] + a.width <= size
-        for j, b in enumerate(lives[:i]):
-            together = a.first <= b.last and b.first <= a.last
-            apart = offsets[i] + a.width <= offsets[j] or offsets[j] + b.width <= offsets[i]
-            assert apart or not together

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mmfree_compiler.program import Constant, Loop, Node, Program, Stage, Step, Value
+from mmfree_compiler.passes.group_stages import GroupStages
+from mmfree_compiler.program import (
+    Constant,
+    Loop,
+    Node,
+    Program,
+    Stage,
+    StateSlot,
+    Step,
+    Value,
+    ValueType,
+)
 
 Floats = NDArray[np.float32]
 Results = tuple[Floats, ...]
@@ -18,7 +30,14 @@ WIDTH, NARROW = 20, 5  # of rows; both end in padding
 
 def width(name: str) -> int:
     """A name says how wide its value is."""
+    if name.endswith(".scale"):
+        return 1
     return NARROW if name.startswith("n") else WIDTH
+
+
+def dtype(name: str) -> ValueType:
+    """And of what type."""
+    return "int8" if name.endswith(".codes") else "float32"
 
 
 def relu(x: str, out: str) -> Node:
@@ -31,6 +50,19 @@ def add(x: str, y: str, out: str) -> Node:
 
 def norm(x: str, out: str) -> Node:
     return Node("rms_norm", (x, f"ones{width(x)}"), (out,), {"eps": 1e-6})
+
+
+def scan(x: str, out: str) -> Node:
+    return Node("mlgru_scan", (x, x, None), (out,), state=f"{out}.state")
+
+
+def quantize(x: str, out: str) -> Node:
+    return Node("quantize", (x,), (f"{out}.codes", f"{out}.scale"), {"quant_eps": 1e-5})
+
+
+def product(out: str) -> Node:
+    """Of codes that `quantize` makes for it."""
+    return Node("ternary_linear", (f"{out}.codes", f"{out}.scale", "weight", "one", None), (out,))
 
 
 def rows(*nodes: Node) -> Stage:
@@ -49,6 +81,16 @@ def loop(initial: str, result: str, tag: str = "") -> Loop:
     return Loop(3, body, ((initial, c),), (u,), (result,))
 
 
+def loop_that_reads(outer: str, initial: str, result: str) -> Loop:
+    """Three times: t = relu(norm(x + outer)), x = x + norm(t)."""
+    body = (
+        tiles(add("c", outer, "s")),
+        Stage((norm("s", "r"),), (relu("r", "t"),)),
+        Stage((norm("t", "q"),), (add("q", "c", "u"),)),
+    )
+    return Loop(3, body, ((initial, "c"),), ("u",), (result,))
+
+
 def loop_of_two(*initials: str) -> Loop:
     """Three times: t = relu(norm(x)), x = x + t, y = y + t; `p` and `q` are the last x and y."""
     body = (
@@ -65,12 +107,58 @@ def made(body: Iterable[Step], outputs: tuple[str, ...], inputs: tuple[str, ...]
     for step in program.body:
         if isinstance(step, Loop):
             names |= {*step.results, *(inside for _, inside in step.carried)}
-    values = {name: Value(name, width(name)) for name in sorted(names)}
+    values = {name: Value(name, width(name), dtype(name)) for name in sorted(names)}
     read = {name for node in program.nodes() for name in node.inputs}
-    widths = [w for w in (WIDTH, NARROW) if f"ones{w}" in read]
-    ones = {w: (np.ones(w, np.float32),) for w in widths}
-    constants = {f"ones{w}": Constant(f"ones{w}", "float32", (w,), ones[w]) for w in widths}
-    return replace(program, values=values, constants=constants)
+    constants = {each.name: each for each in _constants() if each.name in read}
+    scans = [(node.state, node.outputs[0]) for node in program.nodes() if node.state]
+    states = tuple(StateSlot(state, (width(out),)) for state, out in scans)
+    return replace(program, values=values, constants=constants, states=states)
+
+
+def _constants() -> Iterator[Constant]:
+    for size in (WIDTH, NARROW):
+        yield Constant(f"ones{size}", "float32", (size,), (np.ones(size, np.float32),))
+    yield Constant("one", "float32", (1,), (np.ones(1, np.float32),))
+    weight = (np.eye(WIDTH, dtype=np.int8),)
+    yield Constant("weight", "int8", (WIDTH, WIDTH), weight, "ternary")
+
+
+Made = Callable[[str, str], Iterable[Node]]  # the nodes that make a value of another
+PLAIN: tuple[Made, ...] = (lambda x, out: [relu(x, out)], lambda x, out: [norm(x, out)])
+EVERY: tuple[Made, ...] = (
+    *PLAIN,
+    lambda x, out: [scan(x, out)],
+    lambda x, out: [quantize(x, out), product(out)],
+)
+
+
+@st.composite
+def programs(draw: st.DrawFn, ops: tuple[Made, ...] = PLAIN) -> Program:
+    """Ops at random, perhaps a loop, ops at random; any of the values are outputs."""
+    known = ["x", "y", "z"][: draw(st.integers(1, 3))]
+    inputs = tuple(known)
+    body: list[Step] = [*_stages(draw, known, ops)]
+    if draw(st.booleans()):
+        initial = draw(st.sampled_from(known))
+        known.remove(initial)  # a loop may overwrite it
+        outer = draw(st.sampled_from([*known, None]))
+        reading = loop_that_reads(outer, initial, "result") if outer else None
+        body.append(reading or loop(initial, "result"))
+        known.append("result")
+    body += _stages(draw, known, ops)
+    outputs = draw(st.lists(st.sampled_from(known), min_size=1, max_size=5))
+    return made(body, tuple(outputs), inputs)
+
+
+def _stages(draw: st.DrawFn, known: list[str], ops: tuple[Made, ...]) -> tuple[Stage, ...]:
+    nodes: list[Node] = []
+    for _ in range(draw(st.integers(0, 4))):
+        new, operand = f"v{len(known)}", st.sampled_from(tuple(known))
+        one = draw(st.sampled_from([*ops, None]))
+        nodes += one(draw(operand), new) if one else [add(draw(operand), draw(operand), new)]
+        known.append(new)
+    ungrouped = made([tiles(*nodes)], (), ())
+    return tuple(GroupStages()(ungrouped).stages())
 
 
 def positive(x: Floats) -> Floats:
