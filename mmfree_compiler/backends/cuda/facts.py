@@ -14,7 +14,7 @@ from mmfree_compiler.artifact import Build
 from mmfree_compiler.artifact.entries import Count, Size
 from mmfree_compiler.errors import ArtifactError
 
-ABI = 2  # the number of the calling convention in run/launcher.py; each change increments it
+ABI = 3  # the number of the calling convention in run/launcher.py; each change increments it
 CODE = "code"  # the role of the member that holds a build's cubins, one after another
 
 # Where an argument points:
@@ -102,7 +102,11 @@ class Plan(_Record):
 
 
 class Facts(_Record):
-    """`arch` is such as "sm_90", `scratch` in bytes; `plans` are in order of preference.
+    """`arch` is such as "sm_90"; `plans` are in order of preference.
+
+    Rows between kernels take `scratch` bytes. Those of outputs begin `output_start` bytes from the
+    start of the same memory, for a caller that has no other memory for them: they may overlap rows
+    that are not needed any more, and go beyond the others.
 
     `sampling` follows a plan's launches where the device chooses the next tokens. Only language
     models have it.
@@ -110,6 +114,7 @@ class Facts(_Record):
 
     arch: str
     scratch: Count
+    output_start: Count
     kernels: dict[str, Kernel]
     plans: list[Plan]
     sampling: list[Launch]

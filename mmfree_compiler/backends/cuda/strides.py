@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from math import prod
 
 from mmfree_compiler.backends.interface import Slot
@@ -30,6 +31,11 @@ def float_stride(width: int) -> int:
 def codes_stride(width: int) -> int:
     """Bytes from a row of `width` activation codes to the next; what fills a row is zero."""
     return round_up(width)
+
+
+def port_starts(row_bytes: Iterable[int], rows: int, first: int = 0) -> list[int]:
+    """Where the rows of each port begin, which have no padding, and their end: bytes."""
+    return [*accumulate((round_up(rows * size) for size in row_bytes), initial=first)]
 
 
 def state_offsets(slots: Iterable[Slot]) -> tuple[Mapping[str, int], int]:

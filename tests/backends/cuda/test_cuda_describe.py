@@ -91,8 +91,9 @@ def test_the_memory_that_a_model_takes(artifact: Artifact) -> None:
     build = artifact.entry.builds[0]
     launcher = CudaLauncher(artifact, build, InterpretedExecutor(ModuleType("no kernels")))
     assert isinstance(launcher, OnDevice)
-    rows = CHUNK * 8 + OUTPUTS * 4 * artifact.manifest.outputs[0].width
+    facts, ids = read_facts(build), CHUNK * 8
+    logits = facts.output_start + OUTPUTS * 4 * artifact.manifest.outputs[0].width
     states = 2 * 4 * FIRST_ROWS * artifact.manifest.states[0].shape[0]
     weights = len(artifact.weights)
-    scratch = read_facts(build).scratch
-    assert launcher.device_bytes == weights + scratch + INDEX_BYTES + rows + states
+    rows = max(facts.scratch, logits)
+    assert launcher.device_bytes == weights + rows + INDEX_BYTES + ids + states

@@ -21,15 +21,19 @@ from mmfree_compiler.backends.cuda.compile.schedule import Part, inner_values, s
 from mmfree_compiler.backends.cuda.compile.shapes import PLANS, PlanShape, Shape, Sizes
 from mmfree_compiler.backends.cuda.facts import Plan
 from mmfree_compiler.backends.cuda.spec import Spec
-from mmfree_compiler.program import Loop
+from mmfree_compiler.program import Loop, Program
 
 
 def program_of(module: nn.Module, *inputs: Tensor) -> PlannedProgram:
     """After the passes of the target; nothing is compiled."""
-    compiler = mmf.backends.get("cuda").compiler()
     program = mmf.compile(module, "reference", example_inputs=inputs, check=False).artifact.program
     assert program is not None
-    for step in compiler.passes(program, Spec(("sm_90",))):
+    return planned_of(program)
+
+
+def planned_of(program: Program) -> PlannedProgram:
+    """The same of a Program."""
+    for step in mmf.backends.get("cuda").compiler().passes(program, Spec(("sm_90",))):
         program = step(program)
     assert isinstance(program, PlannedProgram)
     return program
@@ -88,13 +92,6 @@ def test_what_is_carried_shares_its_rows(model: PlannedProgram) -> None:
     names = {*loop.updates, *loop.results, *(name for pair in loop.carried for name in pair)}
     assert len(names) > 2
     assert len({model.places[name] for name in names}) == 1
-
-
-def test_places_do_not_overlap(model: PlannedProgram) -> None:
-    starts = sorted({place.offset for place in model.places.values()})
-    assert starts[0] == 0
-    assert len(starts) == len(set(model.places.values()))
-    assert model.scratch > starts[-1]
 
 
 def planned_for(model: PlannedProgram, arch: str) -> tuple[list[Source], list[Plan]]:

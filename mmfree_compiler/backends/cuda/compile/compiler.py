@@ -77,6 +77,7 @@ def _built(
             facts = Facts(
                 arch=arch,
                 scratch=program.scratch,
+                output_start=program.output_start,
                 kernels=places,
                 plans=plans,
                 sampling=launches,

@@ -6,14 +6,13 @@ padding; ../strides.py has those of all other memory, calls.py the indices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
-from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfree_compiler.artifact import Artifact, Build, Port
+from mmfree_compiler.artifact import Artifact, Build
 from mmfree_compiler.backends.cuda.bindings import device_module
 from mmfree_compiler.backends.cuda.choose import choose
 from mmfree_compiler.backends.cuda.facts import CODE, read_facts
@@ -24,7 +23,7 @@ from mmfree_compiler.backends.cuda.run.executor import Executor
 from mmfree_compiler.backends.cuda.run.lane_memory import LanePool
 from mmfree_compiler.backends.cuda.run.plans import Places, Runner
 from mmfree_compiler.backends.cuda.run.states import CudaStates, StateArena
-from mmfree_compiler.backends.cuda.strides import CHUNK, OUTPUTS, round_up
+from mmfree_compiler.backends.cuda.strides import CHUNK, OUTPUTS, port_starts
 from mmfree_compiler.backends.decoding import Choices
 from mmfree_compiler.backends.device_interface import DeviceRows
 from mmfree_compiler.backends.interface import Array, Batch
@@ -45,27 +44,30 @@ class CudaLauncher:
         ternary = [t for t in artifact.entry.tensors.values() if t.role == "ternary"]
         self.weight_bytes = sum(tensor.nbytes for tensor in ternary)
         ports = {"input": self._manifest.inputs, "output": self._manifest.outputs}
-        most = {"input": CHUNK, "output": OUTPUTS}
-        starts = {name: _starts(each, most[name]) for name, each in ports.items()}
-        sizes = {
-            "weights": len(artifact.weights),
-            "scratch": self._facts.scratch,
-            "indices": INDEX_BYTES,
-            **{name: ends[-1] for name, ends in starts.items()},
+        sizes = {name: list(map(row_bytes, each)) for name, each in ports.items()}
+        self._starts = starts = {
+            "input": port_starts(sizes["input"], CHUNK),
+            "output": port_starts(sizes["output"], OUTPUTS, self._facts.output_start),
         }
-        self._memory = dict(zip(sizes, executor.allocate(**sizes), strict=True))
+        needs = {
+            "weights": len(artifact.weights),
+            "scratch": max(self._facts.scratch, starts["output"][-1]),
+            "indices": INDEX_BYTES,
+            "input": starts["input"][-1],
+        }
+        self._allocated = dict(zip(needs, executor.allocate(**needs), strict=True))
+        self._memory = self._allocated | {"output": self._allocated["scratch"]}
         with executor.current():
             self._memory["weights"].upload(artifact.weights)
         executor.load(artifact.members[build.members[CODE]], self._facts.kernels)
         self._arena = StateArena(executor, self._manifest.states)
         self._rows = {
             name: [
-                PortRows(executor, self._memory[name], start, row_bytes(port))
-                for port, start in zip(each, starts[name], strict=False)
+                PortRows(executor, self._memory[name], start, size)
+                for size, start in zip(each, starts[name], strict=False)
             ]
-            for name, each in ports.items()
+            for name, each in sizes.items()
         }
-        self._starts = starts
         self._runners: dict[int, Runner] = {}
         self._recorded_at = self._arena.moves
 
@@ -84,7 +86,7 @@ class CudaLauncher:
     @property
     def device_bytes(self) -> int:
         """See interface.OnDevice."""
-        return sum(memory.nbytes for memory in (*self._memory.values(), self._arena.memory))
+        return sum(memory.nbytes for memory in (*self._allocated.values(), self._arena.memory))
 
     def close(self) -> None:
         """See interface.Launcher."""
@@ -181,8 +183,3 @@ class CudaLauncher:
             port.memory.download(rows, port.start)
             outputs.append(rows)
         return outputs
-
-
-def _starts(ports: Sequence[Port], rows: int) -> list[int]:
-    """Where the rows of each port begin, and their end: bytes."""
-    return [0, *accumulate(round_up(rows * row_bytes(port)) for port in ports)]
