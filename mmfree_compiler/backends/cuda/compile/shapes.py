@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mmfree_compiler.backends.cuda.archs import Arch
-from mmfree_compiler.backends.cuda.strides import CHUNK, power_of_two
+from mmfree_compiler.backends.cuda.strides import CHUNK, OUTPUTS, power_of_two
 
 _LARGEST_BLOCK = 1024
 _FEWEST_COLUMNS = 8
@@ -120,13 +120,15 @@ class PlanShape:
         return next(full, fits[-1])
 
 
-# In order of preference: the first that takes a call's tokens.
+# In order of preference: the first that takes a call's tokens. At most OUTPUTS sequences decode at
+# once; a call with more of them, of one token each, has some that need no outputs.
 PLANS = (
     PlanShape(1, together=False, gemm=False),
     PlanShape(16, together=False),
     PlanShape(64, together=False),
-    PlanShape(CHUNK, together=False),
+    PlanShape(OUTPUTS, together=False),
     PlanShape(16, together=True),
     PlanShape(64, together=True),
+    PlanShape(256, together=True),
     PlanShape(CHUNK, together=True),
 )

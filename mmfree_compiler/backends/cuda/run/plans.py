@@ -46,13 +46,9 @@ class Runner:
         self._recorded[key]()
 
     def _most(self, counts: Mapping[Over, int]) -> dict[Over, int]:
-        """Counts that few recordings serve: all tokens of the plan, powers of two of the rest."""
+        """Counts that few recordings serve: powers of two."""
         most = self._plan.tokens
-        rounded = {over: min(most, power_of_two(counts[over])) for over in _ROUNDED}
-        return {"tokens": most, **rounded}
-
-
-_ROUNDED: tuple[Over, ...] = ("wanted", "sequences")
+        return {over: min(most, power_of_two(count)) for over, count in counts.items()}
 
 
 def step(
