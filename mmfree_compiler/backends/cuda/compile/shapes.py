@@ -40,6 +40,11 @@ class Shape:
         return replace(self, columns=max(_FEWEST_COLUMNS, -(-width // self.columns)))
 
     @property
+    def plain(self) -> Shape:
+        """The shape in Triton's own language."""
+        return replace(self, function="gemm") if self.function == "wgmma" else self
+
+    @property
     def name(self) -> str:
         """Tells kernels of one part apart."""
         return f"{self.tokens}x{self.columns}"
@@ -75,13 +80,13 @@ class Sizes:
     fewest_programs: int = 120  # a GPU has about as many multiprocessors
 
 
-# By wgmma, which has 64 columns in four warps.
+# wgmma takes 64 columns in four warps.
 _HOPPER = Sizes(
     gemm=(
         Shape(128, 128, 8, "wgmma", stages=4, products=2),
         Shape(64, 64, 4, "wgmma", stages=4),
-        Shape(32, 64, 4, "wgmma", stages=6),
-        Shape(16, 64, 4, "wgmma", stages=6),
+        Shape(32, 64, 4, "wgmma", block_k=512, stages=4),
+        Shape(16, 64, 4, "wgmma", block_k=512, stages=4),
     )
 )
 
@@ -117,7 +122,8 @@ class PlanShape:
             return sizes.gemv.fitted(max(depths)) if depths else sizes.gemv
         fits = [x for x in sizes.gemm if x.tokens <= self.tokens and len(depths) <= x.products]
         full = (x for x in fits if x.programs(width, self.tokens) >= sizes.fewest_programs)
-        return next(full, fits[-1])
+        found = next(full, fits[-1])
+        return found if self.gluon else found.plain
 
 
 # In order of preference: the first that takes a call's tokens. At most OUTPUTS sequences decode at

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from mmfree_compiler.artifact import TensorEntry
-from mmfree_compiler.backends.cuda.compile import fused, hopper
+from mmfree_compiler.backends.cuda.compile import fused, ringed
 from mmfree_compiler.backends.cuda.compile.early import load_constants
 from mmfree_compiler.backends.cuda.compile.gluon_rows import GLUON_ROWS, GluonRows, gluon_row_ops
 from mmfree_compiler.backends.cuda.compile.kernel import Language, Source, Writer
@@ -77,7 +77,7 @@ def _tiles(sources: Sources, part: Part, plan: PlanShape) -> Source:
     tile = sources.tile(Tile, part)
     shape = plan.tile(tile.width, [tile.depth(codes) for codes in part.codes])
     if shape.function == "wgmma" and part.codes:
-        return _hopper(sources, part, shape)
+        return _ringed(sources, part, shape)
     _columns(tile, shape)
     program_rows(tile, shape.tokens)
     some_rows(tile, "first", str(shape.tokens), ":, None")
@@ -87,10 +87,9 @@ def _tiles(sources: Sources, part: Part, plan: PlanShape) -> Source:
     return _source(tile, over(tile), -(-tile.width // shape.columns), shape)
 
 
-def _hopper(sources: Sources, part: Part, shape: Shape) -> Source:
+def _ringed(sources: Sources, part: Part, shape: Shape) -> Source:
     tile = sources.tile(Tile, part)
-    hopper.write(tile, shape)
-    return _source(tile, over(tile), -(-tile.width // shape.columns), shape, "gluon")
+    return _source(tile, over(tile), ringed.write(tile, shape), shape, "gluon")
 
 
 def _scan(sources: Sources, part: Part, plan: PlanShape) -> Source:

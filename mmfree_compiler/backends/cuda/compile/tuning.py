@@ -52,7 +52,7 @@ def defaults(arch: str) -> Settings:
 def plans(table: Iterable[PlanShape], arch: str, settings: Settings) -> tuple[PlanShape, ...]:
     """A table with the sizes of an architecture and of settings."""
     sizes = _sized(sizes_of(ARCHS[arch]), settings)
-    return tuple(replace(plan, sizes=sizes) if plan.gluon else plan for plan in table)
+    return tuple(replace(plan, sizes=sizes) for plan in table)
 
 
 def _settings(sizes: Sizes) -> Iterator[tuple[str, int, tuple[int, int]]]:
