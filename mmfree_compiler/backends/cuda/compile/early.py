@@ -19,6 +19,8 @@ def load_constants(tile: Tile, nodes: Iterable[Node]) -> None:
             constant = tile.program.constants.get(name or "")
             if constant and constant.role == "row":
                 tile[name]
+            if constant and constant.role == "taps":
+                tile.taps(constant.name)
 
 
 def load_states(tile: Tile, nodes: Iterable[Node]) -> None:
@@ -34,7 +36,7 @@ def load_values(tile: Tile, nodes: Iterable[Node]) -> None:
     """What other kernels made: rows, scales, states."""
     _load_states(tile, nodes)
     for node in nodes:
-        for name in _rows(tile, node):
+        for name in rows_of_others(tile, node):
             tile[name]
         if node.op == "ternary_linear" and node.inputs[1] not in tile.part.made:
             tile.scale(node)
@@ -46,8 +48,8 @@ def _load_states(tile: Tile, nodes: Iterable[Node]) -> None:
             tile.kept(name, offset)
 
 
-def _rows(tile: Tile, node: Node) -> Iterator[str]:
-    """Values that a node reads as they are: not the codes of a product, nor their scale."""
+def rows_of_others(tile: Tile, node: Node) -> Iterator[str]:
+    """Rows that a node reads as they are: not the codes of a product, nor their scale."""
     for name in node.inputs[2:] if node.op == "ternary_linear" else node.inputs:
         found = tile.program.values.get(name or "")
         if found and found.dtype == "float32" and found.name not in tile.part.made:

@@ -63,6 +63,18 @@ class Tile:
         column, valid, _ = self.columns(shape[-1])
         return self.writer.bind(name, f"tl.load({pointer} + {column}, mask={valid}, other=0.0)")
 
+    def taps(self, name: str) -> list[str]:
+        """The variables of a constant's numbers of each column, one after another."""
+        count = self.program.constants[name].shape[-1]
+        keys = [f"{name}, {tap}" for tap in range(count)]
+        for tap, key in enumerate(keys):
+            if key not in self.loaded:
+                at = f"{self.constant(name)} + column * {count} + {tap}"
+                self.loaded[key] = self.writer.bind(
+                    f"{name}.{tap}", f"tl.load({at}, mask=valid, other=0.0)"
+                )
+        return [self.loaded[key] for key in keys]
+
     def columns(self, width: int) -> tuple[str, str, str]:  # noqa: ARG002 - of rows.RowTile
         """The variables of the columns of a row, whether it has them, and of the tokens' too."""
         return "column", "valid", "inside"

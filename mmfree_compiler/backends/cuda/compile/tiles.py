@@ -79,10 +79,10 @@ def _short_conv(tile: Tile, node: Node) -> tuple[str, ...]:
     taps, width = tile.program.state(node.state).shape
     window = [tile.kept(node.state, tap * width) for tap in range(1, taps)]
     total = ""
+    factors = tile.taps(weight)
     for tap, variable in enumerate([*window, tile[x]]):
         tile.leave(node.state, variable, tap * width)
-        pointer = f"{tile.constant(weight)} + column * {taps} + {tap}"
-        product = f"tl.load({pointer}, mask=valid, other=0.0) * {variable}"
+        product = f"{factors[tap]} * {variable}"
         total = tile.writer.bind("total", f"{total} + {product}" if total else product)
     return (total if bias is None else f"functions.add({total}, {tile[bias]})",)
 
