@@ -24,7 +24,7 @@ import mmfree_compiler as mmf
 from mmfree_compiler.artifact.binding import NOTE, SIZE
 from mmfree_compiler.backends.cuda.compile import build, compiler
 from mmfree_compiler.backends.cuda.compile.kernel import Source
-from mmfree_compiler.backends.cuda.compile.shapes import PLANS
+from mmfree_compiler.backends.cuda.compile.shapes import PLANS, PlanShape
 from mmfree_compiler.backends.cuda.facts import Kernel
 from mmfree_compiler.backends.cuda.run import calls
 from mmfree_compiler.backends.cuda.run.launcher import CudaLauncher
@@ -33,16 +33,22 @@ from mmfree_compiler.runtime import Session, device_arrays
 IDS = (torch.zeros(2, 3, dtype=torch.int64),)
 
 
-def session(model: nn.Module | Path, inputs: tuple[Tensor, ...] | None = None) -> Session:
-    """A session that runs the generated kernels in Triton's interpreter."""
+# Gluon has no interpreter; the kernels of Triton that take its place have the same bits.
+INTERPRETED = tuple(replace(plan, gluon=False) for plan in PLANS)
+
+
+def session(
+    model: nn.Module | Path,
+    inputs: tuple[Tensor, ...] | None = None,
+    plans: tuple[PlanShape, ...] = INTERPRETED,
+) -> Session:
+    """A session that runs the generated kernels in Triton's interpreter: scans in Gluon too."""
     kernels: list[Source] = []
 
     def made(sources: Sequence[Source], archs: Sequence[str]) -> dict[str, Any]:
-        kernels.extend(sources)
+        kernels.extend(map(_in_triton, sources))
         return {arch: (NOTE + bytes(SIZE), {s.name: _place(s) for s in sources}) for arch in archs}
 
-    # Gluon has no interpreter; the kernels of Triton that take its place have the same bits.
-    plans = tuple(replace(plan, gluon=False) for plan in PLANS)
     with (
         mock.patch.object(compiler, "compiled", made),
         mock.patch.object(compiler, "PLANS", plans),
@@ -53,6 +59,14 @@ def session(model: nn.Module | Path, inputs: tuple[Tensor, ...] | None = None) -
         executor = InterpretedExecutor(module)
         launcher = CudaLauncher(artifact, artifact.entry.builds[0], executor)
         return Session(artifact, launcher=launcher)
+
+
+def _in_triton(source: Source) -> Source:
+    if source.language == "triton":
+        return source
+    text = source.text.replace("@gluon.jit", "@triton.jit").replace(", COLUMNS)", ")")
+    names = f"import row_ring_in_triton as row_ring\n\nSTAGES = {source.stages}"
+    return replace(source, text=f"{names}\n\n\n{text}", language="triton")
 
 
 def _place(source: Source) -> Kernel:
@@ -68,7 +82,7 @@ def _place(source: Source) -> Kernel:
     )
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
+def same(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a.isnan(), b.isnan()) and torch.equal(
         a.nan_to_num().view(torch.int32), b.nan_to_num().view(torch.int32)
     )
@@ -87,15 +101,15 @@ def language_model(bundled: str) -> list[str]:
     for name, piece in {"prefill": ids[:, :5], "step": ids[:, 5:]}.items():
         found = [run(piece, state) for run, state in zip((ours, theirs), states, strict=True)]
         states = [state for _, state in found]
-        differing += [name] if not _same(found[0][0], found[1][0]) else []
+        differing += [name] if not same(found[0][0], found[1][0]) else []
     ragged = [run(ids[:, :3], mask=mask)[0][mask.bool()] for run in (ours, theirs)]
-    differing += ["ragged"] if not _same(*ragged) else []
+    differing += ["ragged"] if not same(*ragged) else []
     for slot in ours.artifact.manifest.states:
         a, b = (state.part(slot.name) for state in states)
         differing += [slot.name] if not np.array_equal(a, b) else []
     # A state of the reference goes on here.
     logits = [run(ids[:, :1], states[1].fork())[0] for run in (ours, theirs)]
-    return differing + (["a continued state"] if not _same(*logits) else [])
+    return differing + (["a continued state"] if not same(*logits) else [])
 
 
 class Odd(nn.Module):
@@ -136,7 +150,7 @@ def module(name: str, count: int) -> list[str]:
     inputs = _inputs(name, count)
     ours = session(made, tuple(x[:1] for x in inputs))
     found = zip(ours(*inputs), made(*inputs), strict=True)
-    return [f"output {k}" for k, (a, b) in enumerate(found) if not _same(a, b)]
+    return [f"output {k}" for k, (a, b) in enumerate(found) if not same(a, b)]
 
 
 def rows_on_the_device() -> list[str]:
@@ -144,7 +158,7 @@ def rows_on_the_device() -> list[str]:
     x, y = torch.randn(2, 5, 2, 17, generator=torch.Generator().manual_seed(2))[:, :, 1]
     with mock.patch.object(device_arrays, "HOST", ()), mock.patch.object(calls, "CHUNK", 2):
         found = zip(session(Pair(), (x[:1], y[:1]))(x, y), Pair()(x, y), strict=True)
-        return [f"output {k}" for k, (a, b) in enumerate(found) if not _same(a, b)]
+        return [f"output {k}" for k, (a, b) in enumerate(found) if not same(a, b)]
 
 
 def _inputs(name: str, count: int) -> tuple[Tensor, ...]:

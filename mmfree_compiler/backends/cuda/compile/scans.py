@@ -13,6 +13,17 @@ class ScanTile(Tile):
 
     left: dict[tuple[str, int], str] = field(default_factory=dict)
 
+    def begin(self) -> None:
+        """The variables of the sequence, if a program has one."""
+        starts = self.writer.parameter("starts", "*i32", "starts")
+        self.writer.add(
+            f"first = tl.load({starts} + tl.program_id(1))",
+            f"end = tl.load({starts} + tl.program_id(1) + 1)",
+            "alive = first < end",
+            "inside = valid",
+            "token = first",
+        )
+
     def load_states(self) -> None:
         """In front of the loop over tokens: the states before the first."""
         for node in self.part.nodes:

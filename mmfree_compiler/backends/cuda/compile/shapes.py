@@ -17,7 +17,8 @@ class Shape:
     """`tokens` x `columns` for a program of `warps` warps.
 
     `function`, of the file of its name in kernels/, multiplies `block_k` columns of a weight at a
-    time, and loads `stages` times that ahead. It is for kernels of at most `products`.
+    time, and loads `stages` times that ahead. It is for kernels of at most `products`. A scan loads
+    `stages` blocks of `block_tokens` tokens ahead.
     """
 
     tokens: int
@@ -27,6 +28,7 @@ class Shape:
     block_k: int = 256
     stages: int = 3
     products: int = 1000
+    block_tokens: int = 1
 
     def fitted(self, k: int) -> Shape:
         """The shape for rows of k codes: that in which a gemv loads 16 bytes at a time."""
@@ -69,7 +71,7 @@ class Sizes:
     tiles do more with what they load. Measured on an H200.
     """
 
-    scan: Shape = Shape(1, 32, 1, stages=8)
+    scan: Shape = Shape(1, 32, 1, stages=4, block_tokens=32)
     fused: Shape = Shape(1, 128, 8)
     gemv: Shape = Shape(1, 32, 4)
     gemm: tuple[Shape, ...] = (

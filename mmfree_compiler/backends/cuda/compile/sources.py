@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from mmfree_compiler.artifact import TensorEntry
-from mmfree_compiler.backends.cuda.compile import fused, ringed
+from mmfree_compiler.backends.cuda.compile import fused, gluon_scans, ringed
 from mmfree_compiler.backends.cuda.compile.early import load_constants
 from mmfree_compiler.backends.cuda.compile.gluon_rows import GLUON_ROWS, GluonRows, gluon_row_ops
+from mmfree_compiler.backends.cuda.compile.gluon_scans import RingTile
 from mmfree_compiler.backends.cuda.compile.kernel import Language, Source, Writer
 from mmfree_compiler.backends.cuda.compile.multiply import multiply
 from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
@@ -94,18 +95,14 @@ def _ringed(sources: Sources, part: Part, shape: Shape) -> Source:
 
 def _scan(sources: Sources, part: Part, plan: PlanShape) -> Source:
     """States stay in registers from the first token of a sequence to its last."""
+    rings = sources.tile(RingTile, part)
+    if plan.gluon and rings.ringed:
+        return _gluon_scan(rings, plan.sizes.scan)
     tile, shape = sources.tile(ScanTile, part), plan.sizes.scan
     if part.codes:
         shape = shape.fitted(max(map(tile.depth, part.codes)))
     _columns(tile, shape)
-    starts = tile.writer.parameter("starts", "*i32", "starts")
-    tile.writer.add(
-        f"first = tl.load({starts} + tl.program_id(1))",
-        f"end = tl.load({starts} + tl.program_id(1) + 1)",
-        "alive = first < end",
-        "inside = valid",
-        "token = first",
-    )
+    tile.begin()
     wait(tile, "alive")
     tile.load_states()
     with tile.writer.block(
@@ -117,6 +114,11 @@ def _scan(sources: Sources, part: Part, plan: PlanShape) -> Source:
         tile.carry_states()
     tile.store_states()
     return _source(tile, "sequences", -(-tile.width // shape.columns), shape)
+
+
+def _gluon_scan(tile: RingTile, shape: Shape) -> Source:
+    gluon_scans.write(tile, shape)
+    return _source(tile, "sequences", -(-tile.width // shape.columns), shape, "gluon")
 
 
 def _fused(sources: Sources, part: Part, plan: PlanShape) -> Source:

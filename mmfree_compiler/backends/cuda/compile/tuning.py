@@ -27,7 +27,7 @@ from mmfree_compiler.program import Program
 # What a search varies: a field of Sizes, or the function of a shape of `gemm` -> fields of the
 # shape -> the least and the largest value. `columns` of a fused part are programs.
 VARIED: Mapping[str, Mapping[str, tuple[int, int]]] = {
-    "scan": {"columns": (16, ROWS), "warps": (1, 16)},
+    "scan": {"columns": (16, ROWS), "warps": (1, 16), "stages": (2, 8), "block_tokens": (8, 64)},
     "fused": {"columns": (32, 512), "warps": (4, 16)},
     "gemv": {"warps": (1, 16)},
     "gemm": {"warps": (1, 16)},
