@@ -86,7 +86,7 @@ class Sizes:
 _HOPPER = Sizes(
     gemm=(
         Shape(128, 128, 8, "wgmma", stages=4, products=2),
-        Shape(64, 64, 4, "wgmma", stages=4),
+        Shape(64, 64, 4, "wgmma", stages=3),
         Shape(32, 64, 4, "wgmma", block_k=512, stages=4),
         Shape(16, 64, 4, "wgmma", block_k=512, stages=4),
     )
