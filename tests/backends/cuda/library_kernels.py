@@ -11,7 +11,7 @@ from special_values import BINARY, UNARY
 from torch import Tensor
 from triton import knobs
 
-from mmfree_compiler.backends.cuda.compile.kernels import codes, fp32, functions, reductions, rows
+from mmfree_compiler.backends.cuda.compile.kernels import codes, functions, reductions, rows
 
 EPS, QUANT_EPS = tl.constexpr(1e-6), tl.constexpr(1e-5)
 # The interpreter is fast on large blocks, a GPU has them in registers.
@@ -121,16 +121,6 @@ def single(
         tl.store(sums + n * M + m, total[n])
 
 
-@triton.jit
-def inverses(first: tl.tensor, out: tl.tensor, BLOCK: tl.constexpr) -> None:
-    """How many of the numbers from that with the bits `first` on have another inverse."""
-    at = tl.load(first) + tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    x = at.to(tl.float32, bitcast=True)
-    found, wanted = fp32.inverse(x), tl.div_rn(1.0, x)
-    differ = (fp32.bits(found) != fp32.bits(wanted)) & (x == x)
-    tl.atomic_add(out, tl.sum((differ | ((x != x) & (found == found))).to(tl.int32), 0))
-
-
 def _launched(
     kernel: Any, programs: int, inputs: tuple[Tensor, ...], outputs: list[Tensor], **constants: Any
 ) -> list[Tensor]:
@@ -166,9 +156,3 @@ def one_by_one(x: Tensor, weights: Tensor) -> list[Tensor]:
     M, K = x.shape
     outputs = [torch.empty(2, M, K), *_codes(2, M, K)]
     return _launched(single, M, (x, weights), outputs, K=K, BLOCK=triton.next_power_of_2(K))
-
-
-def wrong_inverses(first: int, count: int) -> int:
-    """Of `count` numbers from that with the bits `first` on, those whose inverse is wrong."""
-    start, out = torch.tensor([first], dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
-    return int(_launched(inverses, count // COLUMNS, (start,), [out], BLOCK=COLUMNS)[0])

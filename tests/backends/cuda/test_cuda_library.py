@@ -92,11 +92,3 @@ def test_single_rows(run: Run, width: int) -> None:
     assert_same_bits(norms[0], mm.rms_norm(x, w[1], 1e-6), "rms_norm", x)
     assert_same_bits(norms[1], mm.center(x), "center", x)
     assert_same_codes(codes, [part[2:, sample] for part in quantized(width)])
-
-
-@has_gpu
-@pytest.mark.gpu
-def test_inverses_of_all_numbers() -> None:
-    """From 1 to infinity, and NaN."""
-    for exponent in range(127, 256):
-        assert native("library_kernels.wrong_inverses", exponent << 23, 1 << 23) == 0, exponent

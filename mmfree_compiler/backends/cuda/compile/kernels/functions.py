@@ -12,7 +12,6 @@ from mmfree_compiler import elementary as e
 from mmfree_compiler.backends.cuda.compile.kernels.fp32 import (
     SIGN_BIT,
     bits,
-    inverse,
     nearest,
     power_of_two,
 )
@@ -96,7 +95,7 @@ def relu(x: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def sigmoid(x: tl.tensor) -> tl.tensor:
-    return inverse(_one_and_exp(neg(x)))
+    return tl.div_rn(1.0, _one_and_exp(neg(x)))
 
 
 @triton.jit
