@@ -16,8 +16,9 @@ from triton.experimental.gluon.language.nvidia.ampere import async_copy
 
 from mmfree_compiler.backends.cuda.compile.kernels.products import ALIGNMENT, BLOCK, BYTES
 
-# Triton 3.6 has it by its earlier name.
+# Triton 3.6 has other names for these two than 3.9.
 _copy = getattr(async_copy, "async_load", None) or async_copy.async_copy_global_to_shared
+_barrier = getattr(gl, "barrier", None) or gl.thread_barrier
 
 
 @gluon.constexpr_function
@@ -100,7 +101,7 @@ def start_codes(ring: gl.tuple, rows: gl.tensor, K: gl.constexpr) -> None:
 def wait(ring: gl.tuple) -> None:
     """Wait until the next piece is in its slot, and all warps are here."""
     async_copy.wait_group(ring[0].shape[0] - 2)
-    gl.barrier()
+    _barrier()
 
 
 @gluon.jit

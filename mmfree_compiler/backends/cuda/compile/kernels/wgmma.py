@@ -41,10 +41,12 @@ def product(
     K_AFTER columns, or (). PARTS sums are made side by side: those of few tokens take longer to
     wait for than to make.
     """
-    SUMS: gl.constexpr = sum_layout(ring[0].shape[1], gl.num_warps())
-    DIGITS: gl.constexpr = gl.DotOperandLayout(0, SUMS, 4)
+    TOKENS: gl.constexpr = ring[0].shape[1]
+    COLUMNS: gl.constexpr = ring[1].shape[1]
     WIDTH: gl.constexpr = ring[1].shape[2]
-    zeros = gl.zeros([ring[1].shape[1], ring[0].shape[1]], gl.int32, SUMS)
+    SUMS: gl.constexpr = sum_layout(TOKENS, gl.num_warps())
+    DIGITS: gl.constexpr = gl.DotOperandLayout(0, SUMS, 4)
+    zeros = gl.full([COLUMNS, TOKENS], 0, gl.int32, SUMS)
     sums = (hopper.warpgroup_mma_init(zeros),) * PARTS
     for piece in range(rings.pieces(K, ring)):
         slot = (FIRST + piece) % ring[0].shape[0]
