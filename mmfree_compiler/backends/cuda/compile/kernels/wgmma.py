@@ -46,9 +46,12 @@ def product(
     WIDTH: gl.constexpr = ring[1].shape[2]
     SUMS: gl.constexpr = sum_layout(TOKENS, gl.num_warps())
     DIGITS: gl.constexpr = gl.DotOperandLayout(0, SUMS, 4)
+    PIECES: gl.constexpr = rings.pieces(K, ring)
     zeros = gl.full([COLUMNS, TOKENS], 0, gl.int32, SUMS)
     sums = (hopper.warpgroup_mma_init(zeros),) * PARTS
-    for piece in range(rings.pieces(K, ring)):
+    # 0; Triton 3.6 fails on a loop of one piece that it knows to be one.
+    first_piece = gl.program_id(2) if PIECES == 1 else 0
+    for piece in range(first_piece, PIECES):
         slot = (FIRST + piece) % ring[0].shape[0]
         rings.wait(ring)
         hopper.fence_async_shared()
