@@ -46,7 +46,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "building": ({"errors", "interrupts", "temporary", "threads"}, set()),
     # The table of backends and the interface that they keep to.
-    "backends": ({"artifact", "errors", "program", "target", "wording"}, {"networkx", "numpy"}),
+    "backends": (
+        {"artifact", "elementary", "errors", "program", "target", "wording"},
+        {"networkx", "numpy"},
+    ),
     "runtime": (
         {"artifact", "backends", "elementary", "errors", "target", "wording"},
         {"numpy", "pydantic", "tokenizers"},

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfree_compiler import elementary as e
+from mmfree_compiler.backends.exp import exp
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.runtime.drawing import Weights, draw, nucleus, total
-from mmfree_compiler.runtime.exp import exp
 from mmfree_compiler.runtime.philox import random_bits
 from mmfree_compiler.runtime.sampling import Sampling
 

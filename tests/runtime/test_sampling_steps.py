@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from test_drawing import slow_draw, slow_nucleus
 from test_sampling import LEAST, LOGITS, SAMPLINGS
 
+from mmfree_compiler.backends.exp import exp
 from mmfree_compiler.runtime import next_token
-from mmfree_compiler.runtime.exp import exp
 from mmfree_compiler.runtime.next_token import distribution, sample
 from mmfree_compiler.runtime.sampling import Sampling
 

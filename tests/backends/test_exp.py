@@ -1,4 +1,4 @@
-"""NumPy's exp of the runtime: the bits of the reference in ops/."""
+"""NumPy's exp: the bits of the reference in ops/."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 import torch
 from special_values import SPECIAL, assert_same_bits, bit_patterns
 
+from mmfree_compiler.backends.exp import exp
 from mmfree_compiler.ops import OPS
-from mmfree_compiler.runtime.exp import exp
 
 NUMBERS = {
     "special values": SPECIAL,
