@@ -87,6 +87,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         | {"wording"},
         {"numpy", "pydantic"},
     ),
+    "backends.fpga": (
+        {"artifact", "backends", "elementary", "errors", "parallel", "program", "wording"},
+        {"numpy", "pydantic"},
+    ),
     "backends.reference": (
         {"artifact", "backends", "errors", "ops", "program"},
         {"numpy", "torch"},

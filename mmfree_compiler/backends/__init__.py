@@ -20,6 +20,7 @@ from mmfree_compiler.target import Target
 BUILT_IN = {
     "cpu": "mmfree_compiler.backends.cpu",
     "cuda": "mmfree_compiler.backends.cuda",
+    "fpga": "mmfree_compiler.backends.fpga",
     "reference": "mmfree_compiler.backends.reference",
 }
 GROUP = "mmfree_compiler.backends"

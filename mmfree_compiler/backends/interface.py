@@ -86,6 +86,17 @@ class Backend(Protocol):
         """The class of the running half."""
 
 
+@runtime_checkable
+class Listing(Backend, Protocol):
+    """A backend whose code people can read, for `mmfree disasm`."""
+
+    def listing(self, artifact: Artifact) -> Mapping[str, str]:
+        """The code of the builds of its `entry`: the name of each program -> its text.
+
+        Raises ArtifactError when it is damaged.
+        """
+
+
 # --- compiling -----------------------------------------------------------------------------------
 
 

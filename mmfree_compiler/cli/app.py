@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from mmfree_compiler import __version__, debug
 from mmfree_compiler.cli.bench import bench
 from mmfree_compiler.cli.compile import compile_checkpoint
+from mmfree_compiler.cli.disasm import disasm
 from mmfree_compiler.cli.doctor import doctor
 from mmfree_compiler.cli.import_bin import import_bin
 from mmfree_compiler.cli.inspect import inspect
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "import-bin": import_bin,
     "run": run,
     "inspect": inspect,
+    "disasm": disasm,
     "verify": verify,
     "sign": sign,
     "train": train,

@@ -25,6 +25,7 @@ MODEL_COMMANDS = {
     "run": ["--prompt", "a"],
     "inspect": [],
     "bench": [],
+    "disasm": [],
     "verify": ["--against", "nowhere"],
 }
 model_commands = pytest.mark.parametrize("command", MODEL_COMMANDS)
@@ -45,7 +46,9 @@ def test_missing_file(command: str) -> None:
     assert_one_line(said, "nowhere", "does not exist")
 
 
-READ_BY_TEXT = pytest.mark.parametrize("command", sorted(MODEL_COMMANDS.keys() - {"inspect"}))
+READ_BY_TEXT = pytest.mark.parametrize(
+    "command", sorted(MODEL_COMMANDS.keys() - {"inspect", "disasm"})
+)
 
 
 @READ_BY_TEXT

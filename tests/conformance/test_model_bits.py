@@ -116,6 +116,24 @@ def test_cuda_with_other_settings() -> None:
             assert digest(session, batch, chunk) == expected(DEMO), (settings, batch, chunk)
 
 
+MACHINES = ["fpga", "fpga:kv260,density=2", "fpga:ecp5-85"]
+
+
+@folders
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", MACHINES)
+def test_fpga(folder: Path, machine: str) -> None:
+    """In the simulator, on three boards and with both densities."""
+    session = mmf.compile(folder, machine).session
+    for batch, chunk in (way[1:] for way in WAYS if way[0] == 1):
+        how = f"batch {batch}, chunks of {chunk}"
+        assert digest(session, batch, chunk) == expected(folder), how
+    for together in (True, False):
+        assert ragged_digest(session, together) == expected_of_ragged(folder)
+        assert texts(session, together) == expected_texts(folder)
+    assert state_within(session) == state_within(reference(folder))
+
+
 @folders
 @pytest.mark.slow
 def test_reference_in_batches(folder: Path) -> None:

@@ -1,0 +1,97 @@
+"""A Program as parts of drafts: straight ones and loops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from mmfree_compiler.backends.fpga.compile.builder import Builder
+from mmfree_compiler.backends.fpga.compile.draft import Buffer, Draft, Part, place
+from mmfree_compiler.backends.fpga.compile.select import SELECT
+from mmfree_compiler.backends.fpga.facts import DECODE, FORWARD, IDS
+from mmfree_compiler.backends.fpga.strides import row_lines
+from mmfree_compiler.backends.liveness import roots
+from mmfree_compiler.program import Loop, Node, Program
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The parts of a program, and how each role of facts.py ends it."""
+
+    parts: list[Part]
+    ends: dict[str, list[Draft]]
+
+
+def lower(program: Program) -> Lowered:
+    """Raises UnsupportedError on what the machine cannot do."""
+    b = Builder(program, roots(program), _late(program))
+    for name in program.inputs:
+        if program.values[name].dtype == "float32":
+            _load(b, name)
+    for step in program.body:
+        if isinstance(step, Loop):
+            with b.loop(step.count):
+                for stage in step.body:
+                    _select(b, stage.nodes)
+        else:
+            _select(b, step.nodes)
+    outputs = [b.wanted(name) for name in program.outputs]
+    ends = {FORWARD: [_stored(b, number, rows) for number, rows in enumerate(outputs)]}
+    if program.kind == "lm":
+        width = program.values[program.outputs[0]].width
+        chosen = Draft.of("argmax", a=outputs[0], n=width)
+        ends[DECODE] = [chosen, Draft.of("store_ids", rows="tokens", address=IDS)]
+    return Lowered([part for part in b.parts if part.drafts], ends)
+
+
+def _select(b: Builder, nodes: Iterable[Node]) -> None:
+    for node in nodes:
+        SELECT[node.op](b, node)
+
+
+def _load(b: Builder, name: str) -> None:
+    width = b.program.values[name].width
+    lines, address = row_lines(width), place("input", name)
+    out = b.value(name)
+    b.add("load", rows="tokens", dst=out, n=width, stride=lines, address=address)
+
+
+def _stored(b: Builder, number: int, rows: Buffer) -> Draft:
+    width = b.program.values[b.program.outputs[number]].width
+    lines, address = row_lines(width), place("output", str(number))
+    return Draft.of("store", rows="wanted", a=rows, n=width, stride=lines, address=address)
+
+
+def _late(program: Program) -> frozenset[str]:
+    """The values that only wanted tokens need: no loop and no scan reads them or what follows."""
+    needed = set(_needed(program))
+    late: set[str] = set()
+    for step in program.body:
+        for node in () if isinstance(step, Loop) else step.nodes:
+            of_codes = [name for name in node.inputs if name and _is_codes(program, name)]
+            if not needed & set(node.outputs) and late.issuperset(of_codes):
+                late |= set(node.outputs)
+    return frozenset(late)
+
+
+def _needed(program: Program) -> Iterator[str]:
+    """The values that every token needs."""
+    needed: set[str] = set()
+    for step in reversed(program.body):
+        if isinstance(step, Loop):
+            needed |= {name for stage in step.body for node in stage.nodes for name in _names(node)}
+            needed |= {initial for initial, _ in step.carried}
+        else:
+            for node in reversed(step.nodes):
+                if node.state or needed & set(node.outputs):
+                    needed |= set(_names(node))
+    return iter(needed)
+
+
+def _names(node: Node) -> Iterator[str]:
+    yield from filter(None, node.inputs)
+    yield from node.outputs
+
+
+def _is_codes(program: Program, name: str) -> bool:
+    return name in program.values and program.values[name].dtype == "int8"

@@ -1,0 +1,32 @@
+"""Packing ternary weights as the engines read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from mmfree_compiler.backends.fpga.layouts import Trits
+from mmfree_compiler.parallel import each
+from mmfree_compiler.program import Constant, Program
+from mmfree_compiler.wording import counted
+
+
+@dataclass(frozen=True)
+class PackWeights:
+    """All other constants stay as they are: `emit` puts them between the weights."""
+
+    layout: Trits
+    name: ClassVar[str] = "pack_weights"
+
+    def __call__(self, program: Program) -> Program:
+        """Packs part by part, and keeps no reference to the weights of `program`."""
+        constants = {name: self._packed(constant) for name, constant in program.constants.items()}
+        count = sum(constant.role == "ternary" for constant in constants.values())
+        found = f"{counted(count, 'weight')} of {self.layout.density} bits"
+        return replace(program, constants=constants).noted(self.name, "program", found)
+
+    def _packed(self, constant: Constant) -> Constant:
+        if constant.role != "ternary":
+            return constant
+        parts = tuple(each(self.layout.pack, constant.parts))  # type: ignore[arg-type]  # int8
+        return replace(constant, dtype="uint8", parts=parts, layout=self.layout)

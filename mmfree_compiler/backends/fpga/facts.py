@@ -1,0 +1,64 @@
+"""The facts of an FPGA build in the manifest. Only the FPGA launcher reads them, strictly."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from mmfree_compiler.artifact import Build
+from mmfree_compiler.backends.fpga.board import Board
+from mmfree_compiler.backends.fpga.layouts import DENSITIES, Trits
+from mmfree_compiler.errors import ArtifactError
+
+ABI = 1  # the number of the instruction set and of the memory map; each change increments it
+FORWARD, DECODE = "forward", "decode"  # the programs: roles of a build's members
+IDS = "ids"  # the place of the ids that DECODE chose
+MOST_TOKENS, MOST_STEPS = 64, 256  # of one run
+_REMAKE = "Compile the model again"
+
+Lines = Annotated[int, Field(ge=0, lt=1 << 32)]
+
+
+def _known_density(name: str) -> str:
+    if name not in DENSITIES:
+        raise ValueError(f"unknown density {name!r}")
+    return name
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Facts(_Record):
+    """The machine that a build is for, and what lies where in the device's memory.
+
+    A run has up to `tokens` tokens. The weights fill `weights` lines from line 0 on, and `memory`
+    lines follow. `places` are the first lines of inputs, outputs, states and chosen ids, by
+    compile.draft.place.
+    """
+
+    board: Board
+    density: Annotated[str, AfterValidator(_known_density)]
+    tokens: int = Field(gt=0, le=MOST_TOKENS)
+    weights: Lines
+    memory: Lines
+    places: dict[str, Lines]
+
+    @property
+    def layout(self) -> Trits:
+        return Trits(self.density, self.board.engines)
+
+
+def facts_of(build: Build) -> Facts:
+    """Raises ArtifactError unless this version runs the build, and its facts are valid."""
+    if build.abi != ABI:
+        cause = f"uses instruction set {build.abi}, this runtime supports {ABI}"
+        hint = "Upgrade mmfree-compiler" if build.abi > ABI else _REMAKE
+        raise ArtifactError(f"build {build.name}", cause, hint)
+    try:
+        return Facts.model_validate(build.facts)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        cause = f"has invalid facts: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise ArtifactError(f"build {build.name}", cause, _REMAKE) from error

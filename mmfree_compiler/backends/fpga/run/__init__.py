@@ -1,0 +1,1 @@
+"""The running half: the machine behind a transport, with the base install."""
