@@ -14,8 +14,9 @@ from rich.table import Table
 
 from mmfree_compiler.cli.loading import load_language_model
 from mmfree_compiler.cli.measure import Spread, peak_rss
-from mmfree_compiler.cli.options import ArtifactPath, Json, Progressless, RunTarget
+from mmfree_compiler.cli.options import Json, Progressless, RunTarget
 from mmfree_compiler.cli.output import emit, facts, grid, progress, size
+from mmfree_compiler.cli.projecting import projected, show
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.wording import counted
 
@@ -27,7 +28,9 @@ MOST_TOKENS = 1 << 20  # per prompt, whose ids are held in memory
 
 
 def bench(
-    model: ArtifactPath,
+    model: Annotated[
+        Path | None, typer.Argument(metavar="MODEL", help="Compiled model, a .mmfree file.")
+    ] = None,
     prompt_tokens: Annotated[
         int, typer.Option(help="Number of prompt tokens.", min=1, max=MOST_TOKENS)
     ] = 128,
@@ -39,15 +42,48 @@ def bench(
     repeat: Annotated[
         int, typer.Option(help="Number of runs, after one warm-up run.", min=FEWEST_RUNS)
     ] = 5,
+    shape: Annotated[
+        str | None, typer.Option(help="Instead of a model: a published shape, such as 1.3B.")
+    ] = None,
+    gantt: Annotated[
+        Path | None, typer.Option(help="Draw a projection into this file, .svg or .png.")
+    ] = None,
     quiet: Progressless = False,
     json: Json = False,
 ) -> None:
-    """Measure load time, prefill and decode speed: median, lowest and highest of several runs."""
+    """Measure load time, prefill and decode speed: median, lowest and highest of several runs.
+
+    Where the target's hardware is simulated, show what its cycle model says instead.
+    """
+    projection = projected(model, target, shape)
+    if projection is not None:
+        show(projection, json, gantt)
+        return
+    assert model is not None
+    if gantt is not None:
+        hint = "Leave it out, or name a target whose hardware is simulated"
+        raise InputError("--gantt", "draws projections, and this model is measured", hint)
+    document, loading, measured = _measure(
+        model, target, threads, repeat, (prompt_tokens, new_tokens), quiet or json
+    )
+    title = f"\n{counted(prompt_tokens, 'prompt token')}, {new_tokens} new tokens, {repeat} runs"
+    emit(json, document, _overview(document, loading), _table(title, measured))
+
+
+def _measure(
+    model: Path,
+    target: str | None,
+    threads: str,
+    repeat: int,
+    tokens: tuple[int, int],
+    quiet: bool,
+) -> tuple[dict[str, Any], Spread, list[_Figures]]:
+    """The document of all measurements, and its parts; `tokens` are those of a prompt and new."""
     from mmfree_compiler.backends.interface import OnDevice
 
     counts = thread_counts(threads) if _takes_threads(model, target) else [None]
     columns = (TextColumn("{task.description}"), BarColumn())
-    with progress(*columns, quiet=quiet or json) as bar:
+    with progress(*columns, quiet=quiet) as bar:
         task = bar.add_task("load", total=1 + len(counts) * (1 + repeat))
         loading = _load_seconds(model, target, repeat)
         bar.advance(task)
@@ -56,17 +92,17 @@ def bench(
             bar.update(task, description=_label(count))
             session = load_language_model(model, count, target=target)
             runs = []
-            for run in _runs(session, prompt_tokens, new_tokens, 1 + repeat):
+            for run in _runs(session, *tokens, 1 + repeat):
                 runs.append(run)
                 bar.advance(task)
-            measured.append(_Figures.of(session, count, prompt_tokens, runs[1:]))
+            measured.append(_Figures.of(session, count, tokens[0], runs[1:]))
     launcher = session.launcher
     document = {
         "model": str(model),
         "target": session.artifact.entry.kind,
         "build": launcher.build,
-        "prompt_tokens": prompt_tokens,
-        "new_tokens": new_tokens,
+        "prompt_tokens": tokens[0],
+        "new_tokens": tokens[1],
         "repeat": repeat,
         "load_seconds": asdict(loading),
         "packed_weight_bytes": launcher.weight_bytes,
@@ -74,8 +110,7 @@ def bench(
         "device_bytes": launcher.device_bytes if isinstance(launcher, OnDevice) else None,
         "threads": [asdict(figures) for figures in measured],
     }
-    title = f"\n{counted(prompt_tokens, 'prompt token')}, {new_tokens} new tokens, {repeat} runs"
-    emit(json, document, _overview(document, loading), _table(title, measured))
+    return document, loading, measured
 
 
 def thread_counts(threads: str) -> list[int]:
