@@ -37,8 +37,8 @@ class Interval:
 class Projection:
     """`figures` of a `machine`; `units` has all that each unit of it does for one token.
 
-    Intervals of a unit follow each other without gaps; `work` are the words in them for what is no
-    stall.
+    Intervals of a unit follow each other without gaps; those whose `what` is in `work` are not
+    stalls.
     """
 
     machine: str

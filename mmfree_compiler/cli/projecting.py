@@ -49,7 +49,7 @@ def project_shape(target: str | None, shape: str) -> Projection:
     if shape not in SHAPES:
         raise InputError(f"--shape {shape}", "is unknown", f"Known: {', '.join(SHAPES)}")
     if target is None:
-        raise InputError("--shape", "needs a --target to project it on", "Name one with a model")
+        raise InputError("--shape", "needs a --target", "Name one whose hardware is simulated")
     backend, spec = backends.of(target)
     if not isinstance(backend, Projector):
         hint = "Choose another target, or measure a compiled model"

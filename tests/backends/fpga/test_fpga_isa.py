@@ -26,15 +26,14 @@ from mmfree_compiler.errors import ArtifactError, InputError
 def instructions(draw: st.DrawFn, opcode: Opcode | None = None) -> Instruction:
     """Any instruction that the machine has."""
     chosen = opcode or draw(st.sampled_from(list(OPCODES.values())))
-    numbers = {o.field: draw(st.integers(o.least, most(o.field))) for o in chosen.operands}
-    if chosen.counted:
-        numbers["rows"] = draw(st.integers(0, len(COUNTS) - 1))
-    if chosen.modes:
-        numbers["mode"] = draw(st.integers(0, len(chosen.modes) - 1))
+    rows = draw(st.integers(0, len(COUNTS) - 1)) if chosen.counted else 0
+    mode = draw(st.integers(0, len(chosen.modes) - 1)) if chosen.modes else 0
     waits = (NO_WAIT,) * len(UNITS)
     if chosen.unit != "seq":
         waits = tuple(draw(st.integers(0, NO_WAIT)) for _ in UNITS)
-    return Instruction(chosen, waits=waits).with_fields(**numbers)
+    empty = Instruction(chosen, rows, mode, waits)
+    numbers = {o.field: draw(st.integers(o.least, most(o.field))) for o in empty.operands}
+    return empty.with_fields(**numbers)
 
 
 PROGRAMS = st.lists(instructions(), max_size=8)
@@ -112,6 +111,8 @@ LINES = {
     "copy dst=x": "invalid literal",
     "add mode=column": "'column' is not one of rows, row, number",
     "copy rows=all": "'all' is not one of one, tokens, sequences, wanted",
+    "copy dst=1 a=2": "copy, whose n is less than 1",
+    "quant outer=4 n=16 mode=norm": "quant, which has no operand in field b",
     "copy wait=seq:1": "'seq' is not one of dma",
     "copy wait=dma:16": "16 is not a number from 0 to 15",
     "end wait=dma:1": "end has no operand 'wait'",

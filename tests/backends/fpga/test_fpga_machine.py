@@ -32,7 +32,7 @@ def hostile(draw: st.DrawFn) -> list[Instruction]:
     """Instructions with operands of any size, most of them small, in loops that may be unsound."""
     program = []
     for instruction in draw(st.lists(instructions(), max_size=12)):
-        operands = [operand for operand in instruction.opcode.operands if draw(st.booleans())]
+        operands = [operand for operand in instruction.operands if draw(st.booleans())]
         numbers = {o.field: max(o.least, draw(SMALL)) for o in operands}
         if instruction.opcode.name == "loop":
             numbers["m"] = draw(SMALL)
@@ -53,14 +53,17 @@ def test_hostile_programs_end(
         assert error.hint  # noqa: PT017 - it may also run to its end
 
 
+CODES = "load n=640\nquant constants=0 n=640 wait=dma:0\n"
 REFUSED = {
     "copy dst=4000 a=0 n=2000": "touches lines 4000 to 4125 of scratch, which has 4096",
     "quant dst=250 n=512 rows=tokens": "touches lines 250 to 277 of codes, which has 256",
     "params dst=0 n=16": "takes 1 lines from the stream, which has 0: it would wait forever",
-    "stream address=0 length=2\nproduct n=5 k=640": "takes 11 lines from the stream, which has 2",
+    f"{CODES}stream length=2\nproduct n=5 k=640 wait=row:0": "takes 11 lines from the stream",
     "load dst=0 address=100000 n=16": "reads lines 100000 to 100001 of the device's memory",
-    "store a=0 address=0 n=16": "writes lines 0 to 1 of the device's memory",
-    "conv n=16 taps=2 rows=wanted": "conv: runs on rows=wanted, not on tokens",
+    "load n=16\nstore a=0 address=0 n=16": "writes lines 0 to 1 of the device's memory",
+    "load n=160\nconv n=16 taps=2 rows=wanted wait=dma:0": "conv: runs on rows=wanted",
+    "copy dst=8 a=5 n=16": "instruction 0, copy: reads line 5 of scratch, never written",
+    "load n=16\ncopy dst=8 n=16": "instruction 1, copy: copy does not wait for load of dma at 0",
     "loop count=2": "program: ends at 1 of 2, or within a loop",
     "next": "program: ends a loop at 0 that never began",
     "loop count=2\nloop count=2\nloop count=2\nnext\nnext\nnext": "more than 2 loops in each other",

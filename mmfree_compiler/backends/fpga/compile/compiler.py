@@ -19,7 +19,7 @@ from mmfree_compiler.backends.fpga.isa.encoding import encode_program
 from mmfree_compiler.backends.fpga.isa.opcode import Instruction
 from mmfree_compiler.backends.fpga.spec import Spec
 from mmfree_compiler.backends.interface import Emitted, ProgramPass
-from mmfree_compiler.errors import TargetError
+from mmfree_compiler.errors import TargetError, UnsupportedError
 from mmfree_compiler.program import Program
 
 
@@ -37,8 +37,16 @@ class FpgaCompiler:
         members = {role: f"fpga/{role}.words" for role in made.code}
         facts = made.facts.model_dump()
         build = Build(name=spec.board.name, abi=ABI, members=members, facts=facts)
-        code = {members[role]: encode_program(own) for role, own in made.code.items()}
+        code = {members[role]: _encoded(own) for role, own in made.code.items()}
         return Emitted((build,), tensors, {WEIGHTS: weights, **code})
+
+
+def _encoded(program: list[Instruction]) -> bytes:
+    try:
+        return encode_program(program)
+    except OverflowError as error:
+        hint = "Make the model smaller: docs/targets/fpga.md has the widths of fields"
+        raise UnsupportedError("program", str(error), hint) from None
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def _stored(b: Builder, number: int, rows: Buffer) -> Draft:
 
 def _late(program: Program) -> frozenset[str]:
     """The values that only wanted tokens need: no loop and no scan reads them or what follows."""
-    needed = set(_needed(program))
+    needed = _needed(program)
     late: set[str] = set()
     for step in program.body:
         for node in () if isinstance(step, Loop) else step.nodes:
@@ -74,7 +74,7 @@ def _late(program: Program) -> frozenset[str]:
     return frozenset(late)
 
 
-def _needed(program: Program) -> Iterator[str]:
+def _needed(program: Program) -> set[str]:
     """The values that every token needs."""
     needed: set[str] = set()
     for step in reversed(program.body):
@@ -85,7 +85,7 @@ def _needed(program: Program) -> Iterator[str]:
             for node in reversed(step.nodes):
                 if node.state or needed & set(node.outputs):
                     needed |= set(_names(node))
-    return iter(needed)
+    return needed
 
 
 def _names(node: Node) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from mmfree_compiler.backends.fpga.isa.encoding import faults
 from mmfree_compiler.backends.fpga.isa.opcode import Instruction, Opcode
 from mmfree_compiler.backends.fpga.isa.table import OPCODES
 from mmfree_compiler.backends.fpga.isa.word import COUNTS, NO_WAIT, UNITS, most
@@ -42,7 +43,7 @@ def assemble(text: str) -> list[Instruction]:
 
 def _words(i: Instruction) -> Iterator[str]:
     yield i.opcode.name
-    for operand in i.opcode.operands:
+    for operand in i.operands:
         if value := i.get(operand.field):
             yield f"{operand.name}={value}"
     if i.mode:
@@ -73,7 +74,10 @@ def _instruction(name: str, *words: str) -> Instruction:
             numbers[fields[key]] = _number(value, most(fields[key]))
         else:
             raise ValueError(f"{name} has no operand {key!r}: {_known(opcode)}")
-    return Instruction(opcode, waits=waits).with_fields(**numbers)
+    made = Instruction(opcode, waits=waits).with_fields(**numbers)
+    for fault in faults(made):
+        raise ValueError(f"{name}, {fault}")
+    return made
 
 
 def _known(opcode: Opcode) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmfree_compiler.backends.fpga.isa.machine import Floats, Machine, MachineError
 from mmfree_compiler.backends.fpga.isa.opcode import Instruction, Opcode, Operand
@@ -17,13 +18,11 @@ _STRIDE = Operand("stride", "c")
 
 def _gather(machine: Machine, i: Instruction, iteration: int) -> None:
     format_ = i.opcode.modes[i.mode]
-    size, tokens = FORMATS[format_], machine.counts[i.rows]
+    size, ids = FORMATS[format_], _ids(machine, i)
     lines = packed_lines(i.n, size)
     first = i.address + iteration * i.m * lines
-    if len(machine.ids) < tokens:
-        raise MachineError("gather", "runs on more rows than there are tokens")
-    out = machine.rows(i.dst, tokens, i.n)
-    for t, id_ in enumerate(machine.ids[:tokens].tolist()):
+    out = machine.rows(i.dst, len(ids), i.n)
+    for t, id_ in enumerate(ids.tolist()):
         row = machine.memory.lines(first + id_ * lines, lines).reshape(1, -1)
         out[t] = widened(row[:, : i.n * size], format_)
 
@@ -52,10 +51,19 @@ def _rows(
 
 
 def _store_ids(machine: Machine, i: Instruction, iteration: int) -> None:
-    tokens = machine.counts[i.rows]
-    count = packed_lines(tokens, 8)
+    ids = _ids(machine, i)
+    count = packed_lines(len(ids), 8)
     lines = machine.memory.lines(i.address + iteration * count, count, write=True)
-    lines.view(np.int64).reshape(-1)[:tokens] = machine.ids[:tokens]
+    lines.view(np.int64).reshape(-1)[: len(ids)] = ids
+
+
+def _ids(machine: Machine, i: Instruction) -> NDArray[np.int64]:
+    """Those of the first tokens. Raises MachineError when there are fewer."""
+    rows = machine.counts[i.rows]
+    if rows > len(machine.ids):
+        cause = f"runs on {rows} rows, and there are {len(machine.ids)} tokens"
+        raise MachineError(i.opcode.name, cause)
+    return machine.ids[:rows]
 
 
 DMA = (

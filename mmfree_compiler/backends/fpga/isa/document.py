@@ -63,7 +63,8 @@ def _operand(operand: Operand) -> str:
         return named
     place = operand.place if operand.place in PLACES else "by mode"
     count = f" of {operand.count}" if operand.count else ""
-    return f"{named} {place}{count}, {operand.access}"
+    modes = f" ({' and '.join(operand.modes)} only)" if operand.modes else ""
+    return f"{named} {place}{count}, {operand.access}{modes}"
 
 
 def _width(parts: Iterable[str]) -> str:

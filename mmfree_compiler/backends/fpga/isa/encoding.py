@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfree_compiler.backends.fpga.isa.opcode import Instruction, Opcode
+from mmfree_compiler.backends.fpga.isa.opcode import Instruction
 from mmfree_compiler.backends.fpga.isa.table import BY_CODE
 from mmfree_compiler.backends.fpga.isa.word import FIELDS, NO_WAIT, PAIRS, UNITS, WORD_BYTES
 from mmfree_compiler.errors import ArtifactError
@@ -39,7 +39,7 @@ def decode(word: int) -> Instruction:
     waits = tuple(values[f"wait_{unit}"] for unit in UNITS)
     numbers = {name: values[name] for name in ("rows", "mode", *_NUMBERS)}
     instruction = Instruction(opcode, waits=waits, **numbers)
-    for fault in _faults(instruction):
+    for fault in faults(instruction):
         raise _malformed(word, f"is {opcode.name}, {fault}")
     return instruction
 
@@ -59,22 +59,24 @@ def decode_program(words: bytes | NDArray[np.uint8]) -> list[Instruction]:
     return [decode(int.from_bytes(data[at : at + WORD_BYTES], "little")) for at in starts]
 
 
-def used_fields(opcode: Opcode) -> set[str]:
+def used_fields(instruction: Instruction) -> set[str]:
     """The fields of numbers that its operands are in."""
-    fields = (operand.field for operand in opcode.operands)
+    fields = (operand.field for operand in instruction.operands)
     return {part for field in fields for part in PAIRS.get(field, (field,))}
 
 
-def _faults(instruction: Instruction) -> Iterable[str]:
+def faults(instruction: Instruction) -> Iterable[str]:
+    """What no instruction of its opcode may have."""
     opcode = instruction.opcode
+    if instruction.mode >= max(1, len(opcode.modes)):
+        yield f"which has no mode {instruction.mode}"
+        return
     for name in _NUMBERS:
-        if name not in used_fields(opcode) and instruction.get(name):
+        if name not in used_fields(instruction) and instruction.get(name):
             yield f"which has no operand in field {name}"
     if instruction.rows and not opcode.counted:
         yield "which does not work on a number of rows"
-    if instruction.mode >= max(1, len(opcode.modes)):
-        yield f"which has no mode {instruction.mode}"
-    for operand in opcode.operands:
+    for operand in instruction.operands:
         if instruction.get(operand.field) < operand.least:
             yield f"whose {operand.name} is less than {operand.least}"
     if opcode.unit == "seq" and set(instruction.waits) != {NO_WAIT}:

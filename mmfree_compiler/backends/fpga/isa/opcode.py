@@ -48,6 +48,7 @@ class Operand:
     `place` is a key of PLACES, "form" (the mode says which of FORMS), or "" for a plain number.
     `width` is the field with the number of a row's elements. `count` names other rows than those
     that the instruction works on. `least` is the smallest number that a program may have there.
+    `modes` are those in which there is such an operand; empty: all.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Operand:
     width: str = "n"
     count: str = ""
     least: int = 0
+    modes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,13 @@ class Instruction:
         return int(getattr(self, name))
 
     @property
+    def operands(self) -> Iterator[Operand]:
+        """Those of its mode."""
+        for operand in self.opcode.operands:
+            if not operand.modes or self.opcode.modes[self.mode] in operand.modes:
+                yield operand
+
+    @property
     def address(self) -> int:
         """The line of the device's memory."""
         return self.get("address")
@@ -144,7 +153,7 @@ class Instruction:
 
     def touches(self, counts: Counts) -> Iterator[Touch]:
         """What it reads and writes when it runs on `counts` rows."""
-        for operand in self.opcode.operands:
+        for operand in self.operands:
             if operand.place:
                 yield self._touch(operand, counts)
         for name, access in self.opcode.registers:

@@ -91,8 +91,8 @@ ROW = (
         (
             Operand("dst", "dst", "codes", "write"),
             _A,
-            Operand("outer", "b", "row"),
-            Operand("inner", "c", "row"),
+            Operand("outer", "b", "row", modes=("norms",)),
+            Operand("inner", "c", "row", modes=("norm", "norms")),
             Operand("constants", "m", "number"),
             _WIDTH,
         ),

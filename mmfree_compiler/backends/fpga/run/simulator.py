@@ -17,7 +17,8 @@ from mmfree_compiler.backends.fpga.isa.machine import (
     Sizes,
 )
 from mmfree_compiler.backends.fpga.isa.opcode import Counts, Instruction
-from mmfree_compiler.backends.fpga.isa.sequence import issued, loops
+from mmfree_compiler.backends.fpga.isa.sequence import issued, loops, shortened
+from mmfree_compiler.backends.fpga.run.hazards import hazards
 from mmfree_compiler.backends.fpga.strides import LINE
 
 
@@ -76,13 +77,21 @@ class Simulator:
 
 
 def check(program: Sequence[Instruction], sizes: Sizes, counts: Counts) -> None:
-    """Raise MachineError when an instruction touches lines that a memory has not."""
-    memories = {"scratch": sizes.scratch, "codes": sizes.codes, "ids": 1}
+    """Raise MachineError on what would go wrong on a machine of any speed, whatever the numbers.
+
+    That is an instruction that touches lines beyond the end of a memory, and a hazard.
+    """
+    memories = {"scratch": sizes.scratch, "codes": sizes.codes}
     if max(counts) > sizes.tokens:
         raise MachineError("run", f"has {max(counts)} rows; the machine takes {sizes.tokens}")
     for at, instruction in enumerate(program):
         for touch in instruction.touches(counts):
-            if touch.end > memories[touch.memory]:
+            size = memories.get(touch.memory, touch.end)
+            if touch.end > size:
                 what = f"touches lines {touch.first} to {touch.end} of {touch.memory}"
                 thing = f"instruction {at}, {instruction.opcode.name}"
-                raise MachineError(thing, f"{what}, which has {memories[touch.memory]}")
+                raise MachineError(thing, f"{what}, which has {size}")
+    short, steps = shortened(program)
+    for hazard in hazards(short, memories, counts, steps):
+        thing = f"instruction {hazard.place}, {program[hazard.place].opcode.name}"
+        raise MachineError(thing, hazard.what)
