@@ -13,6 +13,7 @@ import mmfree_compiler as mmf
 from mmfree_compiler.backends.fpga.facts import MOST_STEPS
 from mmfree_compiler.backends.fpga.run.launcher import FpgaLauncher
 from mmfree_compiler.backends.interface import Batch
+from mmfree_compiler.cli.inspect import describe
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.runtime import Sampling, Session
 
@@ -79,3 +80,5 @@ def test_beside_another_target(tiny_checkpoint: Path) -> None:
     ids = np.arange(12).reshape(2, 6)
     first, second = (Session(view)(ids)[0] for view in both.artifact.targets)
     assert np.array_equal(first, second)
+    counts = [describe(view, 0)["parameters"] for view in both.artifact.targets]
+    assert counts[0] == counts[1]

@@ -12,6 +12,7 @@ import numpy as np
 
 from mmfree_compiler.backends.fpga.compile.draft import Buffer, Draft, Part, place
 from mmfree_compiler.backends.fpga.compile.stream import (
+    NUMBERS,
     ROWS,
     Item,
     floats,
@@ -144,7 +145,7 @@ class Builder:
 
     def numbers(self, *values: float) -> Buffer:
         """A line of numbers."""
-        name = f"numbers {' '.join(map(repr, values))}"
+        name = NUMBERS + " ".join(map(repr, values))
         return self._taken(floats(name, [np.array(values, np.float32)]), len(values))
 
     def quant_constants(self, outer: float, inner: float, quant: float) -> Buffer:

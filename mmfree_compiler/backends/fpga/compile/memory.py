@@ -10,6 +10,7 @@ import numpy as np
 from mmfree_compiler.artifact import TensorEntry, pack_constants
 from mmfree_compiler.artifact.weights import Bytes
 from mmfree_compiler.backends.fpga.compile.draft import Part, place
+from mmfree_compiler.backends.fpga.compile.stream import NUMBERS
 from mmfree_compiler.backends.fpga.facts import IDS, MOST_STEPS
 from mmfree_compiler.backends.fpga.strides import LINE, packed_lines, round_up, row_lines
 from mmfree_compiler.program import DENSE, Array, Constant, Program, StateSlot
@@ -55,9 +56,11 @@ def memory_map(program: Program, parts: Iterable[Part], tokens: int) -> Map:
 
 
 def constants(program: Program, parts: Iterable[Part]) -> tuple[Bytes, dict[str, TensorEntry]]:
-    """weights.bin as the map has it, and its tensors."""
+    """weights.bin as the map has it, and the tensors of the model in it."""
     streamed = (constant for part in parts for constant in part.constants())
-    return pack_constants(_unique([*streamed, *_tables(program)]))
+    weights, tensors = pack_constants(_unique([*streamed, *_tables(program)]))
+    own = {name: entry for name, entry in tensors.items() if not name.startswith(NUMBERS)}
+    return weights, own
 
 
 def _tables(program: Program) -> list[Constant]:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from mmfree_compiler.backends.fpga.strides import FLOATS, LINE, row_lines
 from mmfree_compiler.program import DENSE, Array, Constant, Layout, Role
 
+NUMBERS = "numbers "  # begins the names of items that instructions need, and no model has
+
 
 @dataclass(frozen=True)
 class Rows:
