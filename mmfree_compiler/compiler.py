@@ -15,8 +15,9 @@ from torch import Tensor, fx, nn
 from mmfree_compiler import backends, notes, passes
 from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.artifact.ranges import ordered
+from mmfree_compiler.backends import files
 from mmfree_compiler.checking import CHECKS, Check, Checker
-from mmfree_compiler.errors import InputError, TargetError
+from mmfree_compiler.errors import InputError
 from mmfree_compiler.fallback import EagerModel, eager_model
 from mmfree_compiler.fingerprint import fingerprint
 from mmfree_compiler.goals import Goal, Steps
@@ -76,22 +77,15 @@ class CompiledModel:
         return self.session.generate(prompt, sampling, **options)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the artifact to `path`. Raises TargetError if a target cannot be saved."""
-        check_savable(Target.parse(entry.target) for entry in self.artifact.manifest.targets)
-        self.artifact.save(path)
+        """Write the model to `path`, in the form that its suffix names: .mmfree, or .onnx.
+
+        Raises ArtifactError, and TargetError if a target cannot be saved so.
+        """
+        files.write(self.artifact, path)
 
     def explain(self) -> str:
         """A table of what each pass did."""
         return notes.text(notes.Note(*note) for note in self.artifact.manifest.all_notes)
-
-
-def check_savable(targets: Iterable[Target]) -> None:
-    """Raise TargetError if models compiled for one of `targets` cannot be saved."""
-    for target in targets:
-        backend, _ = backends.of(target)
-        if not backend.formats:
-            cause = "runs in the process that compiled it and cannot be saved"
-            raise TargetError(f"target {target}", cause, f'Compile for target "{DEFAULT_TARGET}"')
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,11 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"artifact", "backends", "elementary", "errors", "parallel", "program", "wording"},
         {"numpy", "pydantic"},
     ),
+    "backends.onnx": (
+        {"artifact", "backends", "elementary", "errors", "parallel", "program", "threads"}
+        | {"wording"},
+        {"numpy", "pydantic"},
+    ),
     "backends.reference": (
         {"artifact", "backends", "errors", "ops", "program"},
         {"numpy", "torch"},
@@ -104,6 +109,8 @@ CONFINED = {
     "tvm_ffi": "backends/cpu/run",
     "cuda": "backends/cuda/run",
     "triton": "backends/cuda/compile",
+    "onnx": "backends/onnx/compile",
+    "onnxruntime": "backends/onnx/run",
 }
 BASE_INSTALL = {"cuda", "numpy", "pydantic", "tvm_ffi"}
 # A backend's kind in quotes, alone or with options. The reference is left out: checks run it.

@@ -21,6 +21,7 @@ BUILT_IN = {
     "cpu": "mmfree_compiler.backends.cpu",
     "cuda": "mmfree_compiler.backends.cuda",
     "fpga": "mmfree_compiler.backends.fpga",
+    "onnx": "mmfree_compiler.backends.onnx",
     "reference": "mmfree_compiler.backends.reference",
 }
 GROUP = "mmfree_compiler.backends"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -58,7 +59,10 @@ class Backend(Protocol):
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """Suffixes of the files that its models are saved to; empty if they cannot be saved."""
+        """Suffixes of the files that its models are saved to; empty if they cannot be saved.
+
+        Files of another suffix than ".mmfree" are written and read by the backend: see OwnFiles.
+        """
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -94,6 +98,23 @@ class Listing(Backend, Protocol):
         """The code of the builds of its `entry`: the name of each program -> its text.
 
         Raises ArtifactError when it is damaged.
+        """
+
+
+@runtime_checkable
+class OwnFiles(Backend, Protocol):
+    """A backend whose models are also saved in a form that other programs read."""
+
+    def write(self, artifact: Artifact, path: Path) -> None:
+        """Write an artifact of this target alone, completely or not at all.
+
+        Raises ArtifactError if `path` cannot be written.
+        """
+
+    def read(self, path: Path, verify: bool) -> Artifact:
+        """The artifact in a file that `write` wrote. Raises ArtifactError on any other.
+
+        `verify` reads all weights to check their hashes.
         """
 
 

@@ -27,7 +27,12 @@ _BEGIN = {"check": "check", "trace": "trace", "emit": "codegen"}
 def compile_checkpoint(
     checkpoint: CheckpointPath,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="File to write, such as model.mmfree.")
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="File to write, such as model.mmfree, or model.onnx for target onnx.",
+        ),
     ],
     target: Annotated[
         list[str],
@@ -83,8 +88,9 @@ def _compile(
     stages: _Stages,
 ) -> Manifest:
     from mmfree_compiler import compiler, models
+    from mmfree_compiler.backends import files
 
-    compiler.check_savable(targets)
+    files.check_savable(targets, output)
     model = models.load_checkpoint(checkpoint)
     compiled = compiler.compile(model, targets, check=check, observers=(stages.observe,))
     stages.enter("save")

@@ -31,10 +31,10 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Show the contents of a compiled model: targets, builds, passes, sizes, memory use."""
-    from mmfree_compiler.artifact import read_artifact
+    from mmfree_compiler.backends import files
 
-    artifact = read_artifact(model, True, require_signature)
-    # read_artifact raises an error if a hash is wrong.
+    artifact = files.read(model, True, require_signature)
+    # That raises an error if a hash is wrong.
     signed = {"signed_by": artifact.signer, "signature_verified": require_signature is not None}
     document = {"verified": True} | signed | describe(artifact, model.stat().st_size)
     listed = artifact.manifest.all_notes if notes else ()
@@ -59,8 +59,9 @@ def describe(artifact: Artifact, file_size: int) -> dict[str, Any]:
         "targets": [_describe_target(view) for view in artifact.targets],
         "layers": manifest.model.get("num_hidden_layers")
         or max((tensor.count for tensor in constants.tensors.values()), default=0),
-        "parameters": parameters,
-        "ternary_parameters": ternary,
+        # Unknown where a target keeps its constants in files of its own.
+        "parameters": parameters if constants.tensors else None,
+        "ternary_parameters": ternary if constants.tensors else None,
         "bytes": _bytes_by_kind(artifact, file_size),
         "file_bytes": file_size,
         "state_bytes_per_sequence": 4 * sum(math.prod(s.shape) * s.count for s in manifest.states),
@@ -155,11 +156,17 @@ def _overview(found: dict[str, Any]) -> Table:
         ("hashes", "the SHA-256 of every member matches"),
         ("signature", _signature(found["signed_by"], found["signature_verified"])),
         ("layers", str(found["layers"])),
-        ("parameters", f"{found['parameters']:,} ({found['ternary_parameters']:,} ternary)"),
+        *_parameters(found),
         ("state per sequence", size(found["state_bytes_per_sequence"])),
         ("passes", " → ".join(found["passes"])),
     )
     return facts(rows)
+
+
+def _parameters(found: dict[str, Any]) -> list[tuple[str, str]]:
+    if found["parameters"] is None:
+        return []
+    return [("parameters", f"{found['parameters']:,} ({found['ternary_parameters']:,} ternary)")]
 
 
 def _target(found: dict[str, Any]) -> Table:
@@ -177,13 +184,13 @@ def _signature(signer: str | None, verified: bool) -> str:
 
 def _memory(found: dict[str, Any]) -> Table:
     read = [(target["target"], target["weights_bytes"]) for target in found["targets"]]
-    parts = [(kind, size(nbytes)) for kind, nbytes in found["bytes"].items()]
+    parts = [(kind, size(nbytes)) for kind, nbytes in found["bytes"].items() if nbytes]
     others = [
         (f"weights in {name}", f"{size(nbytes)}, {_times(nbytes, read)} times as much")
         for name, nbytes in (("fp16", found["fp16_bytes"]), ("fp32", found["fp32_bytes"]))
         if all(weights for _, weights in read)
     ]
-    reads = [(f"read by {target}", size(weights)) for target, weights in read]
+    reads = [(f"read by {target}", size(weights)) for target, weights in read if weights]
     rows = [*parts, ("file", size(found["file_bytes"])), *reads, *others]
     return facts(rows, "\nBytes")
 

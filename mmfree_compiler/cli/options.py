@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 ArtifactPath = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="Compiled model, a .mmfree file.")
+    Path, typer.Argument(metavar="MODEL", help="Compiled model, a .mmfree or .onnx file.")
 ]
 CheckpointPath = Annotated[
     Path,

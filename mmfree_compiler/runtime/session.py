@@ -10,7 +10,8 @@ from numbers import Integral
 from os import PathLike
 from typing import Any, Self, Unpack, overload
 
-from mmfree_compiler.artifact import Artifact, Key, read_artifact
+from mmfree_compiler.artifact import Artifact, Key
+from mmfree_compiler.backends import files
 from mmfree_compiler.backends.interface import Launcher
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.runtime.generation import Generation
@@ -39,14 +40,15 @@ def load(
     require_signature: Key | None = None,
     **options: Any,
 ) -> Session:
-    """Load a model.mmfree. Raises ArtifactError, TargetError, InputError, ToolchainError.
+    """Load a model.mmfree or a model.onnx.
 
     `threads`, `target` and `options` are those of Session. An artifact may hold native
     code: loading one is like running a program. Weights are read on use; `verify=True` reads them
     all first and checks their SHA-256. `require_signature`, an Ed25519 public key as a PEM file or
     its bytes, refuses any file but one that `mmfree sign` signed with the private key, unchanged.
+    Raises ArtifactError, TargetError, InputError, ToolchainError.
     """
-    artifact = read_artifact(path, verify, require_signature)
+    artifact = files.read(path, verify, require_signature)
     return Session(artifact, threads, target=target, **options)
 
 

@@ -66,7 +66,7 @@ def toy(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_kinds_of_this_package() -> None:
-    assert backends.kinds() == ("cpu", "cuda", "fpga", "reference")
+    assert backends.kinds() == ("cpu", "cuda", "fpga", "onnx", "reference")
     assert isinstance(backends.get("cpu"), CpuBackend)
     assert isinstance(backends.get("reference"), ReferenceBackend)
 
@@ -84,7 +84,7 @@ def test_each_says_who_it_is(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["gpu", "", "CPU", "cpu "])
 def test_unknown_kinds(kind: str) -> None:
     with pytest.raises(
-        TargetError, match=f"target '{kind}': is unknown. Known: cpu, cuda, fpga, reference"
+        TargetError, match=f"target '{kind}': is unknown. Known: cpu, cuda, fpga, onnx, reference"
     ):
         backends.get(kind)
     with pytest.raises(TargetError, match="is unknown"):
@@ -106,10 +106,10 @@ def test_unknown_options(target: str) -> None:
 
 @pytest.mark.usefixtures("toy")
 def test_an_installed_backend_is_found() -> None:
-    assert backends.kinds() == ("cpu", "cuda", "fpga", "reference", "toy")
+    assert backends.kinds() == ("cpu", "cuda", "fpga", "onnx", "reference", "toy")
     backend, spec = backends.of("toy:Fast")
     assert (backend.kind, str(spec)) == ("toy", "fast")
-    with pytest.raises(TargetError, match="Known: cpu, cuda, fpga, reference, toy"):
+    with pytest.raises(TargetError, match="Known: cpu, cuda, fpga, onnx, reference, toy"):
         backends.get("gpu")
     assert ("toy", "ok", "plays") in {(c.name, c.status, c.found) for c in doctor.examine()}
 
@@ -130,7 +130,7 @@ def test_an_installed_backend_compiles_and_runs(tmp_path: Path) -> None:
 
 def test_this_packages_kinds_are_not_replaced(site: Path) -> None:
     install(site, "cpu = toy_backend:BACKEND", toy_backend=TOY)
-    assert backends.kinds() == ("cpu", "cuda", "fpga", "reference")
+    assert backends.kinds() == ("cpu", "cuda", "fpga", "onnx", "reference")
     assert isinstance(backends.get("cpu"), CpuBackend)
 
 
@@ -152,7 +152,7 @@ def test_an_installed_backend_that_does_not_load(site: Path, what: str) -> None:
         needs_backend="import no_such_package",
         raises_backend="raise RuntimeError('too old')",
     )
-    assert backends.kinds() == ("cpu", "cuda", "fpga", "reference", "odd")
+    assert backends.kinds() == ("cpu", "cuda", "fpga", "onnx", "reference", "odd")
     with pytest.raises(ToolchainError, match="target 'odd': does not load: ") as caught:
         backends.get("odd")
     assert said in caught.value.cause

@@ -135,6 +135,23 @@ def test_fpga(folder: Path, machine: str) -> None:
 
 
 @folders
+@pytest.mark.parametrize("target", ["onnx", "onnx:ms"])
+@pytest.mark.slow
+def test_onnx(folder: Path, target: str) -> None:
+    """With ONNX Runtime's optimizations of graphs and without, in batches of 1 and 3, in steps."""
+    artifact = mmf.compile(folder, target).artifact
+    for level in ("all", "off"):
+        session = Session(artifact, threads=1, optimizations=level)
+        for batch, chunk in ((1, 64), (3, 5)):
+            how = f"optimizations {level}, batch {batch}, chunks of {chunk}"
+            assert digest(session, batch, chunk) == expected(folder), how
+    session = Session(artifact, threads=2)
+    assert ragged_digest(session, together=True) == expected_of_ragged(folder)
+    assert texts(session, together=True) == expected_texts(folder)
+    assert state_within(session) == state_within(reference(folder))
+
+
+@folders
 @pytest.mark.slow
 def test_reference_in_batches(folder: Path) -> None:
     session = reference(folder)

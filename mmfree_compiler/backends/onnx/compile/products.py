@@ -1,0 +1,71 @@
+"""Ternary products: how each variant multiplies spread codes with a packed weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from onnx import TensorProto
+
+from mmfree_compiler.backends.onnx.compile.graph import Graph
+from mmfree_compiler.backends.onnx.compile.scope import Scope
+from mmfree_compiler.backends.onnx.layouts import BLOCK, blocks, padded_rows
+from mmfree_compiler.backends.onnx.variants import MS, STANDARD
+from mmfree_compiler.program import Constant, Node
+
+
+def ternary_linear(s: Scope, node: Node) -> tuple[str, ...]:
+    """The bias comes last: one right behind a product would be added within its kernel."""
+    codes, scale, weight, weight_scale, bias = node.inputs
+    g = s.graph
+    constant, part = s.constant(weight)
+    rows, _ = constant.matrix_shape
+    total = PRODUCTS[s.variant.name](s, s[codes], constant, part)
+    if padded_rows(rows) > rows:
+        total = g("Slice", total, (0,), (rows,), (-1,))
+    out = g("Mul", total, g("Mul", s[scale], s[weight_scale]))
+    return (out if bias is None else g("Add", out, s[bias]),)
+
+
+def _by_dequantizing(s: Scope, codes: str, weight: Constant, part: int) -> str:
+    """Standard operators, which ONNX Runtime fuses to MatMulNBits.
+
+    It does so for scales of blocks that nothing else reads.
+    """
+    g, (rows, columns) = s.graph, weight.matrix_shape
+    shape = blocks(columns) * BLOCK, padded_rows(rows)
+    data = weight.parts[part]
+    packed = g.tensor(f"{g.scope}/weight", TensorProto.INT2, shape, data, "ternary")
+    scales = _ones(g, f"{g.scope}/scales", (blocks(columns), padded_rows(rows)))
+    matrix = g("DequantizeLinear", packed, scales, axis=0, block_size=BLOCK)
+    return g("MatMul", codes, matrix)
+
+
+def _by_nbits(s: Scope, codes: str, weight: Constant, part: int) -> str:
+    """MatMulNBits at accuracy level 4: activations are quantized to int8 by blocks."""
+    g, (rows, columns) = s.graph, weight.matrix_shape
+    count, stored = blocks(columns), padded_rows(rows)
+    shape, data = (stored, count, BLOCK // 4), weight.parts[part]
+    return g(
+        "MatMulNBits",
+        codes,
+        g.tensor(f"{g.scope}/weight", TensorProto.UINT8, shape, data, "ternary"),
+        _ones(g, f"scales_{stored}x{count}", (stored, count)),
+        domain="com.microsoft",
+        K=count * BLOCK,
+        N=stored,
+        bits=2,
+        block_size=BLOCK,
+        accuracy_level=4,
+    )
+
+
+def _ones(g: Graph, name: str, shape: tuple[int, int]) -> str:
+    """The scales of a weight's blocks."""
+    return g.tensor(name, TensorProto.FLOAT, shape, np.ones(shape, np.float32), "ternary")
+
+
+PRODUCTS: dict[str, Callable[[Scope, str, Constant, int], str]] = {
+    STANDARD: _by_dequantizing,
+    MS: _by_nbits,
+}

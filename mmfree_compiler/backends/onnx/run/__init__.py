@@ -1,0 +1,1 @@
+"""Running ONNX models by ONNX Runtime."""
