@@ -6,14 +6,24 @@ ids are (batch, time) int64, rows (batch, time, width) float32, a state (batch, 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 BATCH, TIME = "batch", "time"
-# Of a language model; those of other modules are called as the manifest calls them.
-TOKENS, LOGITS = "tokens", "logits"
 
 
-def port_names(kind: str, names: tuple[str, ...], port: str) -> tuple[str, ...]:
-    """What the ports of a model of this kind are called: `port` is the one of a language model."""
-    return (port,) if kind == "lm" else tuple(f"{port}.{name}" for name in names)
+class Side(NamedTuple):
+    """What ports on one side are called: the `only` one of a language model, others by `prefix`."""
+
+    only: str
+    prefix: str
+
+
+INPUTS, OUTPUTS = Side("tokens", "input"), Side("logits", "output")
+
+
+def port_names(kind: str, names: tuple[str, ...], side: Side) -> tuple[str, ...]:
+    """What the ports of a model of this kind are called that the manifest calls `names`."""
+    return (side.only,) if kind == "lm" else tuple(f"{side.prefix}.{name}" for name in names)
 
 
 def state_names(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:

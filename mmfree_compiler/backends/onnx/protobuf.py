@@ -35,7 +35,7 @@ def field(number: int, value: bytes) -> bytes:
 
 
 def fields(data: Buffer) -> Iterator[Field]:
-    """The fields of a message, whose values are not read. Raises ValueError when it is none."""
+    """The fields of a message, whose values are not read. Raises ValueError on other bytes."""
     at, size = 0, len(data)
     while at < size:
         tag, value = _read(data, at)

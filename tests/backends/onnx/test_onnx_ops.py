@@ -154,7 +154,7 @@ def test_a_module_passes_the_checker(target: str) -> None:
 
 @targets
 def test_shapes_of_products(target: str) -> None:
-    """Rows that are no multiple of 4 are padded in the weight, and cut off again."""
+    """Other numbers of rows than multiples of 4 are padded in the weight, and cut off again."""
     inputs = [torch.randn(2, 3, k) for _, k in SHAPES]
     outputs = opened(compiled(target, Products(), *inputs))(*inputs)
     assert [x.shape[-1] for x in outputs[::2]] == [n for n, _ in SHAPES]

@@ -30,7 +30,7 @@ def test_fields_are_found(numbers: list[int], value: bytes) -> None:
 
 @given(data=st.binary(max_size=200))
 def test_other_bytes(data: bytes) -> None:
-    """Every byte belongs to a field, up to the first that is none."""
+    """Every byte belongs to a field, up to the first other byte."""
     found, end = [], 0
     with suppress(ValueError):
         for each in fields(data):

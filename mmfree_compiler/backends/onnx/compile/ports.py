@@ -9,9 +9,9 @@ from onnx import TensorProto, ValueInfoProto, helper
 
 from mmfree_compiler.backends.onnx.names import (
     BATCH,
-    LOGITS,
+    INPUTS,
+    OUTPUTS,
     TIME,
-    TOKENS,
     port_names,
     state_names,
 )
@@ -30,8 +30,8 @@ class Ports:
     @classmethod
     def of(cls, program: Program) -> Ports:
         return cls(
-            port_names(program.kind, program.inputs, TOKENS),
-            port_names(program.kind, program.outputs, LOGITS),
+            port_names(program.kind, program.inputs, INPUTS),
+            port_names(program.kind, program.outputs, OUTPUTS),
             *state_names(tuple(slot.name for slot in program.states)),
         )
 

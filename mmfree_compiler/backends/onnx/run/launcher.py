@@ -12,7 +12,7 @@ from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.backends.interface import Batch
 from mmfree_compiler.backends.numpy_states import NumpyStates
 from mmfree_compiler.backends.onnx.facts import MODEL, read_facts
-from mmfree_compiler.backends.onnx.names import LOGITS, TOKENS, port_names, state_names
+from mmfree_compiler.backends.onnx.names import INPUTS, OUTPUTS, port_names, state_names
 from mmfree_compiler.backends.onnx.run.engine import TESTED, Engine, open_engine
 from mmfree_compiler.threads import resolve_threads
 
@@ -91,8 +91,8 @@ class OnnxLauncher:
         manifest = self.artifact.manifest
         slots = tuple(state.name for state in manifest.states)
         before, after = state_names(slots)
-        ports = port_names(manifest.kind, tuple(p.name for p in manifest.inputs), TOKENS)
-        outputs = port_names(manifest.kind, tuple(p.name for p in manifest.outputs), LOGITS)
+        ports = port_names(manifest.kind, tuple(p.name for p in manifest.inputs), INPUTS)
+        outputs = port_names(manifest.kind, tuple(p.name for p in manifest.outputs), OUTPUTS)
         inputs = {n: rows[piece.tokens] for n, rows in zip(ports, batch.inputs, strict=True)}
         for slot, name in zip(slots, before, strict=True):
             inputs[name] = states.arrays[slot][piece.slots]
