@@ -92,7 +92,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"numpy", "pydantic"},
     ),
     "backends.onnx": (
-        {"artifact", "backends", "elementary", "errors", "parallel", "program", "threads"}
+        {"artifact", "backends", "elementary", "errors", "ops", "parallel", "program", "threads"}
         | {"wording"},
         {"numpy", "pydantic"},
     ),

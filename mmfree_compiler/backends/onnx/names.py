@@ -1,4 +1,4 @@
-"""The inputs and outputs of an ONNX model: what compile/ declares and run/ feeds.
+"""Names in an ONNX model: of its inputs and outputs, which run/ feeds, and of its functions.
 
 Inputs are the ports, then the states; outputs are the ports, then the states after the call. Token
 ids are (batch, time) int64, rows (batch, time, width) float32, a state (batch, count, *shape).
@@ -9,6 +9,20 @@ from __future__ import annotations
 from typing import NamedTuple
 
 BATCH, TIME = "batch", "time"
+STATE = "state"  # what a scan's function calls the state before it
+
+# The functions of a model: one for each op, and more where bodies differ, by widths for example.
+DOMAIN = "mmfree"
+
+
+def function_name(op: str, version: int) -> str:
+    """What a function that computes `op` is called."""
+    return f"{op}__{version}" if version else op
+
+
+def op_of(function: str) -> str:
+    """The op that a function of this name computes."""
+    return function.partition("__")[0]
 
 
 class Side(NamedTuple):

@@ -158,7 +158,7 @@ def _rewritten(content: bytes) -> bytes:
         (_cut, "is not an ONNX model"),
         (_flipped, r"damaged \(SHA-256\)"),
         (_of_others, "was not made by this package"),
-        (_rewritten, "model.onnx is"),
+        (_rewritten, "was changed by another"),
         (lambda _: b"", "is empty"),
         (lambda _: b"PK\3\4" + bytes(100), "is not an ONNX model"),
     ],

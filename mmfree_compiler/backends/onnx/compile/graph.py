@@ -1,8 +1,10 @@
-"""Building an ONNX graph node by node."""
+"""Building ONNX graphs node by node: a model of calls of functions, and the functions' bodies."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,71 +12,126 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from mmfree_compiler.backends.onnx.names import DOMAIN, function_name
 from mmfree_compiler.program import Role
 
 Array = NDArray[np.generic]
 Operand = str | float | tuple[int, ...] | Array | np.generic
 
 
-class Graph:
-    """A graph that grows: a call appends a node and returns the name of its output.
+class Graph(ABC):
+    """Nodes, one after another: a call appends one and returns the name of its output.
 
     Operands are names, or constants: arrays, a float (float32), a tuple (a vector of int64). Equal
-    constants are stored once. Nodes are named by the current `scope`.
+    constants are there once.
     """
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
-        self.scope = ""
-        self.stored: Counter[Role] = Counter()  # bytes of constants
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
-        self._tensors: set[str] = set()
 
     def __call__(self, op: str, *operands: Operand, **attributes: Any) -> str:
         return self.many(op, 1, *operands, **attributes)[0]
 
     def many(self, op: str, count: int, *operands: Operand, **attributes: Any) -> tuple[str, ...]:
         """As a call, of an operator with `count` outputs."""
-        name = f"{self.scope}/{op}_{len(self.nodes)}"
+        name = f"{op}_{len(self.nodes)}"
         outputs = [name] if count == 1 else [f"{name}.{index}" for index in range(count)]
-        inputs = [self.operand(operand) for operand in operands]
-        self.nodes.append(helper.make_node(op, inputs, outputs, name, **attributes))
+        self.add(op, name, operands, outputs, **attributes)
         return tuple(outputs)
 
-    def named(self, op: str, output: str, *operands: Operand, **attributes: Any) -> None:
-        """As a call, but the output has this name."""
+    def add(
+        self,
+        op: str,
+        name: str,
+        operands: Sequence[Operand],
+        outputs: Sequence[str],
+        **attributes: Any,
+    ) -> None:
+        """Append a node of this name with these outputs."""
         inputs = [self.operand(operand) for operand in operands]
-        self.nodes.append(helper.make_node(op, inputs, [output], output, **attributes))
+        self.nodes.append(helper.make_node(op, inputs, outputs, name, **attributes))
 
     def operand(self, operand: Operand) -> str:
         """The name of an operand."""
         if isinstance(operand, str):
             return operand
-        if isinstance(operand, float):
-            return self._constant(np.float32(operand))
-        return self._constant(np.asarray(operand))
-
-    def _constant(self, value: Array | np.generic) -> str:
-        array = np.ascontiguousarray(value).reshape(np.shape(value))
-        key = (array.dtype.str, array.shape, array.tobytes())
+        value = np.asarray(np.float32(operand) if isinstance(operand, float) else operand)
+        key = (value.dtype.str, value.shape, value.tobytes())
         if key not in self._constants:
             self._constants[key] = f"constant_{len(self._constants)}"
-            self._store(numpy_helper.from_array(array, self._constants[key]), "row")
+            self._store(numpy_helper.from_array(value, self._constants[key]))
         return self._constants[key]
+
+    @abstractmethod
+    def _store(self, tensor: onnx.TensorProto) -> None:
+        """Keep a constant under the tensor's name."""
+
+
+class Body(Graph):
+    """The body of a function, of `formals`: its inputs by name, and what a call passes for them."""
+
+    def __init__(self, formals: Mapping[str, str]) -> None:
+        super().__init__()
+        self.formals = dict(formals)
+        self._literals: list[onnx.NodeProto] = []
+
+    def _store(self, tensor: onnx.TensorProto) -> None:
+        self._literals.append(helper.make_node("Constant", [], [tensor.name], value=tensor))
+
+    def function(
+        self, name: str, outputs: Sequence[str], attributes: Sequence[str], opsets: Sequence[Any]
+    ) -> onnx.FunctionProto:
+        nodes = [*self._literals, *self.nodes]
+        inputs = list(self.formals)
+        return helper.make_function(
+            DOMAIN, name, inputs, list(outputs), nodes, opsets, attributes=list(attributes)
+        )
+
+
+class Model(Graph):
+    """The graph of a model: its constants are `initializers`, its `functions` are there once."""
+
+    def __init__(self, opsets: Sequence[Any]) -> None:
+        super().__init__()
+        self.opsets = opsets
+        self.initializers: list[onnx.TensorProto] = []
+        self.functions: list[onnx.FunctionProto] = []
+        self.stored: Counter[Role] = Counter()  # bytes of constants
+        self._names: set[str] = set()
+        self._known: dict[tuple[str, bytes], str] = {}
+        self._versions: Counter[str] = Counter()
+
+    def _store(self, tensor: onnx.TensorProto, role: Role = "row") -> None:
+        self.initializers.append(tensor)
+        self.stored[role] += len(tensor.raw_data)
 
     def tensor(self, name: str, kind: int, shape: tuple[int, ...], data: Array, role: Role) -> str:
         """A constant called so, of a type that NumPy may not have: `data` are its bytes.
 
         A name stands for one constant: `data` is not looked at the second time.
         """
-        if name not in self._tensors:
-            self._tensors.add(name)
+        if name not in self._names:
+            self._names.add(name)
             raw = np.ascontiguousarray(data).tobytes()
-            made = TensorProto(name=name, data_type=kind, dims=shape, raw_data=raw)
-            self._store(made, role)
+            self._store(TensorProto(name=name, data_type=kind, dims=shape, raw_data=raw), role)
         return name
 
-    def _store(self, tensor: onnx.TensorProto, role: Role) -> None:
-        self.initializers.append(tensor)
-        self.stored[role] += len(tensor.raw_data)
+    def call(
+        self,
+        op: str,
+        name: str,
+        body: Body,
+        results: Sequence[str],
+        outputs: Sequence[str],
+        attributes: Mapping[str, Any],
+    ) -> None:
+        """Append a call of the function of this body, which returns its values `results`."""
+        anonymous = body.function("", results, list(attributes), self.opsets)
+        key = op, anonymous.SerializeToString(deterministic=True)
+        if key not in self._known:
+            self._known[key] = anonymous.name = function_name(op, self._versions[op])
+            self._versions[op] += 1
+            self.functions.append(anonymous)
+        inputs = list(body.formals.values())
+        self.add(self._known[key], name, inputs, outputs, domain=DOMAIN, **attributes)

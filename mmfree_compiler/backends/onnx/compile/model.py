@@ -1,19 +1,24 @@
-"""A Program as an ONNX graph: ports, states, and its nodes with loops written out."""
+"""A Program as an ONNX model: each node is the call of a function, and loops are written out."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
+import numpy as np
 import onnx
 from onnx import helper
 
-from mmfree_compiler.backends.onnx.compile.graph import Graph
+from mmfree_compiler.backends.onnx.compile.graph import Body, Model
 from mmfree_compiler.backends.onnx.compile.ports import Ports
 from mmfree_compiler.backends.onnx.compile.rows import ROWS
 from mmfree_compiler.backends.onnx.compile.scope import Scope
 from mmfree_compiler.backends.onnx.compile.tiles import TILES
+from mmfree_compiler.backends.onnx.names import DOMAIN, STATE
 from mmfree_compiler.backends.onnx.variants import Variant
-from mmfree_compiler.program import Loop, Program, Role, Stage
+from mmfree_compiler.ops import OPS
+from mmfree_compiler.program import Loop, Node, Program, Role, Stage
 
 EMITTERS = ROWS | TILES
 
@@ -23,55 +28,87 @@ def model(program: Program, variant: Variant) -> tuple[onnx.ModelProto, Counter[
 
     With it come the bytes of its constants by what they are.
     """
-    ports = Ports.of(program)
-    scope = Scope(program, Graph(), variant)
-    scope.names |= zip(program.inputs, ports.inputs, strict=True)
-    for slot, name in zip(program.states, ports.states, strict=True):
-        scope.states[slot.name], scope.next_states[slot.name] = name, []
-    for step in program.body:
-        if isinstance(step, Loop):
-            _loop(scope, step)
-        else:
-            _stage(scope, step, "")
-    _end(scope, ports)
-    graph = helper.make_graph(
-        scope.graph.nodes, program.kind, *ports.declared(program), scope.graph.initializers
+    opsets = [helper.make_opsetid(*one) for one in (("", variant.opset), *variant.domains)]
+    ports, made = Ports.of(program), Model(opsets)
+    writer = _Writer(program, variant, made, ports)
+    writer.write()
+    graph = helper.make_graph(made.nodes, program.kind, *ports.declared(program), made.initializers)
+    proto: onnx.ModelProto = helper.make_model(
+        graph,
+        functions=made.functions,
+        opset_imports=[*opsets, helper.make_opsetid(DOMAIN, 1)],
+        ir_version=variant.ir_version,
+        producer_name="mmfree-compiler",
     )
-    opsets = [helper.make_opsetid("", variant.opset)]
-    opsets += [helper.make_opsetid(name, version) for name, version in variant.domains]
-    made: onnx.ModelProto = helper.make_model(
-        graph, opset_imports=opsets, ir_version=variant.ir_version, producer_name="mmfree-compiler"
-    )
-    return made, scope.graph.stored
+    return proto, made.stored
 
 
-def _loop(scope: Scope, loop: Loop) -> None:
-    names = scope.names
-    for initial, inside in loop.carried:
-        names[inside] = names[initial]
-    for layer in range(loop.count):
-        scope.layer = layer
-        for stage in loop.body:
-            _stage(scope, stage, f"layer{layer}/")
-        updates = [names[name] for name in loop.updates]
-        for (_, inside), result, update in zip(loop.carried, loop.results, updates, strict=True):
-            names[inside] = names[result] = update
-    scope.layer = 0
+@dataclass
+class _Writer:
+    """`names` has the graph's name of each value, `after` the states that scans left so far."""
 
+    program: Program
+    variant: Variant
+    model: Model
+    ports: Ports
+    names: dict[str, str] = field(default_factory=dict)
+    after: dict[str, list[str]] = field(default_factory=dict)
 
-def _stage(scope: Scope, stage: Stage, prefix: str) -> None:
-    for node in stage.nodes:
-        scope.graph.scope = f"{prefix}{node.outputs[0]}"
-        made = EMITTERS[node.op](scope, node)
-        scope.names.update(zip(node.outputs, made, strict=True))
+    def write(self) -> None:
+        self.names.update(zip(self.program.inputs, self.ports.inputs, strict=True))
+        for step in self.program.body:
+            if isinstance(step, Loop):
+                self._loop(step)
+            else:
+                self._stage(step, "", 0)
+        for name, output in zip(self.program.outputs, self.ports.outputs, strict=True):
+            self.model.add("Identity", output, [self.names[name]], [output])
+        for slot, output in zip(self.program.states, self.ports.next_states, strict=True):
+            layers = [self.model("Unsqueeze", state, (1,)) for state in self.after[slot.name]]
+            self.model.add("Concat", output, layers, [output], axis=1)
 
+    def _loop(self, loop: Loop) -> None:
+        names = self.names
+        for initial, inside in loop.carried:
+            names[inside] = names[initial]
+        for layer in range(loop.count):
+            for stage in loop.body:
+                self._stage(stage, f"layer{layer}/", layer)
+            made = [names[name] for name in loop.updates]
+            for (_, inside), result, update in zip(loop.carried, loop.results, made, strict=True):
+                names[inside] = names[result] = update
 
-def _end(scope: Scope, ports: Ports) -> None:
-    """Name the outputs, and put the states of all layers together."""
-    g, program = scope.graph, scope.program
-    for name, output in zip(program.outputs, ports.outputs, strict=True):
-        g.named("Identity", output, scope[name])
-    for slot, output in zip(program.states, ports.next_states, strict=True):
-        g.scope = output
-        layers = [g("Unsqueeze", state, (1,)) for state in scope.next_states[slot.name]]
-        g.named("Concat", output, *layers, axis=1)
+    def _stage(self, stage: Stage, prefix: str, layer: int) -> None:
+        for node in stage.nodes:
+            self._node(node, prefix, layer)
+
+    def _node(self, node: Node, prefix: str, layer: int) -> None:
+        operands = dict(self._operands(node))
+        called = {name: parameter for parameter, name in reversed(operands.items())}
+        rows = {p: self.names[name] for p, name in operands.items() if name in self.names}
+        if node.state:
+            before = self.ports.states[self._slot(node.state)]
+            rows[STATE] = self.model("Gather", before, np.int64(layer), axis=1)
+        name, body = f"{prefix}{node.outputs[0]}", Body(rows)
+        scope = Scope(self.program, self.model, self.variant, name, layer, body, called)
+        results = EMITTERS[node.op](scope, node)
+        outputs = [f"{prefix}{output}" for output in node.outputs]
+        self.names.update(zip(node.outputs, outputs, strict=True))
+        if node.state:
+            outputs.append(f"{name}.after")
+            self.after.setdefault(node.state, []).append(outputs[-1])
+        attributes = {k: v for k, v in node.attrs.items() if v is not None}
+        self.model.call(node.op, name, body, (*results, *scope.after), outputs, attributes)
+
+    def _operands(self, node: Node) -> Iterator[tuple[str, str]]:
+        """What the op calls each operand, and the operand; those of a list are numbered."""
+        names = iter(node.inputs)
+        for parameter in OPS[node.op].parameters:
+            count = int(str(node.attrs["groups"])) if parameter.form == "tensors" else 1
+            for index in range(count if parameter.form != "scalar" else 0):
+                name = next(names)
+                if name is not None:
+                    yield f"{parameter.name}{index if count > 1 else ''}", name
+
+    def _slot(self, state: str) -> int:
+        return [slot.name for slot in self.program.states].index(state)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 from onnx import TensorProto
 
-from mmfree_compiler.backends.onnx.compile.graph import Graph
 from mmfree_compiler.backends.onnx.compile.scope import Scope
 from mmfree_compiler.backends.onnx.layouts import BLOCK, blocks, padded_rows
 from mmfree_compiler.backends.onnx.variants import MS, STANDARD
@@ -35,22 +34,26 @@ def _by_dequantizing(s: Scope, codes: str, weight: Constant, part: int) -> str:
     g, (rows, columns) = s.graph, weight.matrix_shape
     shape = blocks(columns) * BLOCK, padded_rows(rows)
     data = weight.parts[part]
-    packed = g.tensor(f"{g.scope}/weight", TensorProto.INT2, shape, data, "ternary")
-    scales = _ones(g, f"{g.scope}/scales", (blocks(columns), padded_rows(rows)))
+    packed = s.tensor("weight", TensorProto.INT2, shape, data, "ternary")
+    ones = np.ones((blocks(columns), padded_rows(rows)), np.float32)
+    scales = s.tensor("block_scales", TensorProto.FLOAT, ones.shape, ones, "ternary")
     matrix = g("DequantizeLinear", packed, scales, axis=0, block_size=BLOCK)
     return g("MatMul", codes, matrix)
 
 
 def _by_nbits(s: Scope, codes: str, weight: Constant, part: int) -> str:
-    """MatMulNBits at accuracy level 4: activations are quantized to int8 by blocks."""
+    """MatMulNBits at accuracy level 4: activations are quantized to int8 by blocks.
+
+    The cast says what type it makes, which the checker does not know.
+    """
     g, (rows, columns) = s.graph, weight.matrix_shape
     count, stored = blocks(columns), padded_rows(rows)
     shape, data = (stored, count, BLOCK // 4), weight.parts[part]
-    return g(
+    total = g(
         "MatMulNBits",
         codes,
-        g.tensor(f"{g.scope}/weight", TensorProto.UINT8, shape, data, "ternary"),
-        _ones(g, f"scales_{stored}x{count}", (stored, count)),
+        s.tensor("weight", TensorProto.UINT8, shape, data, "ternary"),
+        s.given("block_scales", np.ones((stored, count), np.float32)),
         domain="com.microsoft",
         K=count * BLOCK,
         N=stored,
@@ -58,11 +61,7 @@ def _by_nbits(s: Scope, codes: str, weight: Constant, part: int) -> str:
         block_size=BLOCK,
         accuracy_level=4,
     )
-
-
-def _ones(g: Graph, name: str, shape: tuple[int, int]) -> str:
-    """The scales of a weight's blocks."""
-    return g.tensor(name, TensorProto.FLOAT, shape, np.ones(shape, np.float32), "ternary")
+    return g("Cast", total, to=TensorProto.FLOAT)
 
 
 PRODUCTS: dict[str, Callable[[Scope, str, Constant, int], str]] = {

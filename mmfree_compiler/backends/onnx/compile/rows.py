@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mmfree_compiler.backends.onnx.compile.functions import silu
 from mmfree_compiler.backends.onnx.compile.scope import Scope
@@ -66,10 +65,11 @@ def _norm_quant(s: Scope, node: Node) -> Made:
     if outer is None:
         r = rstd(g, _mean_square(s, x, row, 1), _eps(node, "inner_eps"))
     else:
-        normed = g("Mul", row, _vectors(s, [outer]))
+        normed = g("Mul", row, s.given("outer", spread(s.row(outer))))
         both = _mean_square(s, x, g("Concat", row, normed, axis=-2), 2)
         r, row = _rstd_of_both(s, both, node), normed
-    scaled = g("Mul", row, _vectors(s, inners))
+    weights = spread(np.stack([s.row(name) for name in inners]))
+    scaled = g("Mul", row, s.given("inners", weights))
     peak = g("ReduceMax", g("Abs", scaled), LAST)
     return _codes(s, x, scaled, peak, r, node, groups=len(inners))
 
@@ -124,11 +124,6 @@ def _spread(s: Scope, x: str | None) -> str:
     row = g("Reshape", row, (0, 0, count, COLUMNS))
     row = g("Pad", row, (0, 0, 0, 0, 0, 0, 0, 1))
     return g("Reshape", row, (0, 0, 1, count * BLOCK))
-
-
-def _vectors(s: Scope, names: list[str | None]) -> NDArray[np.generic]:
-    """Weights of norms, spread: (groups, width)."""
-    return spread(np.stack([s.row(name) for name in names]))
 
 
 def _eps(node: Node, name: str) -> float:

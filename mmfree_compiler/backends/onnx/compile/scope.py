@@ -1,4 +1,4 @@
-"""What an op is lowered in: the graph so far, and where its operands are."""
+"""What an op is lowered in: the body of its function so far, and where its operands are."""
 
 from __future__ import annotations
 
@@ -7,57 +7,71 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfree_compiler.backends.onnx.compile.graph import Graph
+from mmfree_compiler.backends.onnx.compile.graph import Array, Body, Model
 from mmfree_compiler.backends.onnx.compile.powers import POWERS, Powers
 from mmfree_compiler.backends.onnx.variants import Variant
-from mmfree_compiler.program import Constant, Program
+from mmfree_compiler.program import Constant, Program, Role
 
 
-@dataclass
+@dataclass(frozen=True)
 class Scope:
-    """A Program on its way into a graph.
+    """The call of an op called `name`, in the current `layer` of a loop.
 
-    Rows are (batch, time, width) float32 in the graph; codes are spread, with their sentinels.
-    `names` has the graph's name of each value, `states` that of each state before and after the
-    call, in the current `layer` of a loop.
+    Rows are (batch, time, width) float32; codes are spread, with their sentinels. In the body,
+    operands are called as the op's parameters: `parameters` has what each operand is called.
     """
 
     program: Program
-    graph: Graph
+    model: Model
     variant: Variant
-    names: dict[str, str] = field(default_factory=dict)
-    states: dict[str, str] = field(default_factory=dict)
-    next_states: dict[str, list[str]] = field(default_factory=dict)
-    layer: int = 0
+    name: str
+    layer: int
+    graph: Body
+    parameters: dict[str, str]
+    after: list[str] = field(default_factory=list)  # the state after a scan
 
     @property
     def powers(self) -> Powers:
         return POWERS[self.variant.name]
 
-    def __getitem__(self, name: str | None) -> str:
+    def __getitem__(self, operand: str | None) -> str:
         """An operand that is a row, or a constant one."""
-        assert name is not None
-        if name in self.program.constants:
-            return self.graph.operand(self.row(name))
-        return self.names[name]
+        assert operand is not None
+        called = self.parameters[operand]
+        if operand in self.program.constants:
+            return self.given(called, self.row(operand))
+        return called
 
-    def width(self, name: str | None) -> int:
-        assert name is not None
-        return self.program.values[name].width
+    def given(self, called: str, array: Array) -> str:
+        """One more input of the function, which this call passes a constant for."""
+        self.graph.formals[called] = self.model.operand(array)
+        return called
 
-    def constant(self, name: str | None) -> tuple[Constant, int]:
+    def tensor(
+        self, called: str, kind: int, shape: tuple[int, ...], data: Array, role: Role
+    ) -> str:
+        """As `given`, of a constant with a name of its own, in any type."""
+        name = f"{self.name}/{called}"
+        self.graph.formals[called] = self.model.tensor(name, kind, shape, data, role)
+        return called
+
+    def width(self, operand: str | None) -> int:
+        assert operand is not None
+        return self.program.values[operand].width
+
+    def constant(self, operand: str | None) -> tuple[Constant, int]:
         """A constant, and the number of its part in this layer."""
-        assert name is not None
-        constant = self.program.constants[name]
+        assert operand is not None
+        constant = self.program.constants[operand]
         return constant, self.layer if len(constant.parts) > 1 else 0
 
-    def row(self, name: str | None) -> NDArray[np.float32]:
+    def row(self, operand: str | None) -> NDArray[np.float32]:
         """A constant that is not packed, as float32."""
-        constant, part = self.constant(name)
+        constant, part = self.constant(operand)
         return widened(constant.array(part), constant.dtype)
 
 
-def widened(array: NDArray[np.generic], dtype: str) -> NDArray[np.float32]:
+def widened(array: Array, dtype: str) -> NDArray[np.float32]:
     """`array` as float32; bfloat16 comes as its bits."""
     if dtype == "bfloat16":
         return (array.astype(np.uint32) << 16).view(np.float32)

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 from mmfree_compiler.backends.onnx.compile import functions
 from mmfree_compiler.backends.onnx.compile.products import ternary_linear
 from mmfree_compiler.backends.onnx.compile.scope import Scope
+from mmfree_compiler.backends.onnx.names import STATE
 from mmfree_compiler.program import Node
 
 Made = tuple[str, ...]
@@ -29,7 +30,7 @@ def _embedding(s: Scope, node: Node) -> Made:
     ids, table = node.inputs
     g, (constant, part) = s.graph, s.constant(table)
     kind, data = _TYPES[constant.dtype], constant.array(part)
-    rows = g.tensor(f"{g.scope}/table", kind, constant.shape, data, "table")
+    rows = s.tensor("table", kind, constant.shape, data, "table")
     taken = g("Gather", rows, s[ids])
     wide = constant.dtype == "float32"
     return (taken if wide else g("Cast", taken, to=TensorProto.FLOAT),)
@@ -40,10 +41,10 @@ def _mlgru_gates(s: Scope, node: Node) -> Made:
     g = s.graph
     forget = functions.sigmoid(g, s.powers, s[f])
     if bound is not None:
-        low = s.row(bound)
-        forget = g("Add", low, g("Mul", np.float32(1) - low, forget))
-    rest = g("Sub", 1.0, forget)
-    return g("Mul", functions.silu(g, s.powers, s[i]), rest), forget
+        rest = s.given("rest", np.float32(1) - s.row(bound))
+        forget = g("Add", s[bound], g("Mul", rest, forget))
+    kept = g("Sub", 1.0, forget)
+    return g("Mul", functions.silu(g, s.powers, s[i]), kept), forget
 
 
 def _mlgru_scan(s: Scope, node: Node) -> Made:
@@ -52,8 +53,8 @@ def _mlgru_scan(s: Scope, node: Node) -> Made:
     g = s.graph
     rows = [g("Transpose", s[name], perm=_TIME_FIRST) for name in (forget, c)]
     recurrence = {"body": _recurrence(), "num_scan_inputs": 2}
-    after, made = g.many("Scan", 2, _state(s, node), *rows, **recurrence)
-    s.next_states[str(node.state)].append(after)
+    after, made = g.many("Scan", 2, STATE, *rows, **recurrence)
+    s.after.append(after)
     return (g("Transpose", made, perm=_TIME_FIRST),)
 
 
@@ -77,18 +78,14 @@ def _short_conv(s: Scope, node: Node) -> Made:
     x, weight, bias = node.inputs[:3]
     g, taps = s.graph, s.row(weight)
     count = taps.shape[1]
-    rows = g("Concat", _state(s, node), s[x], axis=1)
+    rows = g("Concat", STATE, s[x], axis=1)
     ends = [tap - count + 1 or _END for tap in range(count)]
     shifted = (g("Slice", rows, (tap + 1,), (end,), (1,)) for tap, end in enumerate(ends))
-    products = [g("Mul", row, taps[:, tap]) for tap, row in enumerate(shifted)]
+    weights = [s.given(f"weight{tap}", taps[:, tap]) for tap in range(count)]
+    products = [g("Mul", *pair) for pair in zip(shifted, weights, strict=True)]
     out = reduce(partial(g, "Add"), products)
-    s.next_states[str(node.state)].append(g("Slice", rows, (-count,), (_END,), (1,)))
+    s.after.append(g("Slice", rows, (-count,), (_END,), (1,)))
     return (out if bias is None else g("Add", out, s[bias]),)
-
-
-def _state(s: Scope, node: Node) -> str:
-    """The state of a scan in this layer: (batch, *shape)."""
-    return s.graph("Gather", s.states[str(node.state)], np.int64(s.layer), axis=1)
 
 
 def _operator(name: str) -> Emitter:
