@@ -163,18 +163,19 @@ def compile(  # noqa: A001
     in_torch: bool = False,
     **keywords: Unpack[Keywords],
 ) -> CompiledModel | CompiledModule | EagerModel:
-    """Compile a checkpoint folder, a MatMulFreeLM, or any module of BitLinears for `target`.
+    """Compile a checkpoint folder, an ONNX model, or any module of BitLinears for `target`.
 
     Several targets, in a tuple or a list, make one artifact: its sessions run on the first of them
     that the machine has.
 
-    `example_inputs` are required for modules that are not language models; their leading dimensions
-    become dynamic. `fallback="eager"` runs in torch what the target does not support, the whole
-    module if need be; the result cannot be saved. `check="module"` compares the compiled Program
-    with the module, both run in torch on example inputs; `"passes"` also compares after every pass;
-    `False` skips the comparison. `observers` are called with the result of each pass. `threads` is
-    the number of threads of the result's session. `in_torch` makes a module of torch, whose kernels
-    run on torch's tensors on the GPU, in its streams, under torch.compile and in CUDA graphs.
+    `example_inputs` are required for modules of torch that are not language models; their leading
+    dimensions become dynamic. `fallback="eager"` runs in torch what the target does not support,
+    the whole module if need be; the result cannot be saved. `check="module"` compares the compiled
+    Program with the module, both run in torch on example inputs; `"passes"` also compares after
+    every pass; `False` skips the comparison. `observers` are called with the result of each pass.
+    `threads` is the number of threads of the result's session. `in_torch` makes a module of torch,
+    whose kernels run on torch's tensors on the GPU, in its streams, under torch.compile and in CUDA
+    graphs.
 
     Returns a CompiledModel; for the eager fallback, a fallback.EagerModel; with `in_torch`, an
     in_torch.CompiledModule. Raises CheckpointError, TraceError, UnsupportedError (all unsupported

@@ -1,7 +1,7 @@
 """The tree of errors. Every message names the thing, the cause and the hint.
 
 MmfreeError
-├── CheckpointError     a checkpoint folder: its config, its tensors, its tokenizer
+├── CheckpointError     a checkpoint folder: its config, its tensors, its tokenizer; an ONNX model
 ├── TraceError          a module that torch.export cannot trace, even with adapters
 ├── UnsupportedError    operations that the target has no lowering for, all at once
 ├── TargetError         an unknown target, or one that this machine cannot run

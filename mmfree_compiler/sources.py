@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mmfree_compiler.backends import files
+from mmfree_compiler.backends.own_files import Imported
 from mmfree_compiler.checking import Case, cases_like, cases_of_ids
 from mmfree_compiler.errors import ArtifactError, CheckpointError, InputError
 from mmfree_compiler.models import MLGRU, MatMulFreeLM, load_checkpoint
@@ -43,8 +45,12 @@ class Source:
 
     @classmethod
     def of(cls, model: Model, example_inputs: tuple[Tensor, ...] | None) -> Source:
-        """Load `model` if it is a folder. Raises CheckpointError, InputError."""
-        module = model if isinstance(model, nn.Module) else load_checkpoint(_folder(model))
+        """Load `model` if it is a path. Raises CheckpointError, InputError, ToolchainError."""
+        if not isinstance(model, nn.Module):
+            imported = files.imported(_path(model))
+            if imported is not None:
+                return _of_others(imported, example_inputs)
+        module = model if isinstance(model, nn.Module) else load_checkpoint(_path(model))
         if isinstance(module, MatMulFreeLM):
             return _language_model(module)
         _check_tensors(example_inputs)
@@ -82,11 +88,26 @@ def _check_tensors(inputs: object) -> None:
             raise InputError(thing, f"item {k} is of type {type(x).__name__}, not a tensor", hint)
 
 
-def _folder(model: object) -> Path:
+def _path(model: object) -> Path:
     if not isinstance(model, (str, os.PathLike)):
         cause = "is neither a path nor an nn.Module"
-        raise InputError(f"model {model!r}", cause, "Pass a checkpoint folder or an nn.Module")
+        hint = "Pass a checkpoint folder, a .onnx file or an nn.Module"
+        raise InputError(f"model {model!r}", cause, hint)
     return Path(model)
+
+
+def _of_others(read: Imported, example_inputs: tuple[Tensor, ...] | None) -> Source:
+    """What was read from a file of another form; its inputs are known."""
+    _check_tensors(example_inputs)
+    inputs = tuple(example_inputs or read.examples)
+    return Source(
+        read.module,
+        inputs,
+        tuple(cases_like(read.module, inputs)),
+        model=dict(read.model),
+        quantization=dict(read.quantization),
+        tokenizer=read.tokenizer,
+    )
 
 
 def _language_model(module: MatMulFreeLM) -> Source:

@@ -58,18 +58,18 @@ def of(target: str | Target) -> tuple[Backend, Spec]:
 
 def compiler(backend: Backend) -> Compiler:
     """The half that compiles. Raises ToolchainError when its packages do not load."""
-    with _installed_for(backend, "compiling", backend.extra):
+    with installed_for(backend, "compiling", backend.extra):
         return backend.compiler()
 
 
 def launcher(backend: Backend) -> type[Launcher]:
     """The half that runs. Raises ToolchainError when its packages do not load."""
-    with _installed_for(backend, "running", backend.extra.partition("[")[0]):
+    with installed_for(backend, "running", backend.extra.partition("[")[0]):
         return backend.launcher()
 
 
 @contextmanager
-def _installed_for(backend: Backend, what: str, distribution: str) -> Iterator[None]:
+def installed_for(backend: Backend, what: str, distribution: str) -> Iterator[None]:
     """Raise ToolchainError when the block imports something that is not installed or broken."""
     try:
         yield

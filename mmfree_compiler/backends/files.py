@@ -7,7 +7,7 @@ from os import PathLike
 
 from mmfree_compiler import backends
 from mmfree_compiler.artifact import Artifact, Key, as_path, read_artifact
-from mmfree_compiler.backends.interface import OwnFiles
+from mmfree_compiler.backends.own_files import Imported, OwnFiles
 from mmfree_compiler.errors import ArtifactError, TargetError
 from mmfree_compiler.target import DEFAULT_TARGET, Target
 
@@ -49,6 +49,18 @@ def read(
         cause = f"is not signed: {as_path(path).suffix} files cannot be"
         raise ArtifactError(str(path), cause, f"Save the model as {COMMON}, and sign that")
     return own.read(as_path(path), verify)
+
+
+def imported(path: str | PathLike[str]) -> Imported | None:
+    """A file of a form that a backend reads, to be compiled; None for everything else.
+
+    Raises CheckpointError, ToolchainError.
+    """
+    own = _owner(as_path(path).suffix)
+    if own is None:
+        return None
+    with backends.installed_for(own, "reading", own.extra):
+        return own.imported(as_path(path))
 
 
 def _owner(suffix: str) -> OwnFiles | None:

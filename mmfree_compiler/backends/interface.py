@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -61,7 +60,7 @@ class Backend(Protocol):
     def formats(self) -> tuple[str, ...]:
         """Suffixes of the files that its models are saved to; empty if they cannot be saved.
 
-        Files of another suffix than ".mmfree" are written and read by the backend: see OwnFiles.
+        Those of another suffix than ".mmfree" a backend reads and writes itself: own_files.py.
         """
 
     @property

@@ -51,7 +51,7 @@ def compile_checkpoint(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Compile a checkpoint folder to one file that runs without torch and without a compiler."""
+    """Compile a checkpoint to one file that runs without torch and without a compiler."""
     from mmfree_compiler.artifact import check_writable
 
     targets, checked = parse_targets(target), _check(check)
@@ -65,12 +65,18 @@ def compile_checkpoint(
         "targets": {
             entry.target: [build.name for build in entry.builds] for entry in manifest.targets
         },
-        "checkpoint_bytes": sum(f.stat().st_size for f in checkpoint.glob("model*.safetensors")),
+        "checkpoint_bytes": _size(checkpoint),
         "artifact_bytes": output.stat().st_size,
         "seconds": stages.seconds,
         "peak_rss_bytes": peak_rss(),
     }
     emit(json, document, facts(_rows(document)), quiet=quiet)
+
+
+def _size(checkpoint: Path) -> int:
+    """Bytes of the weights."""
+    weights = [checkpoint] if checkpoint.is_file() else checkpoint.glob("model*.safetensors")
+    return sum(file.stat().st_size for file in weights)
 
 
 def _check(text: str) -> Check:
@@ -91,7 +97,7 @@ def _compile(
     from mmfree_compiler.backends import files
 
     files.check_savable(targets, output)
-    model = models.load_checkpoint(checkpoint)
+    model = checkpoint if checkpoint.is_file() else models.load_checkpoint(checkpoint)
     compiled = compiler.compile(model, targets, check=check, observers=(stages.observe,))
     stages.enter("save")
     compiled.save(output)

@@ -12,7 +12,9 @@ ArtifactPath = Annotated[
 ]
 CheckpointPath = Annotated[
     Path,
-    typer.Argument(metavar="CHECKPOINT", help="Folder with config.json and *.safetensors."),
+    typer.Argument(
+        metavar="CHECKPOINT", help="Folder with config.json and weights, or a .onnx file."
+    ),
 ]
 Signer = Annotated[
     Path | None,

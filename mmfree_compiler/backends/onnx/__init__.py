@@ -12,6 +12,7 @@ from mmfree_compiler.backends.onnx.checks import checks
 from mmfree_compiler.backends.onnx.describe import describe
 from mmfree_compiler.backends.onnx.file import SUFFIX, read, write
 from mmfree_compiler.backends.onnx.spec import Spec, parse
+from mmfree_compiler.backends.own_files import Imported
 
 if TYPE_CHECKING:
     from mmfree_compiler.backends.onnx.compile.compiler import OnnxCompiler
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class OnnxBackend:
-    """See interface.Backend and interface.OwnFiles."""
+    """See interface.Backend and own_files.OwnFiles."""
 
     kind = "onnx"
     extra = "mmfree-compiler[onnx]"
@@ -50,6 +51,11 @@ class OnnxBackend:
 
     def read(self, path: Path, verify: bool) -> Artifact:
         return read(path, verify)
+
+    def imported(self, path: Path) -> Imported:
+        from mmfree_compiler.backends.onnx.importing.importing import imported
+
+        return imported(path)
 
     def write(self, artifact: Artifact, path: Path) -> None:
         write(artifact, path)

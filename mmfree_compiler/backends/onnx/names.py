@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 BATCH, TIME = "batch", "time"
-STATE = "state"  # what a scan's function calls the state before it
+# What states are called before and after a call; the first also by a scan's function.
+STATE, NEXT = "state", "next"
 
 # The functions of a model: one for each op, and more where bodies differ, by widths for example.
 DOMAIN = "mmfree"
@@ -42,4 +43,4 @@ def port_names(kind: str, names: tuple[str, ...], side: Side) -> tuple[str, ...]
 
 def state_names(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What states are called as inputs and as outputs."""
-    return tuple(f"state.{name}" for name in names), tuple(f"next.{name}" for name in names)
+    return tuple(f"{STATE}.{name}" for name in names), tuple(f"{NEXT}.{name}" for name in names)

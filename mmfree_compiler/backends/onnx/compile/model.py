@@ -97,7 +97,7 @@ class _Writer:
         if node.state:
             outputs.append(f"{name}.after")
             self.after.setdefault(node.state, []).append(outputs[-1])
-        attributes = {k: v for k, v in node.attrs.items() if v is not None}
+        attributes = {k: v for k, v in node.attrs.items() if v is not None} | scope.sizes
         self.model.call(node.op, name, body, (*results, *scope.after), outputs, attributes)
 
     def _operands(self, node: Node) -> Iterator[tuple[str, str]]:

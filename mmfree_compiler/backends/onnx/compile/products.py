@@ -18,7 +18,8 @@ def ternary_linear(s: Scope, node: Node) -> tuple[str, ...]:
     codes, scale, weight, weight_scale, bias = node.inputs
     g = s.graph
     constant, part = s.constant(weight)
-    rows, _ = constant.matrix_shape
+    rows, columns = constant.matrix_shape
+    s.sizes.update(rows=rows, columns=columns)
     total = PRODUCTS[s.variant.name](s, s[codes], constant, part)
     if padded_rows(rows) > rows:
         total = g("Slice", total, (0,), (rows,), (-1,))

@@ -62,6 +62,7 @@ def _norm_quant(s: Scope, node: Node) -> Made:
     """Rows of all groups together: (batch, time, groups, width)."""
     x, outer, *inners = node.inputs
     g, row = s.graph, _spread(s, x)
+    s.sizes["columns"] = s.width(x)
     if outer is None:
         r = rstd(g, _mean_square(s, x, row, 1), _eps(node, "inner_eps"))
     else:

@@ -29,6 +29,7 @@ class Scope:
     graph: Body
     parameters: dict[str, str]
     after: list[str] = field(default_factory=list)  # the state after a scan
+    sizes: dict[str, int] = field(default_factory=dict)  # what importing needs to know
 
     @property
     def powers(self) -> Powers:

@@ -1,0 +1,1 @@
+"""Making modules of torch of ONNX models, to compile them for any target."""

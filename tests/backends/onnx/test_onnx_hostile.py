@@ -1,0 +1,127 @@
+"""ONNX models that somebody changed: each is an error that says what is wrong, or a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from exported import WIDTH, saved
+from onnx import TensorProto, helper, numpy_helper
+
+import mmfree_compiler as mmf
+from mmfree_compiler.errors import CheckpointError, MmfreeError
+
+
+def _cyclic(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Add", ["x", "z"], ["w"]))
+    model.graph.node.append(helper.make_node("Neg", ["w"], ["z"]))
+
+
+def _calling_itself(model: onnx.ModelProto) -> None:
+    model.functions.append(
+        helper.make_function(
+            "d",
+            "f",
+            ["x"],
+            ["y"],
+            [helper.make_node("f", ["x"], ["y"], domain="d")],
+            [helper.make_opsetid("", 23), helper.make_opsetid("d", 1)],
+        )
+    )
+
+
+def _exploding(model: onnx.ModelProto) -> None:
+    """Each function calls the one before twice: 2^40 nodes."""
+    for k in range(40):
+        inner = helper.make_node("Neg", ["x"], ["a"])
+        outer = helper.make_node("Neg", ["a"], ["y"])
+        if k:
+            inner, outer = (
+                helper.make_node(f"f{k - 1}", [a], [b], domain="d")
+                for a, b in (("x", "a"), ("a", "y"))
+            )
+        imports = [helper.make_opsetid("", 23), helper.make_opsetid("d", 1)]
+        model.functions.append(
+            helper.make_function("d", f"f{k}", ["x"], ["y"], [inner, outer], imports)
+        )
+    model.opset_import.append(helper.make_opsetid("d", 1))
+    model.graph.node[0].CopyFrom(helper.make_node("f39", ["x"], ["y"], domain="d"))
+
+
+def _external(location: str) -> Callable[[onnx.ModelProto], None]:
+    def change(model: onnx.ModelProto) -> None:
+        tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[WIDTH])
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=location)
+        model.graph.initializer.append(tensor)
+        model.graph.node.append(helper.make_node("Add", ["y", "w"], ["z"]))
+
+    return change
+
+
+def _huge(model: onnx.ModelProto) -> None:
+    made = TensorProto(
+        name="w", data_type=TensorProto.FLOAT, dims=[1 << 40, 1 << 40], raw_data=b"12"
+    )
+    model.graph.initializer.append(made)
+
+
+def _filling_memory(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1 << 30, 1 << 30]), "s"))
+    model.graph.node.insert(0, helper.make_node("ConstantOfShape", ["s"], ["w"]))
+    model.graph.node.append(helper.make_node("ReduceSum", ["w"], ["r"]))
+    model.graph.node[1].CopyFrom(helper.make_node("Add", ["x", "r"], ["y"]))
+    model.graph.node[1].CopyFrom(helper.make_node("Identity", ["w"], ["y"]))
+    del model.graph.node[2]
+
+
+def _old(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 9
+
+
+def _wide(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 1 << 40
+
+
+def _doubles(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (_cyclic, "not a valid ONNX model"),
+        (_calling_itself, "call each other in a circle"),
+        (_exploding, "nodes in its functions"),
+        (_external("../secret"), "not a valid ONNX model|not a file in its folder"),
+        (_external("/etc/hostname"), "not a valid ONNX model|not a file in its folder"),
+        (_external("none"), "not a valid ONNX model|not a file in its folder"),
+        (_huge, "not a valid ONNX model|cannot be read"),
+        (_filling_memory, "makes a tensor of shape"),
+        (_old, "uses opset 9"),
+        (_wide, "no fixed width"),
+        (_doubles, "neither rows of float32"),
+    ],
+)
+def test_hostile_models(
+    change: Callable[[onnx.ModelProto], None], cause: str, tmp_path: Path
+) -> None:
+    path = saved(tmp_path, [helper.make_node("Relu", ["x"], ["y"])])
+    model = onnx.load(path)
+    change(model)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(MmfreeError, match=cause):
+        mmf.compile(path, "reference")
+
+
+def test_other_files(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    with pytest.raises(CheckpointError, match="does not exist"):
+        mmf.compile(path, "reference")
+    for content in (b"", b"not a model", b"\x0a\xff"):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"ONNX model|has 0 nodes"):
+            mmf.compile(path, "reference")
