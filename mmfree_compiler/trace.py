@@ -32,6 +32,11 @@ from mmfree_compiler.modes import evaluating
 from mmfree_compiler.origin import raising_place
 from mmfree_compiler.wording import described
 
+# Loggers that write down failures which are raised too -> the level from which they may.
+_LOUD = {
+    "torch.fx.experimental.symbolic_shapes": logging.ERROR,
+    "torch._subclasses.fake_tensor": logging.CRITICAL,
+}
 # What code that needs a value gets told, by whether it compares the value.
 _NEEDS = {
     True: (
@@ -139,15 +144,17 @@ def _export_once(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool) -
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep torch from printing: what it says about a failed export is in the error."""
-    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    levels = {logging.getLogger(name): level for name, level in _LOUD.items()}
+    before = {logger: logger.level for logger in levels}
     silent = mock.patch("torch.export._trace.print", create=True)
     try:
+        for logger, level in levels.items():
+            logger.setLevel(level)
         with warnings.catch_warnings(action="ignore"), silent:
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 def _leading(x: Tensor) -> int:

@@ -7,8 +7,8 @@ from os import PathLike
 
 from mmfree_compiler import backends
 from mmfree_compiler.artifact import Artifact, Key, as_path, read_artifact
-from mmfree_compiler.backends.own_files import Imported, OwnFiles
-from mmfree_compiler.errors import ArtifactError, TargetError
+from mmfree_compiler.backends.own_files import Imported, OthersEngine, OwnFiles
+from mmfree_compiler.errors import ArtifactError, InputError, TargetError
 from mmfree_compiler.target import DEFAULT_TARGET, Target
 
 COMMON = ".mmfree"  # and every suffix that no backend has
@@ -70,3 +70,12 @@ def _owner(suffix: str) -> OwnFiles | None:
     found = (backends.get(kind) for kind in backends.kinds())
     owners = (b for b in found if isinstance(b, OwnFiles) and suffix in b.formats)
     return next(owners, None)
+
+
+def target_of_engine(engine: str) -> str:
+    """The target whose models run in this engine. Raises InputError when there is none."""
+    found = [backends.get(kind) for kind in backends.kinds()]
+    engines = {b.engine: b.kind for b in found if isinstance(b, OthersEngine)}
+    if engine not in engines:
+        raise InputError(f"engine {engine!r}", "is unknown", f"Known: {', '.join(engines)}")
+    return engines[engine]

@@ -46,3 +46,12 @@ class OwnFiles(Backend, Protocol):
 
         Raises CheckpointError, and ImportError if `extra` is not installed.
         """
+
+
+@runtime_checkable
+class OthersEngine(Backend, Protocol):
+    """A backend whose models run in an engine of somebody else: a second opinion."""
+
+    @property
+    def engine(self) -> str:
+        """What it is called, such as the package that it comes in."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, TextColumn
 
-from mmfree_compiler.cli.loading import load_language_model
 from mmfree_compiler.cli.output import emit, facts, progress
 from mmfree_compiler.wording import counted
 
@@ -18,18 +16,11 @@ if TYPE_CHECKING:
 
 
 def compare_bits(
-    session: Session,
-    against: Path,
-    tokens: int,
-    seed: int,
-    threads: int | None,
-    quiet: bool,
-    json: bool,
+    session: Session, other: Session, tokens: int, seed: int, quiet: bool, json: bool
 ) -> bool:
-    """Print how the bits of `session` and of the artifact `against` differ; whether they agree."""
+    """Print how the bits of two sessions of one model differ; whether they agree."""
     from mmfree_compiler.same_bits import same_bits
 
-    other = load_language_model(against, threads, verify=True)
     with progress(TextColumn("{task.description}"), BarColumn(), quiet=quiet or json) as bar:
         task = bar.add_task("compare", total=tokens)
         report = same_bits(session, other, tokens, seed, lambda count: bar.advance(task, count))

@@ -47,24 +47,46 @@ def verify(
         int | None,
         typer.Option(help="Seed of the random prompts for another MODEL.", min=0, show_default="0"),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="Compile the CHECKPOINT for this engine of others, such as onnxruntime, and "
+            "compare the bits with what it computes."
+        ),
+    ] = None,
     threads: Threads = None,
     target: RunTarget = None,
     quiet: Progressless = False,
     json: Json = False,
 ) -> None:
-    """Compare a compiled model with its checkpoint, or its bits with another compiled model's.
+    """Compare a compiled model with its checkpoint, or its bits with another model or engine.
 
     Exits with code 1 if they differ.
     """
-    is_artifact = against.is_file()
-    _check_options(is_artifact, text, seed)
+    is_artifact = against.is_file() and engine is None
+    _check_options(is_artifact or engine is not None, text, seed)
     session = load_language_model(model, threads, target=target, verify=True)
-    if is_artifact:
-        passed = compare_bits(session, against, tokens, seed or 0, threads, quiet, json)
+    if engine is not None:
+        other = _in_engine(engine, against)
+        passed = compare_bits(session, other, tokens, seed or 0, quiet, json)
+    elif is_artifact:
+        other = load_language_model(against, threads, verify=True)
+        passed = compare_bits(session, other, tokens, seed or 0, quiet, json)
     else:
         passed = _compare_text(session, against, text, tokens, quiet, json)
     if not passed:
         raise typer.Exit(1)
+
+
+def _in_engine(engine: str, checkpoint: Path) -> Session:
+    """A session that runs a checkpoint in an engine of others. Raises InputError."""
+    from mmfree_compiler import compiler
+    from mmfree_compiler.backends import files
+
+    if checkpoint.is_file():
+        cause = "is for a checkpoint, which is compiled for it"
+        raise InputError("engine", cause, "Name a checkpoint folder with --against")
+    return compiler.compile(checkpoint, files.target_of_engine(engine)).session
 
 
 def _check_options(is_artifact: bool, text: Path | None, seed: int | None) -> None:

@@ -48,6 +48,16 @@ def test_the_command_names_the_first_difference(
     assert "NOT the same bits" in said
 
 
+def test_an_engine_of_others(tiny_checkpoint: Path, tiny_artifact: Path) -> None:
+    """The checkpoint, compiled for it: its bits are the artifact's."""
+    arguments = ("verify", tiny_artifact, "--against", tiny_checkpoint, "--tokens", "60", *ONE)
+    found = invoke_json(*arguments, "--engine", "onnxruntime")
+    assert (found["passed"], found["differing_bits"]) == (True, 0)
+    assert "Known: onnxruntime" in refused(*arguments[1:], "--engine", "none")
+    against = (tiny_artifact, "--against", tiny_artifact, "--engine", "onnxruntime")
+    assert "is for a checkpoint" in refused(*against)
+
+
 def refused(*arguments: str | Path) -> str:
     result = CliRunner().invoke(app, ["verify", *map(str, arguments)])
     assert result.exit_code == 1

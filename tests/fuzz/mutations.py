@@ -11,27 +11,28 @@ from pathlib import Path
 import torch
 
 from fuzz import attacks_on_artifacts, attacks_on_checkpoints, attacks_on_commands
-from fuzz.attempt import Attempt
+from fuzz.attempt import Attack, Attempt
 from fuzz.report import main
 from fuzz.samples import samples
 from fuzz.workers import Verdict
 from mmfree_compiler.errors import MmfreeError
 
 COUNT, LIMIT_S = 20_000, 240
+Attacks = dict[str, tuple[float, Attack]]
 # Name -> how often it is chosen, and the attack.
-ATTACKS = {
+ATTACKS: Attacks = {
     **attacks_on_artifacts.ATTACKS,
     **attacks_on_checkpoints.ATTACKS,
     **attacks_on_commands.ATTACKS,
 }
 
 
-def judge(number: int) -> Verdict:
+def judge(number: int, attacks: Attacks = ATTACKS) -> Verdict:
     """The outcome of the attack of that number."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        name, attempt = _attempt(number, Path(folder))
+        name, attempt = _attempt(number, Path(folder), attacks)
         try:
             outcome, detail = attempt.use(), attempt.change
         except MmfreeError as error:
@@ -42,17 +43,17 @@ def judge(number: int) -> Verdict:
     return Verdict(outcome, detail, (name,))
 
 
-def show(number: int) -> str:
+def show(number: int, attacks: Attacks = ATTACKS, script: str = "mutations") -> str:
     """What the attack changes, and the command that repeats it."""
     with tempfile.TemporaryDirectory() as folder:
-        name, attempt = _attempt(number, Path(folder))
-    return f"{name}: {attempt.change}\npython -m fuzz.mutations --case {number}"
+        name, attempt = _attempt(number, Path(folder), attacks)
+    return f"{name}: {attempt.change}\npython -m fuzz.{script} --case {number}"
 
 
-def _attempt(number: int, folder: Path) -> tuple[str, Attempt]:
+def _attempt(number: int, folder: Path, attacks: Attacks) -> tuple[str, Attempt]:
     rng = random.Random(number)
-    (name,) = rng.choices(list(ATTACKS), [often for often, _ in ATTACKS.values()])
-    return name, ATTACKS[name][1](rng, folder)
+    (name,) = rng.choices(list(attacks), [often for often, _ in attacks.values()])
+    return name, attacks[name][1](rng, folder)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,10 @@ class Samples:
         return self.folder / "lm.mmfree", self.folder / "rows.mmfree"
 
     @property
+    def onnx(self) -> Path:
+        return self.folder / "lm.onnx"
+
+    @property
     def trained(self) -> Path:
         return self.folder / "trained"
 
@@ -99,6 +103,7 @@ def _make(made: Samples) -> None:
     _shard(made)
     lm, rows = made.artifacts
     mmf.compile(made.checkpoint, TARGET, check=False).save(lm)
+    mmf.compile(made.checkpoint, "onnx", check=False).save(made.onnx)
     x = torch.randn(2, 3, WIDTH)
     mmf.compile(Rows().eval(), TARGET, example_inputs=(x, x), check=False).save(rows)
     mmf.load(lm, threads=1).prefill(PROMPT).save(made.state)

@@ -36,3 +36,10 @@ def test_random_modules_are_refused_or_equal() -> None:
 def test_mutated_inputs_are_refused_or_change_nothing() -> None:
     outcomes = run("mutations", 200)
     assert outcomes["refused"] >= 100
+
+
+@pytest.mark.slow
+def test_mutated_onnx_models_are_refused_or_models() -> None:
+    outcomes = run("onnx_models", 50)
+    assert outcomes["refused"] >= 20
+    assert outcomes["accepted"] >= 3

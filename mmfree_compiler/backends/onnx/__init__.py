@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 
 class OnnxBackend:
-    """See interface.Backend and own_files.OwnFiles."""
+    """See interface.Backend, own_files.OwnFiles and own_files.OthersEngine."""
 
     kind = "onnx"
     extra = "mmfree-compiler[onnx]"
+    engine = "onnxruntime"
     formats = (SUFFIX, ".mmfree")
     options = ("threads", "providers", "optimizations")
 

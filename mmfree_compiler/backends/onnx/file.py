@@ -7,6 +7,7 @@ sees a model with metadata. Constants above 2 GiB are in a file beside it, named
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from mmfree_compiler.errors import ArtifactError
 SUFFIX, MEMBER = ".onnx", "model.onnx"
 _METADATA = 14  # field of ModelProto
 _KEY, _VALUE = 1, 2  # fields of its entries
-# Members of the artifact -> keys of metadata, in order.
-_KEYS = {"manifest.json": "mmfree.manifest", TOKENIZER: "mmfree.tokenizer"}
+# The keys of metadata, in order; the last only with a tokenizer.
+_MANIFEST_KEY, _HASH_KEY, _TOKENIZER_KEY = "mmfree.manifest", "mmfree.sha256", "mmfree.tokenizer"
+_KEYS = (_MANIFEST_KEY, _HASH_KEY, _TOKENIZER_KEY)
 
 
 def data_name(sha256: str) -> str:
@@ -42,14 +44,16 @@ def write(artifact: Artifact, path: Path) -> None:
             file.write(artifact.weights.data)
     with writable(path), replacing(path) as file:
         file.write(artifact.members[build.members[MODEL]].data)
-        file.write(_metadata(artifact))
+        tokenizer = artifact.members.get(TOKENIZER)
+        manifest = artifact.manifest.model_dump_json().encode()
+        file.write(_metadata(manifest, None if tokenizer is None else tokenizer.tobytes()))
 
 
-def _metadata(artifact: Artifact) -> bytes:
-    texts = {"manifest.json": artifact.manifest.model_dump_json().encode()}
-    if TOKENIZER in artifact.members:
-        texts[TOKENIZER] = artifact.members[TOKENIZER].tobytes()
-    entries = [(_KEYS[member].encode(), text) for member, text in texts.items()]
+def _metadata(manifest: bytes, tokenizer: bytes | None) -> bytes:
+    """What follows the model: the manifest, its SHA-256, and the tokenizer."""
+    texts = [manifest, hashlib.sha256(manifest).hexdigest().encode()]
+    texts += [] if tokenizer is None else [tokenizer]
+    entries = [(key.encode(), text) for key, text in zip(_KEYS, texts, strict=False)]
     return b"".join(field(_METADATA, field(_KEY, k) + field(_VALUE, v)) for k, v in entries)
 
 
@@ -64,12 +68,17 @@ def read(path: Path, verify: bool) -> Artifact:
         end, texts = _parsed(content)
     except ValueError as error:
         raise ArtifactError(str(path), f"is not an ONNX model: {error}", REMAKE) from error
-    if "manifest.json" not in texts:
+    if _MANIFEST_KEY not in texts:
         cause = "is an ONNX model that was not made by this package, or was changed by another"
-        raise ArtifactError(str(path), cause, REMAKE)
-    manifest = parse_manifest(str(path), texts.pop("manifest.json"))
+        hint = 'Compile it: mmfree_compiler.compile("model.onnx")'
+        raise ArtifactError(str(path), cause, hint)
+    tokenizer = texts.get(_TOKENIZER_KEY)
+    if content[end:].tobytes() != _metadata(texts[_MANIFEST_KEY], tokenizer):
+        raise ArtifactError(str(path), "its metadata are damaged (SHA-256)", REMAKE)
+    manifest = parse_manifest(str(path), texts[_MANIFEST_KEY])
     members: dict[str, Bytes] = {WEIGHTS: np.empty(0, np.uint8), MEMBER: content[:end]}
-    members |= {name: np.frombuffer(text, np.uint8) for name, text in texts.items()}
+    if tokenizer is not None:
+        members[TOKENIZER] = np.frombuffer(tokenizer, np.uint8)
     constants = manifest.members.get(WEIGHTS)
     if constants is not None and constants.size:
         file = _mapped(path.with_name(data_name(constants.sha256)))
@@ -80,16 +89,15 @@ def read(path: Path, verify: bool) -> Artifact:
 
 
 def _parsed(content: Bytes) -> tuple[int, dict[str, bytes]]:
-    """Where the model ends, and the members behind it. Raises ValueError on malformed fields."""
+    """Where the model ends, and the texts behind it. Raises ValueError on malformed fields."""
     found = list(fields(content))
     entries = [entry for entry in found if entry.number == _METADATA]
     if not entries or found[-len(entries) :] != entries:
         return len(content), {}
     pairs = [_entry(content[entry.value : entry.end].tobytes()) for entry in entries]
-    names = {key: member for member, key in _KEYS.items()}
-    if [key for key, _ in pairs] != list(_KEYS.values())[: len(pairs)]:
+    if tuple(key for key, _ in pairs) != _KEYS[: len(pairs)]:
         return len(content), {}
-    return entries[0].start, {names[key]: text for key, text in pairs}
+    return entries[0].start, dict(pairs)
 
 
 def _entry(data: bytes) -> tuple[str, bytes]:

@@ -61,7 +61,7 @@ def test_it_is_a_model_of_others_too(model: Path, tiny_artifact: Path) -> None:
     assert np.array_equal(made, expected)
     assert np.array_equal(after, expected_state.part("mlgru_scan"))
     keys = session.get_modelmeta().custom_metadata_map
-    assert sorted(keys) == ["mmfree.manifest", "mmfree.tokenizer"]
+    assert sorted(keys) == ["mmfree.manifest", "mmfree.sha256", "mmfree.tokenizer"]
 
 
 def test_it_comes_back(model: Path, tiny_checkpoint: Path) -> None:
@@ -140,6 +140,10 @@ def _flipped(content: bytes) -> bytes:
     return content[:1000] + bytes([content[1000] ^ 1]) + content[1001:]
 
 
+def _renamed(content: bytes) -> bytes:
+    return content.replace(b'"producer":"mmfree-compiler', b'"producer":"mmfree-compileR')
+
+
 def _of_others(content: bytes) -> bytes:
     made = onnx.load_from_string(content)
     del made.metadata_props[:]
@@ -157,6 +161,7 @@ def _rewritten(content: bytes) -> bytes:
     [
         (_cut, "is not an ONNX model"),
         (_flipped, r"damaged \(SHA-256\)"),
+        (_renamed, "its metadata are damaged"),
         (_of_others, "was not made by this package"),
         (_rewritten, "was changed by another"),
         (lambda _: b"", "is empty"),

@@ -53,7 +53,7 @@ def _example(path: Path, port: onnx.ValueInfoProto, limits: dict[str, int]) -> T
         cause = "is neither rows of float32 nor token ids of int64"
         raise CheckpointError(thing, cause, "Export the model in float32")
     width = sizes[-1]
-    if not width or width > _MAX_WIDTH:
+    if width is None or not 0 < width <= _MAX_WIDTH:
         hint = "Export it with a fixed last dimension"
         raise CheckpointError(thing, "has rows of no fixed width", hint)
     return torch.randn(*_sizes(thing, sizes[:-1]), width)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, inliner, numpy_helper
 from torch import Tensor
 
@@ -48,6 +48,8 @@ def read_model(path: Path) -> onnx.ModelProto:
         raise CheckpointError(str(path), f"cannot be read: {error.strerror}", _GET) from error
     except DecodeError as error:
         raise CheckpointError(str(path), f"is not an ONNX model: {error}", _GET) from error
+    if any(isinstance(text, bytes) for text in _texts(model)):
+        raise CheckpointError(str(path), "has a name that is not UTF-8", _GET)
     _check_size(path, model)
     _check_calls(path, model)
     _check_opset(path, model)
@@ -61,6 +63,17 @@ def read_model(path: Path) -> onnx.ModelProto:
         raise CheckpointError(str(path), cause, _GET) from error
     own = [(f.domain, f.name) for f in model.functions if f.domain == DOMAIN]
     return inliner.inline_selected_functions(model, own, exclude=True)
+
+
+def _texts(message: Message) -> Iterator[str | bytes]:
+    """All names: protobuf gives what is not UTF-8 as bytes."""
+    for kind, value in message.ListFields():
+        values = value if kind.is_repeated else [value]
+        if kind.type == kind.TYPE_STRING:
+            yield from values
+        elif kind.type == kind.TYPE_MESSAGE:
+            for part in values:
+                yield from _texts(part)
 
 
 def _rename(model: onnx.ModelProto) -> None:
