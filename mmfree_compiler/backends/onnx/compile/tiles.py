@@ -37,14 +37,16 @@ def _embedding(s: Scope, node: Node) -> Made:
 
 
 def _mlgru_gates(s: Scope, node: Node) -> Made:
+    """Both sigmoids together: for one token, the number of nodes is what takes time."""
     i, f, bound = node.inputs
     g = s.graph
-    forget = functions.sigmoid(g, s.powers, s[f])
+    both = functions.sigmoid(g, s.powers, g("Concat", s[f], s[i], axis=-1))
+    forget, gate = g.many("Split", 2, both, axis=-1, num_outputs=2)
     if bound is not None:
         rest = s.given("rest", np.float32(1) - s.row(bound))
         forget = g("Add", s[bound], g("Mul", rest, forget))
     kept = g("Sub", 1.0, forget)
-    return g("Mul", functions.silu(g, s.powers, s[i]), kept), forget
+    return g("Mul", g("Mul", s[i], gate), kept), forget
 
 
 def _mlgru_scan(s: Scope, node: Node) -> Made:
