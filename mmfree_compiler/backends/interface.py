@@ -100,23 +100,6 @@ class Listing(Backend, Protocol):
         """
 
 
-@runtime_checkable
-class OwnFiles(Backend, Protocol):
-    """A backend whose models are also saved in a form that other programs read."""
-
-    def write(self, artifact: Artifact, path: Path) -> None:
-        """Write an artifact of this target alone, completely or not at all.
-
-        Raises ArtifactError if `path` cannot be written.
-        """
-
-    def read(self, path: Path, verify: bool) -> Artifact:
-        """The artifact in a file that `write` wrote. Raises ArtifactError on any other.
-
-        `verify` reads all weights to check their hashes.
-        """
-
-
 # --- compiling -----------------------------------------------------------------------------------
 
 
