@@ -19,6 +19,7 @@ PACKAGE = ROOT / "mmfree_compiler"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 300
 
+_BACKEND = {"artifact", "backends", "elementary", "errors", "parallel", "program", "wording"}
 # unit -> (units it may import, libraries it may import). A unit is a top-level module or package,
 # or the folder of one backend; it may import itself. Units that are not listed (compiler, cli, ...)
 # may import all but the folder of a backend.
@@ -78,24 +79,12 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "same_bits": ({"backends", "errors", "runtime"}, {"numpy"}),
     "backends.cpu": (
-        {"artifact", "backends", "building", "debug", "elementary", "errors", "interrupts", "ops"}
-        | {"parallel", "program", "temporary", "threads", "wording"},
+        _BACKEND | {"building", "debug", "interrupts", "ops", "temporary", "threads"},
         {"numpy", "pydantic"},
     ),
-    "backends.cuda": (
-        {"artifact", "backends", "building", "elementary", "errors", "parallel", "program"}
-        | {"wording"},
-        {"numpy", "pydantic"},
-    ),
-    "backends.fpga": (
-        {"artifact", "backends", "elementary", "errors", "parallel", "program", "wording"},
-        {"numpy", "pydantic"},
-    ),
-    "backends.onnx": (
-        {"artifact", "backends", "elementary", "errors", "ops", "parallel", "program", "threads"}
-        | {"wording"},
-        {"google", "numpy", "pydantic", "torch"},
-    ),
+    "backends.cuda": (_BACKEND | {"building"}, {"numpy", "pydantic"}),
+    "backends.fpga": (_BACKEND, {"numpy", "pydantic"}),
+    "backends.onnx": (_BACKEND | {"ops", "threads"}, {"google", "numpy", "pydantic", "torch"}),
     "backends.reference": (
         {"artifact", "backends", "errors", "ops", "program"},
         {"numpy", "torch"},
