@@ -8,6 +8,7 @@ from mmfree_compiler.runtime.byte_tokens import BROKEN, Characters, Group
 from mmfree_compiler.runtime.tokenizer import Tokenizer
 
 _WINDOW = 8  # older groups that are decoded with new ones: decoders treat a text's start otherwise
+_LONGEST = 2 * _WINDOW  # when to forget the oldest: what is left is then decoded once more
 _CONTEXT = 64  # ids before the first one that are looked at: enough to fill the window
 
 
@@ -23,6 +24,7 @@ class TextStream:
         self._tokenizer = tokenizer
         self._characters = Characters()
         self._window = self._groups(context[-_CONTEXT:])[-_WINDOW:]
+        self._known: str | None = None  # the text of the window, if it is known
         self._owed = self._characters.incomplete  # the next group begins in the context
 
     def push(self, token: int) -> str:
@@ -39,12 +41,15 @@ class TextStream:
 
     def _text(self, groups: list[Group]) -> str:
         """The text that `groups` add."""
+        if groups and self._owed:
+            self._owed = False
+            if groups[0] == BROKEN:
+                self._window.append(groups.pop(0))
         if not groups:
             return ""
-        before = len(self._window) + (self._owed and groups[0] == BROKEN)
-        self._owed = False
+        known = self._tokenizer.join(self._window) if self._known is None else self._known
         self._window += groups
-        known = self._tokenizer.join(self._window[:before])
-        text = self._tokenizer.join(self._window)
-        self._window = self._window[-_WINDOW:]
+        text = self._known = self._tokenizer.join(self._window)
+        if len(self._window) > _LONGEST:
+            self._window, self._known = self._window[-_WINDOW:], None
         return text[len(known) :]  # decoders only append: `known` is how `text` begins
