@@ -72,6 +72,6 @@ def check_fits(board: Board, density: str) -> None:
     """Raise TargetError when the machine needs more of a resource than the chip can spare."""
     for use in uses(board, density):
         if use.share > 1 - SPARE:
-            cause = f"needs {use.needed:,} {use.name} of {use.has:,}, of which {SPARE:.0%} are kept"
+            cause = f"needs {use.needed:,} {use.name} of {use.has:,}; {SPARE:.0%} must stay free"
             hint = "Give it fewer engines or lanes, or smaller memories"
-            raise TargetError(f"board {board.name}", cause, hint)
+            raise TargetError(f"board {board.name!r}", cause, hint)

@@ -81,7 +81,8 @@ WRONG = {
     "stratix": "board 'stratix': is unknown. Known: d5005, ecp5-85, kv260, u280",
     "kv260,fast": "has the unknown option 'fast'",
     "kv260,density=3": "has the unknown option 'density=3'. Write fpga:BOARD, and after it",
-    "nowhere.toml": "board nowhere.toml: cannot be read",
+    "nowhere.toml": "board 'nowhere.toml': cannot be read: No such file or directory. Check",
+    "zero\0byte.toml": "board 'zero\\x00byte.toml': cannot be read",
 }
 
 
@@ -100,10 +101,20 @@ CHANGES = {
     "scratch_kib = 512": ("scratch_kib = 9999", "scratch_kib: Input should be less than"),
     'family = "ultrascale+"': ('family = "z80"', "resources.family: Input should be"),
     "title =": ("title", "is not valid TOML"),
-    "title": ("name = 'x'\ntitle", "is not valid TOML"),
-    "codes_kib = 64": ("codes_kib = 640", "needs 1,216 KiB of memory of 1,000, of which 20% are"),
+    "title": ("name = 'x'\ntitle", "has the key 'name', but its file gives it its name"),
+    "codes_kib = 64": ("codes_kib = 640", "needs 1,216 KiB of memory of 1,000; 20% must stay"),
     "dsps = 1000": ("dsps = 100", "needs 276 DSP slices of 100"),
     "luts = 100000": ("luts = 10000", "LUTs of 10,000"),
+    "luts = 1": ("luts = 1" + 5000 * "0", "is not valid TOML: Exceeds the limit"),
+    "luts = ": (f"luts = {1 << 40}", "resources.luts: Input should be"),
+    "engines =": ("engines = '2' #", "engines: Input should be a valid integer"),
+    "vector_lanes =": ("vector_lanes = true #", "vector_lanes: Input should be a valid integer"),
+    "clock_mhz =": ("clock_mhz = 1e-320 #", "clock_mhz: Input should be greater than"),
+    "gigabytes_per_second =": ("gigabytes_per_second = 1e-300 #", "dram.gigabytes_per_second: "),
+    "latency_cycles =": ("latency_cycles = inf #", "dram.latency_cycles: Input should be"),
+    "[dram]": ("watts = inf\n[dram]", "watts: Input should be"),
+    "memory_kib =": ("other = " + 99_999 * "[" + "\n#", "is not valid TOML: maximum recursion"),
+    "A board of my own": ("x" * 101, "title: String should have at most 100 characters"),
 }
 
 
@@ -115,3 +126,9 @@ def test_files_that_are_no_board(line: str, own: Path) -> None:
         parse(str(own))
     assert cause in str(caught.value)
     assert caught.value.hint
+
+
+def test_a_file_that_is_not_text(own: Path) -> None:
+    own.write_bytes(b"\xff")
+    with pytest.raises(TargetError, match=r"own\.toml': is not UTF-8 text\. Save it as UTF-8"):
+        parse(str(own))

@@ -100,5 +100,5 @@ class Wide(nn.Module):
 
 
 def test_rows_that_the_board_cannot_hold() -> None:
-    with pytest.raises(TargetError, match="board ecp5-85: has 256 KiB for rows"):
+    with pytest.raises(TargetError, match="board 'ecp5-85': has 256 KiB for rows"):
         mmf.compile(Wide(), "fpga:ecp5-85", example_inputs=(torch.randn(2, 1 << 17),), check=False)

@@ -92,4 +92,4 @@ def _fitted(drafts: dict[str, list[Draft]], spec: Spec) -> tuple[int, dict[str, 
         tokens //= 2
     cause = f"has {spec.board.scratch_kib} KiB for rows and {spec.board.codes_kib} KiB for codes"
     hint = "Choose a board with more, or a smaller model"
-    raise TargetError(f"board {spec.board.name}", f"{cause}, too little for one token", hint)
+    raise TargetError(f"board {spec.board.name!r}", f"{cause}, too little for one token", hint)
