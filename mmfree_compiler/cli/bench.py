@@ -29,7 +29,8 @@ MOST_TOKENS = 1 << 20  # per prompt, whose ids are held in memory
 
 def bench(
     model: Annotated[
-        Path | None, typer.Argument(metavar="MODEL", help="Compiled model, a .mmfree file.")
+        Path | None,
+        typer.Argument(metavar="MODEL", help="Compiled model, a .mmfree or .onnx file."),
     ] = None,
     prompt_tokens: Annotated[
         int, typer.Option(help="Number of prompt tokens.", min=1, max=MOST_TOKENS)

@@ -35,7 +35,7 @@ def show(text: str) -> None:
 
 def facts(rows: Iterable[tuple[str, str]], title: str | None = None) -> Table:
     """A table of names and values."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table = _table(title, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
@@ -45,7 +45,7 @@ def facts(rows: Iterable[tuple[str, str]], title: str | None = None) -> Table:
 
 def grid(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
     """A table with a header line; all columns but the first are right-aligned."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table = _table(title)
     for index, name in enumerate(header):
         table.add_column(name, justify="right" if index else "left", overflow="fold")
     for row in rows:
@@ -53,9 +53,16 @@ def grid(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> Ta
     return table
 
 
-def _cell(value: str) -> Text:
+def _table(title: str | None, show_header: bool = True) -> Table:
+    named = None if title is None else _cell(title, "table.title")
+    return Table(
+        title=named, title_justify="left", show_header=show_header, box=None, pad_edge=False
+    )
+
+
+def _cell(value: str, style: str = "") -> Text:
     """Text that is not markup and does nothing to the terminal: names come from files."""
-    return Text(printable(value))
+    return Text(printable(value), style)
 
 
 def size(nbytes: float) -> str:

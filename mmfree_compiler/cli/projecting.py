@@ -11,14 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from mmfree_compiler.cli.loading import load_language_model
-from mmfree_compiler.cli.output import emit, grid
-from mmfree_compiler.errors import InputError, TargetError
+from mmfree_compiler.cli.output import emit, facts, grid
+from mmfree_compiler.errors import InputError, TargetError, ToolchainError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from mmfree_compiler.backends.projection import Interval, Projection
 
 WIDTH = 72  # characters of a chart
 SHOWN = 60  # intervals of the busiest unit in a chart
+FORMATS = (".svg", ".png")  # of images
 WORK, LITTLE, WAIT = "█", "▂", "·"
 
 
@@ -49,7 +52,8 @@ def project_shape(target: str | None, shape: str) -> Projection:
     if shape not in SHAPES:
         raise InputError(f"--shape {shape}", "is unknown", f"Known: {', '.join(SHAPES)}")
     if target is None:
-        raise InputError("--shape", "needs a --target", "Name one whose hardware is simulated")
+        hint = "Name one whose hardware is simulated, such as fpga:kv260"
+        raise InputError("--shape", "needs a --target", hint)
     backend, spec = backends.of(target)
     if not isinstance(backend, Projector):
         hint = "Choose another target, or measure a compiled model"
@@ -67,7 +71,8 @@ def show(projection: Projection, json: bool, image: Path | None) -> None:
         "figures": [asdict(figure) for figure in projection.figures],
         "units": shares,
     }
-    emit(json, document, _figures(projection), _shares(shares), _chart(projection))
+    tables = _figures(projection), _shares(shares, projection.work)
+    emit(json, document, *tables, _chart(projection))
 
 
 def _figures(projection: Projection) -> Table:
@@ -78,16 +83,13 @@ def _figures(projection: Projection) -> Table:
     return grid(projection.machine, ("", "value", "", "origin"), rows)
 
 
-def _shares(shares: dict[str, dict[str, float]]) -> Table:
-    rows = [
-        (unit, ", ".join(f"{what} {part:.1%}" for what, part in _sorted(found)))
-        for unit, found in shares.items()
-    ]
-    return grid("\nUnits", ("unit", "what it does, or waits for"), rows)
-
-
-def _sorted(found: dict[str, float]) -> list[tuple[str, float]]:
-    return sorted(found.items(), key=lambda pair: -pair[1])
+def _shares(shares: dict[str, dict[str, float]], work: frozenset[str]) -> Table:
+    """A line for each unit: its work, and behind it what it waits for, the longest wait first."""
+    rows = []
+    for unit, found in shares.items():
+        order = sorted(found, key=lambda what: (what not in work, -found[what]))
+        rows.append((unit, ", ".join(f"{what} {found[what]:.1%}" for what in order)))
+    return facts(rows, "\nUnits: the share of the time in which each works, or waits for what")
 
 
 def _chart(projection: Projection) -> Text:
@@ -114,10 +116,29 @@ def _cells(intervals: Sequence[Interval], last: int, work: frozenset[str]) -> It
 
 
 def draw(projection: Projection, path: Path) -> None:
-    """A chart of the whole token as an image. Raises InputError if it cannot be written."""
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
+    """A chart of the whole token as an image.
 
+    Raises InputError if its suffix is not one of FORMATS, ArtifactError if it cannot be written,
+    ToolchainError without matplotlib.
+    """
+    from mmfree_compiler.artifact import replacing
+    from mmfree_compiler.artifact.archive import writable
+
+    if path.suffix not in FORMATS:
+        hint = f"Name a file that ends in {' or '.join(FORMATS)}"
+        raise InputError(f"--gantt {path}", "is not the name of an image", hint)
+    with writable(path), replacing(path) as file:
+        _figure(projection).savefig(file, format=path.suffix[1:], bbox_inches="tight")
+
+
+def _figure(projection: Projection) -> Figure:
+    """A row for each unit; each wait in a color of its own."""
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.patches import Patch
+    except ImportError as error:
+        hint = "pip install 'mmfree-compiler[plot]'"
+        raise ToolchainError("--gantt", f"needs matplotlib: {error}", hint) from error
     figure = Figure(figsize=(12, 3))
     axes = figure.add_subplot()
     causes = {i.what for intervals in projection.units.values() for i in intervals}
@@ -131,7 +152,4 @@ def draw(projection: Projection, path: Path) -> None:
     axes.legend(handles=patches, loc="upper center", ncols=len(patches), bbox_to_anchor=(0.5, 1.25))
     axes.set_yticks(range(len(projection.units)), list(projection.units))
     axes.set_xlabel("cycles")
-    try:
-        figure.savefig(path, bbox_inches="tight")
-    except (OSError, ValueError) as error:
-        raise InputError(str(path), f"cannot be written: {error}", "Name a .svg or .png") from None
+    return figure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.resources import files
 from pathlib import Path
 
 import cli_said
@@ -41,6 +43,29 @@ def test_an_image(suffix: str, tmp_path: Path) -> None:
     assert image.read_bytes().startswith(start)
 
 
+def test_an_image_that_is_not_drawn_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = tmp_path / "token.svg"
+    image.write_text("old")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert_one_line(
+        cli_said.invoke(*SHAPE, "--gantt", image),
+        "--gantt: needs matplotlib",
+        "pip install 'mmfree-compiler[plot]'",
+    )
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_the_title_of_a_board_is_text(tmp_path: Path) -> None:
+    """Neither markup nor a command to the terminal."""
+    board = tmp_path / "own.toml"
+    known = files("mmfree_compiler.backends.fpga").joinpath("boards/kv260.toml").read_text("utf-8")
+    board.write_text(known.replace('title = "', 'title = "[/x]\\u001b[2J[red]'))
+    text = invoke("bench", "--target", f"fpga:{board}", "--shape", "370M")
+    assert text.startswith("[/x]\\x1b[2J[red]AMD Kria")
+
+
 def test_a_model(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """What a file says is what its shape would."""
     path = tmp_path / "model.mmfree"
@@ -60,6 +85,7 @@ def test_what_is_refused(tiny_artifact: Path, tmp_path: Path) -> None:
         ("bench", "--shape", "9B", "--target", "fpga"): "--shape 9B: is unknown. Known: 370M",
         ("bench", "--shape", "370M", "--target", "cpu"): "target cpu: has no model of its hardware",
         ("bench", tiny_artifact, "--gantt", "a.svg"): "--gantt: draws projections",
-        (*SHAPE, "--gantt", nowhere): "cannot be written",
+        (*SHAPE, "--gantt", nowhere): "cannot be written: its folder does not exist",
+        (*SHAPE, "--gantt", tmp_path): "is not the name of an image. Name a file that ends in .svg",
     }.items():
         assert_one_line(cli_said.invoke(*arguments), words)
