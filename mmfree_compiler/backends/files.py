@@ -7,6 +7,7 @@ from os import PathLike
 
 from mmfree_compiler import backends
 from mmfree_compiler.artifact import Artifact, Key, as_path, read_artifact
+from mmfree_compiler.artifact import sign as artifact_sign
 from mmfree_compiler.backends.own_files import Imported, OthersEngine, OwnFiles
 from mmfree_compiler.errors import ArtifactError, InputError, TargetError
 from mmfree_compiler.target import DEFAULT_TARGET, Target
@@ -46,9 +47,21 @@ def read(
     if own is None:
         return read_artifact(path, verify, require_signature)
     if require_signature is not None:
-        cause = f"is not signed: {as_path(path).suffix} files cannot be"
-        raise ArtifactError(str(path), cause, f"Save the model as {COMMON}, and sign that")
+        raise _unsigned(path, "is not signed")
     return own.read(as_path(path), verify)
+
+
+def sign(path: str | PathLike[str], key: Key) -> str:
+    """Sign a file in place, as `artifact.sign` does. Raises ArtifactError if its form cannot be."""
+    if _owner(as_path(path).suffix) is not None:
+        raise _unsigned(path, "cannot be signed")
+    return artifact_sign(path, key)
+
+
+def _unsigned(path: str | PathLike[str], cause: str) -> ArtifactError:
+    suffix = as_path(path).suffix
+    hint = f"Save the model as {COMMON}, and sign that"
+    return ArtifactError(str(path), f"{cause}: {suffix} files have no signatures", hint)
 
 
 def imported(path: str | PathLike[str]) -> Imported | None:

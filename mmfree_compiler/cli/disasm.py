@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmfree_compiler.cli.options import ArtifactPath, Json
-from mmfree_compiler.cli.output import emit
+from mmfree_compiler.cli.output import emit, show
 from mmfree_compiler.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ def disasm(
     json: Json = False,
 ) -> None:
     """Show the instructions of a model, for targets that have an assembly language of their own."""
-    from mmfree_compiler.artifact import read_artifact
+    from mmfree_compiler.backends import files
 
-    programs = _programs(read_artifact(model))
+    programs = _programs(files.read(model))
     if not programs:
         hint = "`mmfree inspect` shows what it holds"
         raise InputError(str(model), "has no target with instructions to show", hint)
@@ -32,7 +32,9 @@ def disasm(
         known = f"Known: {', '.join(programs)}"
         raise InputError(f"--program {program}", "is not a program of the model", known)
     shown = {name: text for name, text in programs.items() if program in (None, name)}
-    emit(json, {"programs": shown}, *(f"# {name}\n{text}" for name, text in shown.items()))
+    emit(json, {"programs": shown}, quiet=True)
+    if not json:  # not through rich, which would wrap long instructions
+        show("\n".join(f"# {name}\n{text.rstrip()}\n" for name, text in shown.items()))
 
 
 def _programs(artifact: Artifact) -> dict[str, str]:

@@ -20,7 +20,7 @@ def sign(
     json: Json = False,
 ) -> None:
     """Sign a compiled model with an Ed25519 key; `--require-signature` checks it."""
-    from mmfree_compiler.artifact import sign
+    from mmfree_compiler.backends import files
 
-    public = sign(model, key)
+    public = files.sign(model, key)
     emit(json, {"model": str(model), "public_key": public}, facts([("signed by", public)]))

@@ -36,11 +36,16 @@ def test_one_program(model: Path) -> None:
     assert text.startswith("# decode\n")
     assert "# forward" not in text
     assert "  product " in text
+    assert encode_program(assemble(text))  # no line is wrapped
     said = cli_said.invoke("disasm", model, "--program", "other")
     assert_one_line(said, "--program other: is not a program", "Known: forward, decode")
 
 
-def test_a_model_without_instructions(tiny_artifact: Path) -> None:
-    assert_one_line(
-        cli_said.invoke("disasm", tiny_artifact), "has no target with instructions to show"
-    )
+def test_a_model_without_instructions(
+    tiny_artifact: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    onnx = tmp_path / "model.onnx"
+    compiler.compile(tiny_checkpoint, "onnx", check=False).save(onnx)
+    for path in (tiny_artifact, onnx):
+        said = cli_said.invoke("disasm", path)
+        assert_one_line(said, "has no target with instructions to show")

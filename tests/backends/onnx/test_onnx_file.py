@@ -14,7 +14,7 @@ import pytest
 
 import mmfree_compiler as mmf
 from mmfree_compiler.artifact import WEIGHTS, read_artifact
-from mmfree_compiler.backends.files import read
+from mmfree_compiler.backends.files import read, sign
 from mmfree_compiler.backends.onnx import OnnxBackend
 from mmfree_compiler.backends.onnx.compile.compiler import OnnxCompiler
 from mmfree_compiler.errors import ArtifactError, TargetError
@@ -189,6 +189,8 @@ def test_other_places(tmp_path: Path) -> None:
 def test_signatures_are_for_the_other_form(model: Path) -> None:
     with pytest.raises(ArtifactError, match="is not signed"):
         mmf.load(model, require_signature=b"")
+    with pytest.raises(ArtifactError, match=r"cannot be signed: \.onnx files have no signatures"):
+        sign(model, b"")
 
 
 def test_targets_that_the_file_cannot_hold(tiny_checkpoint: Path, tmp_path: Path) -> None:
