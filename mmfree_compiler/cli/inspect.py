@@ -48,7 +48,8 @@ def inspect(
 def describe(artifact: Artifact, file_size: int) -> dict[str, Any]:
     """The facts of an artifact whose file has `file_size` bytes, ready for JSON."""
     manifest = artifact.manifest
-    constants = artifact.entry  # all targets have the same, laid out in different ways
+    # All targets have the same constants, laid out in different ways, if not in files of their own.
+    constants = next((t for t in artifact.manifest.targets if t.tensors), artifact.entry)
     ternary, others = _elements(_ternary(constants)), _elements(_others(constants))
     parameters = ternary + others - _tied(manifest)
     return {
@@ -59,14 +60,14 @@ def describe(artifact: Artifact, file_size: int) -> dict[str, Any]:
         "targets": [_describe_target(view) for view in artifact.targets],
         "layers": manifest.model.get("num_hidden_layers")
         or max((tensor.count for tensor in constants.tensors.values()), default=0),
-        # Unknown where a target keeps its constants in files of its own.
+        # Unknown where all targets keep their constants in files of their own.
         "parameters": parameters if constants.tensors else None,
         "ternary_parameters": ternary if constants.tensors else None,
         "bytes": _bytes_by_kind(artifact, file_size),
         "file_bytes": file_size,
         "state_bytes_per_sequence": 4 * sum(math.prod(s.shape) * s.count for s in manifest.states),
-        "fp16_bytes": 2 * parameters,
-        "fp32_bytes": 4 * parameters,
+        "fp16_bytes": 2 * parameters if constants.tensors else None,
+        "fp32_bytes": 4 * parameters if constants.tensors else None,
         "passes": manifest.passes,
         "model": manifest.model,
         "quantization": manifest.quantization,
@@ -183,14 +184,15 @@ def _signature(signer: str | None, verified: bool) -> str:
 
 
 def _memory(found: dict[str, Any]) -> Table:
-    read = [(target["target"], target["weights_bytes"]) for target in found["targets"]]
+    weights = ((target["target"], target["weights_bytes"]) for target in found["targets"])
+    read = [(target, nbytes) for target, nbytes in weights if nbytes]
     parts = [(kind, size(nbytes)) for kind, nbytes in found["bytes"].items() if nbytes]
     others = [
         (f"weights in {name}", f"{size(nbytes)}, {_times(nbytes, read)} times as much")
         for name, nbytes in (("fp16", found["fp16_bytes"]), ("fp32", found["fp32_bytes"]))
-        if all(weights for _, weights in read)
+        if read
     ]
-    reads = [(f"read by {target}", size(weights)) for target, weights in read if weights]
+    reads = [(f"read by {target}", size(nbytes)) for target, nbytes in read]
     rows = [*parts, ("file", size(found["file_bytes"])), *reads, *others]
     return facts(rows, "\nBytes")
 

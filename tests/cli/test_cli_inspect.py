@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization as forms
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from invoking import invoke, invoke_json
 
+from mmfree_compiler import compiler
 from mmfree_compiler.artifact import read_artifact, sign
 from mmfree_compiler.backends.cpu.compile import density
 from mmfree_compiler.backends.cpu.facts import ABI
@@ -102,6 +103,22 @@ def test_inspect_of_weights_in_two_layouts(
     assert found["bytes"]["packed ternary"] > 1.7 * one["bytes"]["packed ternary"]
     assert target["weights_bytes"] < alone["weights_bytes"]
     assert sum(found["bytes"].values()) == found["file_bytes"] == output.stat().st_size
+
+
+def test_inspect_of_a_target_that_keeps_its_constants_itself(
+    tiny_checkpoint: Path, tiny_artifact: Path, tmp_path: Path
+) -> None:
+    """What is unknown is null; another target in the file makes it known, wherever it stands."""
+    same = ("parameters", "ternary_parameters", "fp16_bytes", "fp32_bytes")
+    alone, both = tmp_path / "model.onnx", tmp_path / "both.mmfree"
+    compiler.compile(tiny_checkpoint, "onnx", check=False).save(alone)
+    compiler.compile(tiny_checkpoint, ("onnx", "fpga"), check=False).save(both)
+    found, known = invoke_json("inspect", alone), invoke_json("inspect", tiny_artifact)
+    assert [found[name] for name in same] == 4 * [None]
+    found = invoke_json("inspect", both)
+    assert [found[name] for name in same] == [known[name] for name in same]
+    assert "weights in fp16" in invoke("inspect", both)
+    assert "weights in fp16" not in invoke("inspect", alone)
 
 
 def test_inspect_where_no_variant_runs(
