@@ -87,6 +87,9 @@ def test_states_go_to_other_targets(target: str, expected: Session) -> None:
 def test_options(tiny: CompiledModel) -> None:
     with pytest.raises(InputError, match=r"providers 'NoSuch'.*Known: .*CPUExecutionProvider"):
         Session(tiny.artifact, providers=["NoSuch"])
+    for providers in (TESTED, 5):
+        with pytest.raises(InputError, match=rf"providers {providers!r}: is not a list\. Pass \["):
+            Session(tiny.artifact, providers=providers)
     with pytest.raises(InputError, match=r"optimizations 'some'.*Known: off, basic"):
         Session(tiny.artifact, optimizations="some")
     with pytest.raises(InputError, match="threads"):

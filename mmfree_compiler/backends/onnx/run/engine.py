@@ -59,6 +59,8 @@ def open_engine(
     """
     ort = _onnxruntime()
     _check("optimizations", [optimizations], tuple(OPTIMIZATIONS))
+    if isinstance(providers, str) or not isinstance(providers, Sequence):
+        raise InputError(f"providers {providers!r}", "is not a list", f"Pass [{TESTED!r}]")
     _check("providers", providers, tuple(ort.get_available_providers()))
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
