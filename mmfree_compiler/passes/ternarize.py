@@ -47,13 +47,15 @@ class Ternarize:
     again. A bit_linear whose weight has other values than -c, 0 and c stays, with the reason in its
     `meta["reason"]`.
 
-    Raises UnsupportedError on finite weights that are not finite once they are quantized.
+    Raises UnsupportedError on weights without elements, and on finite weights that are not finite
+    once they are quantized.
     """
 
     name: ClassVar[str] = "ternarize"
 
     def __call__(self, gm: GraphModule) -> GraphModule:
         found = calls(gm, [overload("bit_linear")])
+        _check_filled([_weight(node) for node in found])
         weights = fold_all(gm, [_weight(node) for node in found])
         _check_quantized(gm, [_weight(n) for n, x in zip(found, weights, strict=True) if x is None])
         rows: dict[tuple[Node, float], Node] = {}
@@ -116,6 +118,15 @@ def fold(gm: GraphModule, weight: Node) -> tuple[Tensor, Tensor] | None:
             return None
     assert scale is not None
     return codes, scale.reshape(1)
+
+
+def _check_filled(weights: list[Node]) -> None:
+    """Raise UnsupportedError on weights without elements, all at once."""
+    empty = [weight for weight in weights if not weight.meta["val"].numel()]
+    if empty:
+        names = dict.fromkeys(map(_stem, empty))
+        cause = "has no elements, so it has no scale"
+        raise UnsupportedError(f"weight {few([*names], 20)}", cause, "Remove the layer")
 
 
 def _check_quantized(gm: GraphModule, weights: list[Node]) -> None:

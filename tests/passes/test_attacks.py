@@ -227,6 +227,13 @@ def test_weights_whose_mean_overflows_are_named() -> None:
         mmf.compile(module, "reference", example_inputs=(x,))
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_weights_without_elements_are_named() -> None:
+    module = nn.Sequential(BitLinear(64, 64), BitLinear(64, 0))
+    with pytest.raises(UnsupportedError, match=r"^weight 1\.weight: has no elements"):
+        mmf.compile(module, "reference", example_inputs=(torch.randn(2, 64),))
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("size", [1e-42, 0.0])
 def test_tiny_weights_compile(size: float) -> None:
