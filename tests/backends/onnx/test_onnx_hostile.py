@@ -86,6 +86,18 @@ def _wide(model: onnx.ModelProto) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 1 << 40
 
 
+def _unsized(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "width"
+
+
+def _without_inputs(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 1, WIDTH), "f4"), "x"))
+
+
+def _without_outputs(model: onnx.ModelProto) -> None:
+    del model.graph.output[:]
+
+
 def _doubles(model: onnx.ModelProto) -> None:
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
 
@@ -99,10 +111,14 @@ def _doubles(model: onnx.ModelProto) -> None:
         (_external("../secret"), "not a valid ONNX model|not a file in its folder"),
         (_external("/etc/hostname"), "not a valid ONNX model|not a file in its folder"),
         (_external("none"), "not a valid ONNX model|not a file in its folder"),
+        (_external(5000 * "x"), "not a valid ONNX model"),
         (_huge, "not a valid ONNX model|cannot be read"),
         (_filling_memory, "makes a tensor of shape"),
         (_old, "uses opset 9"),
-        (_wide, "no fixed width"),
+        (_wide, "has rows of width 1,099,511,627,776. Export it with a fixed last dimension, from"),
+        (_unsized, "no fixed width"),
+        (_without_inputs, "has 0 inputs. Export it with rows"),
+        (_without_outputs, "returns no rows"),
         (_doubles, "neither rows of float32"),
     ],
 )

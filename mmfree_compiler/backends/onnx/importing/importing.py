@@ -23,6 +23,10 @@ _MAX_WIDTH = 1 << 20
 def imported(path: Path) -> Imported:
     """The model at `path`. Raises CheckpointError."""
     module = OnnxModule(path).eval()
+    if not module.inputs:
+        raise CheckpointError(
+            str(path), "has 0 inputs", "Export it with rows or token ids as inputs"
+        )
     limits = module.limits()
     examples = tuple(_example(path, port, limits) for port in module.inputs)
     return Imported(module, examples, **_exported(path))
@@ -54,8 +58,9 @@ def _example(path: Path, port: onnx.ValueInfoProto, limits: dict[str, int]) -> T
         raise CheckpointError(thing, cause, "Export the model in float32")
     width = sizes[-1]
     if width is None or not 0 < width <= _MAX_WIDTH:
-        hint = "Export it with a fixed last dimension"
-        raise CheckpointError(thing, "has rows of no fixed width", hint)
+        cause = "has rows of no fixed width" if width is None else f"has rows of width {width:,}"
+        hint = f"Export it with a fixed last dimension, from 1 to {_MAX_WIDTH:,}"
+        raise CheckpointError(thing, cause, hint)
     return torch.randn(*_sizes(thing, sizes[:-1]), width)
 
 

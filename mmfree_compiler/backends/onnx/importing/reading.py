@@ -58,7 +58,7 @@ def read_model(path: Path) -> onnx.ModelProto:
     try:
         # A model in memory has no folder.
         onnx.checker.check_model(model if is_whole else str(path), check_custom_domain=False)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, RuntimeError) as error:  # the latter of file systems
         cause = f"is not a valid ONNX model: {_first_line(error)}"
         raise CheckpointError(str(path), cause, _GET) from error
     own = [(f.domain, f.name) for f in model.functions if f.domain == DOMAIN]
@@ -89,7 +89,7 @@ def _check_size(path: Path, model: onnx.ModelProto) -> None:
     """Raise CheckpointError on a model of too many nodes, or without any."""
     count = len(model.graph.node) + sum(len(f.node) for f in model.functions)
     if not 0 < count <= MAX_NODES:
-        hint = f"A model has at most {MAX_NODES:,}"
+        hint = f"A model has 1 to {MAX_NODES:,}"
         raise CheckpointError(str(path), f"has {count:,} nodes", hint)
 
 
@@ -170,4 +170,4 @@ def _with_data(path: Path, tensor: onnx.TensorProto, bits: int | None) -> onnx.T
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200]
+    return str(error).strip().partition("\n")[0][:200].rstrip(".")
