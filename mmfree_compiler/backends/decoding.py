@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,21 @@ class Drawn:
     logprobs: NDArray[np.float64]
     peaks: NDArray[np.float32]
 
+    @classmethod
+    @np.errstate(invalid="ignore")  # of damaged logits, which `peaks` tell of
+    def of(cls, ids: NDArray[np.int64], logits: NDArray[np.float32]) -> Self:
+        """Tokens that were chosen from `logits` (N, V)."""
+        each = [log_probability(*one) for one in zip(logits, ids.tolist(), strict=True)]
+        return cls(ids, np.array(each), logits.max(1))
+
+
+def log_probability(logits: NDArray[np.float32], token: int) -> float:
+    """Natural logarithm of a token's probability under softmax, to 1e-6; `logits` are (V,)."""
+    peak = logits.max()
+    with np.errstate(over="ignore"):  # to -inf
+        total = np.exp(logits - peak).sum(dtype=np.float64)
+    return float(logits[token]) - float(peak) - math.log(total)
+
 
 class Decoding(Iterator[Drawn], Protocol):
     """Steps of some sequences that feed their own tokens; each item has the tokens of a step.
@@ -66,9 +82,13 @@ class Decoder(Launcher, Protocol):
     def most_sequences(self) -> int:
         """How many may decode together."""
 
+    def decodes(self, choices: Choices) -> bool:
+        """Whether it chooses tokens so; the host chooses them from logits where it does not."""
+
     def decode(self, batch: Batch, choices: Choices, states: Any, steps: int) -> Decoding:
         """At most `steps` steps, of which the first reads `batch`: one token of each sequence.
 
         A step draws the token that follows the one it read, at the next position, marks it as seen,
-        and the next step reads it. `choices` are in the order of the batch.
+        and the next step reads it. `choices` are in the order of the batch, and `decodes` takes
+        them.
         """

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfree_compiler.backends.decoding import Decoding, Drawn
+from mmfree_compiler.backends.decoding import Choices, Decoding, Drawn
 from mmfree_compiler.backends.interface import Batch, States
 from mmfree_compiler.errors import InputError, StateError
 from mmfree_compiler.runtime.choices import choices
@@ -103,13 +104,18 @@ class Generation(Iterator[Token]):
             raise StopIteration
         self._check_uninterrupted()
         self._mid_token = True
-        if self.tokens and self._model.most_decoded:
+        if self.tokens and self._decodes:
             token = self._decode()
         else:
             logits = self._model.continue_one(self._pending, self._state, wanted=1)
             token = self._choose(logits[0])
         self._mid_token = False
         return token
+
+    @cached_property
+    def _decodes(self) -> bool:
+        """Whether the device chooses the tokens after the first one."""
+        return self._model.decodes(_choices([self]))
 
     def _decode(self) -> Token:
         """The next token, chosen by the device."""
@@ -172,14 +178,17 @@ def decoding(generations: Sequence[Generation], slots: Slots, states: States) ->
 
     `slots` (N,) int32 are their sequences in `states`.
     """
-    batch = _pending(generations, slots)
-    settings = choices(
+    batch, settings = _pending(generations, slots), _choices(generations)
+    steps = max(one._sampling.max_new_tokens - len(one.tokens) for one in generations)
+    return generations[0]._model.decode(batch, settings, states, steps)
+
+
+def _choices(generations: Sequence[Generation]) -> Choices:
+    return choices(
         [one._sampling for one in generations],
         [one._seed for one in generations],
         np.stack([one._seen for one in generations]),
     )
-    steps = max(one._sampling.max_new_tokens - len(one.tokens) for one in generations)
-    return generations[0]._model.decode(batch, settings, states, steps)
 
 
 def _pending(generations: Sequence[Generation], slots: Slots) -> Batch:
@@ -193,10 +202,10 @@ def run_together(generations: Sequence[Generation]) -> None:
     """Run all generations to the end: prompts one by one, then a token of each in every step."""
     for generation in generations:
         next(generation)
-    most = generations[0]._model.most_decoded
-    if not most:
+    if not all(generation._decodes for generation in generations):
         _step_together(generations)
         return
+    most = generations[0]._model.most_decoded
     for start in range(0, len(generations), most):
         _decode_together(generations[start : start + most])
 

@@ -32,8 +32,6 @@ class LanguageModel:
 
     def __init__(self, manifest: Manifest, launcher: Launcher) -> None:
         self._manifest, self.launcher = manifest, launcher
-        # How many sequences `decode` takes; 0 where the launcher does not offer it.
-        self.most_decoded = launcher.most_sequences if isinstance(launcher, Decoder) else 0
         self._states_type = type(launcher.states(0))
         self.vocab_size = manifest.outputs[0].width
         self.id_limit = manifest.inputs[0].limit or self.vocab_size
@@ -108,6 +106,15 @@ class LanguageModel:
         rows = self.run(Batch((ids,), np.zeros(count, np.int32), positions, last), state.states)
         state.advance([count])
         return rows
+
+    def decodes(self, choices: Choices) -> bool:
+        """See Decoder.decodes; False where the launcher chooses no tokens."""
+        return isinstance(self.launcher, Decoder) and self.launcher.decodes(choices)
+
+    @property
+    def most_decoded(self) -> int:
+        """How many sequences `decode` takes."""
+        return cast(Decoder, self.launcher).most_sequences
 
     def decode(self, batch: Batch, choices: Choices, states: States, steps: int) -> Decoding:
         """See Decoder.decode."""

@@ -6,12 +6,11 @@ give equal tokens on every machine.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
 from mmfree_compiler import elementary as e
+from mmfree_compiler.backends.decoding import log_probability
 from mmfree_compiler.backends.exp import exp
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.runtime.drawing import Weights, draw, nucleus, total
@@ -107,11 +106,3 @@ def _weights(scores: Floats, divisor: np.float32) -> Weights:
     weights = np.zeros(scores.size, np.int32)
     weights[counts] = np.rint(exp(relative[counts]) * _LIKELIEST)
     return weights
-
-
-def log_probability(logits: Floats, token: int) -> float:
-    """Natural logarithm of a token's probability under softmax, to 1e-6."""
-    peak = logits.max()
-    with np.errstate(over="ignore"):  # to -inf
-        total = np.exp(logits - peak).sum(dtype=np.float64)
-    return float(logits[token]) - float(peak) - math.log(total)

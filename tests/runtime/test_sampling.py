@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from mmfree_compiler.backends.decoding import log_probability
 from mmfree_compiler.errors import InputError
-from mmfree_compiler.runtime.next_token import distribution, log_probability, sample
+from mmfree_compiler.runtime.next_token import distribution, sample
 from mmfree_compiler.runtime.sampling import Sampling, SamplingOptions
 
 NEVER = float("-inf")

@@ -113,6 +113,10 @@ class CudaLauncher:
         """See decoding.Decoder."""
         return OUTPUTS
 
+    def decodes(self, choices: Choices) -> bool:  # noqa: ARG002 - the interface
+        """See decoding.Decoder: all of them."""
+        return True
+
     def decode(
         self, batch: Batch, choices: Choices, states: CudaStates, steps: int
     ) -> CudaDecoding:
