@@ -111,10 +111,13 @@ class Builder:
         slot = self.program.state(str(node.state))
         buffer = Buffer(f"state {slot.name}", "scratch", lines, "sequences")
         address, n = place("state", slot.name), lines * FLOATS
-        add = partial(self.add, rows="sequences", address=address, n=n)
-        add("load", dst=buffer, step=lines, stride=lines * slot.count)
+        # Outside of the layers' loop, iterations are steps of decoding: the same state in each.
+        step = lines if slot.count > 1 else 0
+        stride = lines * slot.count
+        add = partial(self.add, rows="sequences", address=address, n=n, step=step, stride=stride)
+        add("load", dst=buffer)
         yield buffer
-        add("store", a=buffer, step=lines, stride=lines * slot.count)
+        add("store", a=buffer)
 
     def second(self, node: Node, name: str | None) -> tuple[Buffer, str]:
         """The second operand of VEC, and its form."""
