@@ -11,10 +11,11 @@ from mmfree_compiler.backends.fpga.board import Board
 from mmfree_compiler.backends.fpga.layouts import DENSITIES, Trits
 from mmfree_compiler.errors import ArtifactError
 
-ABI = 1  # the number of the instruction set and of the memory map; each change increments it
+ABI = 2  # the number of the instruction set and of the memory map; each change increments it
 FORWARD, DECODE = "forward", "decode"  # the programs: roles of a build's members
-IDS = "ids"  # the place of the ids that DECODE chose
-MOST_TOKENS, MOST_STEPS = 64, 256  # of one run
+IDS, LOGITS = "ids", "logits"  # the places of what DECODE chose, and of what it chose from
+# Of one run. The host gets tokens run by run, and runs steps again that went too far.
+MOST_TOKENS, MOST_STEPS = 64, 8
 _REMAKE = "Compile the model again"
 
 Lines = Annotated[int, Field(ge=0, lt=1 << 32)]
@@ -33,14 +34,16 @@ class _Record(BaseModel):
 class Facts(_Record):
     """The machine that a build is for, and what lies where in the device's memory.
 
-    A run has up to `tokens` tokens. The weights fill `weights` lines from line 0 on, and `memory`
-    lines follow. `places` are the first lines of inputs, outputs, states and chosen ids, by
-    compile.draft.place.
+    A run has up to `tokens` tokens, and decodes up to `steps` steps. The weights fill `weights`
+    lines from line 0 on, and `memory` lines follow. `places` are the first lines of inputs,
+    outputs, states, chosen ids and logits, by compile.draft.place; the logits of a sequence are
+    those of `steps` steps, one after the other.
     """
 
     board: Board
     density: Annotated[str, AfterValidator(_known_density)]
     tokens: int = Field(gt=0, le=MOST_TOKENS)
+    steps: int = Field(gt=0, le=MOST_STEPS)
     weights: Lines
     memory: Lines
     places: dict[str, Lines]

@@ -9,7 +9,7 @@ from mmfree_compiler.backends.fpga.compile.allocate import allocate
 from mmfree_compiler.backends.fpga.compile.draft import Buffer, Draft, Part
 from mmfree_compiler.backends.fpga.compile.link import line_up, link
 from mmfree_compiler.backends.fpga.compile.lower import lower
-from mmfree_compiler.backends.fpga.compile.memory import constants, memory_map
+from mmfree_compiler.backends.fpga.compile.memory import constants, memory_map, most_steps
 from mmfree_compiler.backends.fpga.compile.passes.pack_weights import PackWeights
 from mmfree_compiler.backends.fpga.compile.schedule import schedule
 from mmfree_compiler.backends.fpga.compile.select import SELECT
@@ -73,6 +73,7 @@ def programs(program: Program, spec: Spec) -> Programs:
         board=spec.board,
         density=spec.density,
         tokens=tokens,
+        steps=most_steps(program),
         weights=found.weights,
         memory=found.behind,
         places=found.places,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from mmfree_compiler.backends.fpga.compile.builder import Builder
 from mmfree_compiler.backends.fpga.compile.draft import Buffer, Draft, Part, place
+from mmfree_compiler.backends.fpga.compile.memory import logit_stride
 from mmfree_compiler.backends.fpga.compile.select import SELECT
-from mmfree_compiler.backends.fpga.facts import DECODE, FORWARD, IDS
+from mmfree_compiler.backends.fpga.facts import DECODE, FORWARD, IDS, LOGITS
 from mmfree_compiler.backends.fpga.strides import row_lines
 from mmfree_compiler.backends.liveness import roots
 from mmfree_compiler.program import Loop, Node, Program
@@ -38,9 +40,7 @@ def lower(program: Program) -> Lowered:
     outputs = [b.wanted(name) for name in program.outputs]
     ends = {FORWARD: [_stored(b, number, rows) for number, rows in enumerate(outputs)]}
     if program.kind == "lm":
-        width = program.values[program.outputs[0]].width
-        chosen = Draft.of("argmax", a=outputs[0], n=width)
-        ends[DECODE] = [chosen, Draft.of("store_ids", rows="tokens", address=IDS)]
+        ends[DECODE] = _chosen(b, outputs[0])
     return Lowered([part for part in b.parts if part.drafts], ends)
 
 
@@ -54,6 +54,17 @@ def _load(b: Builder, name: str) -> None:
     lines, address = row_lines(width), place("input", name)
     out = b.value(name)
     b.add("load", rows="tokens", dst=out, n=width, stride=lines, address=address)
+
+
+def _chosen(b: Builder, logits: Buffer) -> list[Draft]:
+    """The largest logits, and for each step the ids and the logits, which the host reads later."""
+    width = b.program.values[b.program.outputs[0]].width
+    steps = partial(Draft.of, stride=logit_stride(b.program), step=row_lines(width))
+    return [
+        steps("store", rows="wanted", address=LOGITS, a=logits, n=width),
+        Draft.of("argmax", a=logits, n=width),
+        Draft.of("store_ids", rows="tokens", address=IDS),
+    ]
 
 
 def _stored(b: Builder, number: int, rows: Buffer) -> Draft:

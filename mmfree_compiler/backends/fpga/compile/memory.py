@@ -11,7 +11,8 @@ from mmfree_compiler.artifact import TensorEntry, pack_constants
 from mmfree_compiler.artifact.weights import Bytes
 from mmfree_compiler.backends.fpga.compile.draft import Part, place
 from mmfree_compiler.backends.fpga.compile.stream import NUMBERS
-from mmfree_compiler.backends.fpga.facts import IDS, MOST_STEPS
+from mmfree_compiler.backends.fpga.facts import IDS, LOGITS, MOST_STEPS
+from mmfree_compiler.backends.fpga.isa.word import most
 from mmfree_compiler.backends.fpga.strides import LINE, packed_lines, round_up, row_lines
 from mmfree_compiler.program import DENSE, Array, Constant, Program, StateSlot
 
@@ -94,7 +95,23 @@ def _sizes(program: Program, tokens: int) -> Iterator[tuple[str, int]]:
         yield place("output", str(number)), tokens * row_lines(width)
     for slot in program.states:
         yield place("state", slot.name), tokens * slot.count * state_lines(slot)
-    yield IDS, MOST_STEPS * packed_lines(tokens, 8)
+    if program.kind == "lm":
+        yield IDS, most_steps(program) * packed_lines(tokens, 8)
+        yield LOGITS, tokens * logit_stride(program)
+
+
+def most_steps(program: Program) -> int:
+    """The steps of a run: MOST_STEPS, or as many as logits of a sequence fit a store's stride."""
+    return max(1, min(MOST_STEPS, most("c") // _logit_lines(program)))
+
+
+def logit_stride(program: Program) -> int:
+    """Lines of a sequence's logits of all steps."""
+    return most_steps(program) * _logit_lines(program)
+
+
+def _logit_lines(program: Program) -> int:
+    return row_lines(program.values[program.outputs[0]].width)
 
 
 def state_lines(slot: StateSlot) -> int:

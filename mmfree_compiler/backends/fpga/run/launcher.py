@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmfree_compiler.artifact import Artifact
-from mmfree_compiler.backends.fpga.facts import DECODE, FORWARD, IDS, MOST_STEPS, Facts, facts_of
+from mmfree_compiler.backends.decoding import Choices
+from mmfree_compiler.backends.fpga.facts import DECODE, FORWARD, IDS, LOGITS, Facts, facts_of
 from mmfree_compiler.backends.fpga.isa.machine import Bytes, Floats, Run, Sizes
+from mmfree_compiler.backends.fpga.run.decoding import FpgaDecoding, Ids
 from mmfree_compiler.backends.fpga.run.simulator import Simulator
 from mmfree_compiler.backends.fpga.run.transport import Transport
 from mmfree_compiler.backends.fpga.strides import FLOATS, LINE, packed_lines, row_lines
 from mmfree_compiler.backends.interface import Batch
 from mmfree_compiler.backends.numpy_states import NumpyStates
-from mmfree_compiler.errors import ArtifactError, InputError, TargetError
+from mmfree_compiler.errors import ArtifactError, TargetError
 
 
 class FpgaLauncher:
@@ -55,27 +56,32 @@ class FpgaLauncher:
         empty = [np.zeros((0, port.width), np.float32) for port in ports]
         return tuple(np.concatenate(rows) for rows in zip(empty, *made, strict=True))
 
-    def greedy(self, batch: Batch, states: NumpyStates, steps: int) -> NDArray[np.int64]:
-        """Decode on the machine alone: (steps, N) ids of the likeliest tokens of N sequences.
+    def decodes(self, choices: Choices) -> bool:
+        """See decoding.Decoder: the likeliest tokens."""
+        return bool((choices.divisors == 0).all() and (choices.penalties == 1).all())
 
-        The first step reads `batch`, one token of each of N sequences, of which the machine takes
-        `most_sequences` at most; each later step reads the tokens that the step before has chosen.
-        Raises InputError on more, ArtifactError when the file of the weights was changed.
-        """
+    def decode(
+        self, batch: Batch, choices: Choices, states: NumpyStates, steps: int
+    ) -> FpgaDecoding:
+        """See decoding.Decoder."""
+        assert self.decodes(choices)
         self._artifact.check_unchanged()
+        return FpgaDecoding(self._greedy, self._facts.steps, batch, states, steps)
+
+    def _greedy(self, batch: Batch, states: NumpyStates, steps: int) -> tuple[Ids, Floats]:
+        """See run.decoding.RunSteps."""
         count = len(batch.slots)
-        if count > self.most_sequences:
-            hint = f"Pass at most {self.most_sequences}"
-            raise InputError(f"{count} sequences", "do not fit into the board's memories", hint)
-        made = []
-        for start in range(0, steps, MOST_STEPS):
-            now = min(steps - start, MOST_STEPS)
-            with self._lock:
-                self._call(DECODE, batch, states, now)
-                lines = self._transport.read(self._place(IDS), now * packed_lines(count, 8))
-            made.append(lines.view(np.int64).reshape(now, -1)[:, :count])
-            batch = replace(batch, inputs=(made[-1][-1],))
-        return np.concatenate(made)
+        with self._lock:
+            self._call(DECODE, batch, states, steps)
+            lines = self._transport.read(self._place(IDS), steps * packed_lines(count, 8))
+            logits = [self._logits(sequence, steps) for sequence in range(count)]
+        return lines.view(np.int64).reshape(steps, -1)[:, :count], np.stack(logits, 1)
+
+    def _logits(self, sequence: int, steps: int) -> Floats:
+        """Those of the steps of the last run, (steps, V)."""
+        (port,) = self._manifest.outputs
+        first = sequence * self._facts.steps * row_lines(port.width)
+        return self._read(LOGITS, steps, port.width, first)
 
     def _run(self, batch: Batch, states: NumpyStates) -> list[Floats]:
         with self._lock:
@@ -111,9 +117,9 @@ class FpgaLauncher:
         """Write rows of floats (n, width), each in whole lines."""
         self._transport.write(self._place(name), _in_lines(rows))
 
-    def _read(self, name: str, count: int, width: int) -> Floats:
-        """Rows of floats (count, width)."""
-        lines = self._transport.read(self._place(name), count * row_lines(width))
+    def _read(self, name: str, count: int, width: int, first: int = 0) -> Floats:
+        """Rows of floats (count, width), from line `first` of a place on."""
+        lines = self._transport.read(self._place(name) + first, count * row_lines(width))
         return lines.view(np.float32).reshape(count, row_lines(width) * FLOATS)[:, :width]
 
     def _write_states(self, states: NumpyStates, slots: NDArray[np.int32]) -> None:
