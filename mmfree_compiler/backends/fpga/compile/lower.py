@@ -74,13 +74,17 @@ def _stored(b: Builder, number: int, rows: Buffer) -> Draft:
 
 
 def _late(program: Program) -> frozenset[str]:
-    """The values that only wanted tokens need: no loop and no scan reads them or what follows."""
+    """The values that only wanted tokens need: no loop and no scan reads them or what follows.
+
+    Rows of an embedding are gathered for all tokens, whose ids are numbered so.
+    """
     needed = _needed(program)
     late: set[str] = set()
     for step in program.body:
         for node in () if isinstance(step, Loop) else step.nodes:
             of_codes = [name for name in node.inputs if name and _is_codes(program, name)]
-            if not needed & set(node.outputs) and late.issuperset(of_codes):
+            free = node.op != "embedding" and not needed & set(node.outputs)
+            if free and late.issuperset(of_codes):
                 late |= set(node.outputs)
     return frozenset(late)
 

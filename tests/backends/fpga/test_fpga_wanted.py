@@ -1,0 +1,61 @@
+"""What only wanted tokens need: their rows alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from op_modules import SmallLM, mm
+from torch import Tensor, nn
+
+import mmfree_compiler as mmf
+from mmfree_compiler.backends.interface import Batch
+from mmfree_compiler.runtime import Session
+
+IDS = (torch.zeros(1, 2, dtype=torch.int64),)
+
+
+class Lookup(nn.Module):
+    """Logits are the rows of a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.rand(37, 37, generator=torch.Generator().manual_seed(2))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        out: Tensor = mm.embedding(ids, self.table)
+        return out
+
+
+class Skip(Lookup):
+    """The logits alone read an embedding, beside what the states need."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = mm.embedding(ids, self.table)
+        h = mm.mlgru_scan(x, mm.sigmoid(x))
+        out: Tensor = mm.add(h, mm.embedding(ids, self.table[:, :1] * self.table))
+        return out
+
+
+def both(model: nn.Module) -> list[Session]:
+    return [
+        mmf.compile(model, target, example_inputs=IDS, check=False).session
+        for target in ("fpga:ecp5-85", "reference")
+    ]
+
+
+@pytest.mark.parametrize("wanted", [[2], [0, 3], []])
+@pytest.mark.parametrize("model", [Lookup, Skip, SmallLM])
+def test_rows_of_wanted_tokens(model: type[nn.Module], wanted: list[int]) -> None:
+    ids, slots = np.array([5, 9, 3, 30]), np.array([0, 1, 1, 0], np.int32)
+    batch = Batch((ids,), slots, np.array([0, 0, 1, 1]), np.array(wanted, np.intp))
+    made: list[Any] = []
+    for session in both(model()):
+        states = session.zero_state(2).states
+        made.append((session.launcher.run(batch, states)[0], states.export()))
+    (rows, after), (expected, theirs) = made
+    assert np.array_equal(rows, expected)
+    for name, array in theirs.items():
+        assert np.array_equal(after[name], array)
