@@ -23,7 +23,7 @@ def model(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def test_all_programs(model: Path) -> None:
     programs = invoke_json("disasm", model)["programs"]
-    assert list(programs) == ["forward", "decode"]
+    assert list(programs) == ["forward", "advance", "decode"]
     for text in programs.values():
         assert text.count("loop") == text.count("next")
         assert len(encode_program(assemble(text))) % 16 == 0
@@ -38,7 +38,7 @@ def test_one_program(model: Path) -> None:
     assert "  product " in text
     assert encode_program(assemble(text))  # no line is wrapped
     said = cli_said.invoke("disasm", model, "--program", "other")
-    assert_one_line(said, "--program other: is not a program", "Known: forward, decode")
+    assert_one_line(said, "--program other: is not a program", "Known: forward, advance, decode")
 
 
 def test_a_model_without_instructions(

@@ -12,7 +12,9 @@ from mmfree_compiler.backends.fpga.layouts import DENSITIES, Trits
 from mmfree_compiler.errors import ArtifactError
 
 ABI = 2  # the number of the instruction set and of the memory map; each change increments it
-FORWARD, DECODE = "forward", "decode"  # the programs: roles of a build's members
+# The programs, roles of a build's members: logits of the wanted tokens, the states alone, and steps
+# that choose their tokens.
+FORWARD, ADVANCE, DECODE = "forward", "advance", "decode"
 IDS, LOGITS = "ids", "logits"  # the places of what DECODE chose, and of what it chose from
 # Of one run. The host gets tokens run by run, and runs steps again that went too far.
 MOST_TOKENS, MOST_STEPS = 64, 8

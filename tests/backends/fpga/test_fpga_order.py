@@ -16,7 +16,7 @@ from mmfree_compiler.backends.fpga.run.schedules import run_in_order_of
 from mmfree_compiler.backends.fpga.run.simulator import Simulator
 
 COUNTS: Counts = (1, 3, 2, 3)
-roles = pytest.mark.parametrize("role", ["forward", "decode"])
+roles = pytest.mark.parametrize("role", ["forward", "advance", "decode"])
 
 
 @roles
@@ -37,14 +37,14 @@ def test_each_wait_is_needed(role: str) -> None:
                 found = hazards(fewer, memories(), (1, most, most, most), steps=3)
                 assert next(found, None) is not None, (place, instruction.opcode.name, UNITS[u])
                 removed += 1
-    assert removed > 30
+    assert removed > 20
 
 
 @roles
 def test_random_schedules_have_the_same_bits(role: str) -> None:
     """100 of each program, with queues of other lengths; the units run in other orders."""
     steps = 3 if role == "decode" else 1
-    given = run(steps=steps) if role == "forward" else run(3, 3, steps)
+    given = run(3, 3, steps) if role == "decode" else run(steps=steps)
     simulator = Simulator(machine())
     simulator.run(np.frombuffer(encode_program(program(role)), np.uint8), given)
     expected, orders = simulator.machine.memory.rest.copy(), set()

@@ -122,7 +122,7 @@ def test_the_fifo_never_gives_what_has_not_arrived(
         assert fifo.delivered + fifo.ahead == pytest.approx(total)
 
 
-@pytest.mark.parametrize("role", ["forward", "decode"])
+@pytest.mark.parametrize("role", ["forward", "advance", "decode"])
 @given(data=st.data())
 def test_times_keep_to_the_waits(role: str, data: st.DataObject) -> None:
     """Whatever the board: each span begins when all that it waits for is done."""

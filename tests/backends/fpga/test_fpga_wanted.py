@@ -1,20 +1,24 @@
-"""What only wanted tokens need: their rows alone."""
+"""What only wanted tokens need: their rows alone, and nothing of it where none is wanted."""
 
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from fpga_programs import facts, program
 from op_modules import SmallLM, mm
 from torch import Tensor, nn
 
 import mmfree_compiler as mmf
+from mmfree_compiler.backends.fpga.run.simulator import Simulator
 from mmfree_compiler.backends.interface import Batch
 from mmfree_compiler.runtime import Session
 
 IDS = (torch.zeros(1, 2, dtype=torch.int64),)
+TINY_HEAD = (37, 24)  # of TinyLM, in fpga_programs
 
 
 class Lookup(nn.Module):
@@ -59,3 +63,36 @@ def test_rows_of_wanted_tokens(model: type[nn.Module], wanted: list[int]) -> Non
     assert np.array_equal(rows, expected)
     for name, array in theirs.items():
         assert np.array_equal(after[name], array)
+
+
+def streamed(role: str) -> int:
+    (stream,) = (i for i in program(role) if i.opcode.name == "stream")
+    return stream.get("length")
+
+
+def test_states_alone_need_no_head() -> None:
+    """The norm in front of the head, its scale and its weight."""
+    products = {role: _count(role, "product") for role in ("forward", "advance", "decode")}
+    assert products == {"forward": 8, "advance": 7, "decode": 8}
+    head = 1 + facts().layout.lines(TINY_HEAD)
+    assert streamed("forward") - streamed("advance") > head
+    assert streamed("decode") == streamed("forward")
+
+
+def _count(role: str, name: str) -> int:
+    return sum(i.opcode.name == name for i in program(role))
+
+
+def test_chunks_of_a_prompt() -> None:
+    """All but the last one run without the head."""
+    ours, theirs = both(SmallLM())
+    prompt = np.arange(150) % 37
+    with mock.patch.object(Simulator, "run", autospec=True, side_effect=Simulator.run) as run:
+        token = next(ours.generate(prompt, temperature=0))
+    assert token == next(theirs.generate(prompt, temperature=0))
+    programs = [call.args[1].tobytes() for call in run.call_args_list]
+    assert len(programs) > 2
+    assert len(set(programs[:-1])) == 1
+    assert programs[-1] != programs[0]
+    a, b = (each.prefill(prompt).export() for each in (ours, theirs))
+    assert all(np.array_equal(a[name], b[name]) for name in b)

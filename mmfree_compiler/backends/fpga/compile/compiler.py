@@ -14,7 +14,7 @@ from mmfree_compiler.backends.fpga.compile.passes.pack_weights import PackWeight
 from mmfree_compiler.backends.fpga.compile.schedule import schedule
 from mmfree_compiler.backends.fpga.compile.select import SELECT
 from mmfree_compiler.backends.fpga.compile.waits import insert_waits
-from mmfree_compiler.backends.fpga.facts import ABI, DECODE, MOST_TOKENS, Facts
+from mmfree_compiler.backends.fpga.facts import ABI, MOST_TOKENS, Facts
 from mmfree_compiler.backends.fpga.isa.encoding import encode_program
 from mmfree_compiler.backends.fpga.isa.opcode import Instruction
 from mmfree_compiler.backends.fpga.spec import Spec
@@ -62,7 +62,10 @@ def programs(program: Program, spec: Spec) -> Programs:
     """Those of a Program whose weights are packed. Raises UnsupportedError and TargetError."""
     lowered = lower(program)
     parts = [schedule(part, spec) for part in lowered.parts]
-    drafts = {role: line_up(parts, end, role == DECODE) for role, end in lowered.ends.items()}
+    drafts = {
+        role: line_up(parts[: own.parts], own.end, own.repeated)
+        for role, own in lowered.outlines.items()
+    }
     tokens, addresses = _fitted(drafts, spec)
     found = memory_map(program, parts, tokens)
     code = {

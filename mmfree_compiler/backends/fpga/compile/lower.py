@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from mmfree_compiler.backends.fpga.compile.builder import Builder
 from mmfree_compiler.backends.fpga.compile.draft import Buffer, Draft, Part, place
 from mmfree_compiler.backends.fpga.compile.memory import logit_stride
 from mmfree_compiler.backends.fpga.compile.select import SELECT
-from mmfree_compiler.backends.fpga.facts import DECODE, FORWARD, IDS, LOGITS
+from mmfree_compiler.backends.fpga.facts import ADVANCE, DECODE, FORWARD, IDS, LOGITS
+from mmfree_compiler.backends.fpga.isa.word import COUNTS
 from mmfree_compiler.backends.fpga.strides import row_lines
 from mmfree_compiler.backends.liveness import roots
 from mmfree_compiler.program import Loop, Node, Program
 
 
 @dataclass(frozen=True)
+class Outline:
+    """A program: the first `parts` parts, then `end`; `repeated`: for each step."""
+
+    parts: int
+    end: list[Draft]
+    repeated: bool = False
+
+
+@dataclass(frozen=True)
 class Lowered:
-    """The parts of a program, and how each role of facts.py ends it."""
+    """The parts of which the programs consist, and what each role of facts.py makes of them."""
 
     parts: list[Part]
-    ends: dict[str, list[Draft]]
+    outlines: dict[str, Outline]
 
 
 def lower(program: Program) -> Lowered:
@@ -38,10 +48,33 @@ def lower(program: Program) -> Lowered:
         else:
             _select(b, step.nodes)
     outputs = [b.wanted(name) for name in program.outputs]
-    ends = {FORWARD: [_stored(b, number, rows) for number, rows in enumerate(outputs)]}
-    if program.kind == "lm":
-        ends[DECODE] = _chosen(b, outputs[0])
-    return Lowered([part for part in b.parts if part.drafts], ends)
+    *parts, last = (part for part in b.parts if part.drafts)
+    parts += _parted(last)
+    return Lowered(parts, _outlines(b, len(parts), outputs))
+
+
+def _outlines(b: Builder, parts: int, outputs: list[Buffer]) -> dict[str, Outline]:
+    stored = [_stored(b, number, rows) for number, rows in enumerate(outputs)]
+    if b.program.kind == "module":
+        return {FORWARD: Outline(parts, stored)}
+    return {
+        FORWARD: Outline(parts, stored),
+        ADVANCE: Outline(parts - 1, []),
+        DECODE: Outline(parts, _chosen(b, outputs[0]), repeated=True),
+    }
+
+
+def _parted(part: Part) -> tuple[Part, Part]:
+    """A part, and its last instructions, which only wanted tokens need."""
+    cut = len(part.drafts)
+    while part.count == 1 and cut and _is_late(part.drafts[cut - 1]):
+        cut -= 1
+    return replace(part, drafts=part.drafts[:cut]), Part(1, part.drafts[cut:])
+
+
+def _is_late(draft: Draft) -> bool:
+    constant_or_choice = draft.opcode.name in ("params", "select")
+    return constant_or_choice or draft.numbers.get("rows") == COUNTS.index("wanted")
 
 
 def _select(b: Builder, nodes: Iterable[Node]) -> None:

@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 
 from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.backends.decoding import Choices
-from mmfree_compiler.backends.fpga.facts import DECODE, FORWARD, IDS, LOGITS, Facts, facts_of
+from mmfree_compiler.backends.fpga.facts import (
+    ADVANCE,
+    DECODE,
+    FORWARD,
+    IDS,
+    LOGITS,
+    Facts,
+    facts_of,
+)
 from mmfree_compiler.backends.fpga.isa.machine import Bytes, Floats, Run, Sizes
 from mmfree_compiler.backends.fpga.run.decoding import FpgaDecoding, Ids
 from mmfree_compiler.backends.fpga.run.simulator import Simulator
@@ -84,9 +92,9 @@ class FpgaLauncher:
         return self._read(LOGITS, steps, port.width, first)
 
     def _run(self, batch: Batch, states: NumpyStates) -> list[Floats]:
+        count = len(batch.wanted)
         with self._lock:
-            self._call(FORWARD, batch, states, 1)
-            count = len(batch.wanted)
+            self._call(FORWARD if count else ADVANCE, batch, states, 1)
             return [self._output(number, count) for number in range(len(self._manifest.outputs))]
 
     def _call(self, role: str, batch: Batch, states: NumpyStates, steps: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mmfree_compiler.backends.fpga.facts import DECODE, FORWARD, Facts
+from mmfree_compiler.backends.fpga.facts import ADVANCE, DECODE, FORWARD, Facts
 from mmfree_compiler.backends.fpga.isa.opcode import Instruction
 from mmfree_compiler.backends.fpga.resources import uses
 from mmfree_compiler.backends.fpga.strides import LINE
@@ -69,7 +69,9 @@ def _token(model: Model, cycles: int, lines: int) -> Iterator[Figure]:
 def _prompt(model: Model) -> Iterator[Figure]:
     facts = model.facts
     counts = (1, facts.tokens, 1, 1)
-    run = simulate(model.code[FORWARD], facts.board, facts.layout, counts)
+    # Only the end of a prompt has logits.
+    code = model.code.get(ADVANCE, model.code[FORWARD])
+    run = simulate(code, facts.board, facts.layout, counts)
     speed = facts.tokens * facts.board.clock_mhz * 1e6 / run.cycles
     yield Figure(f"prompt, {facts.tokens} tokens at once", speed, "tokens/s", "projected")
 
