@@ -31,7 +31,7 @@ def steps(module: nn.Module, *inputs: Tensor, together: bool = False) -> list[St
 
 
 def ops(step: Step) -> list[str]:
-    return [node.op for node in (*step.products, *step.nodes)]
+    return [node.op for node in step.nodes]
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -66,7 +66,7 @@ def test_what_overwrites_is_with_what_reads() -> None:
     written, read = first.products[0].outputs[0], str(second.products[0].inputs[1])
     places = {**program.places, written: program.places[read]}
     (joined,) = steps_of(replace(program, places=places), part.nodes)
-    assert joined.products == (*first.products, *second.products)
+    assert joined.nodes == part.nodes
 
 
 @pytest.mark.parametrize("shape", WGMMA, ids=lambda shape: shape.name)

@@ -38,10 +38,13 @@ class Piece(Tile):
 
 @dataclass(frozen=True)
 class Step:
-    """Products, and what is made of them."""
+    """Products and what is made of them, in the order of the program."""
 
-    products: tuple[Node, ...]
     nodes: tuple[Node, ...]
+
+    @property
+    def products(self) -> list[Node]:
+        return [node for node in self.nodes if node.op == "ternary_linear"]
 
 
 @dataclass
@@ -130,31 +133,31 @@ def write(tile: Tile, shape: Shape) -> int:
 
 def _step(tile: Tile, shape: Shape, step: Step, size: int) -> None:
     """What programs do that make a step."""
-    ring, nodes = Ring(tile, shape, list(step.products)), (*step.products, *step.nodes)
+    ring = Ring(tile, shape, step.products)
     ring.start_weights()
-    load_constants(tile, nodes)
+    load_constants(tile, step.nodes)
     pieces = [
         Piece(**vars(tile) | {"loaded": dict(tile.loaded), "first": first})
         for first in range(0, shape.tokens, size)
     ]
     if ring.few:
         pieces[0].begin(size)
-        load_states(pieces[0], nodes)
+        load_states(pieces[0], step.nodes)
     tile.writer.add(WAIT)
     with tile.writer.block("if first < count:"):
         ring.start_codes()
         if ring.few:
-            load_values(pieces[0], nodes)
+            load_values(pieces[0], step.nodes)
         sums = {node.outputs[0]: ring.product(node, len(pieces)) for node in step.products}
         for number, piece in enumerate(pieces):
             if not ring.few:
                 piece.begin(size)
             piece.sums = {name: f"{cut}[{number}]" for name, cut in sums.items()}
-            epilogue(piece, nodes)
+            epilogue(piece, step.nodes)
     tile.writer.add("rings.end_copies()")
 
 
-def steps_of(program: PlannedProgram, nodes: Iterable[Node]) -> list[Step]:
+def steps_of(program: PlannedProgram, nodes: Sequence[Node]) -> list[Step]:
     """Nodes by what they need of each other: a step reads nothing that another one makes.
 
     What needs no product is done in the first step.
@@ -164,11 +167,14 @@ def steps_of(program: PlannedProgram, nodes: Iterable[Node]) -> list[Step]:
         near = [group for group in groups if any(_meet(program, node, x) for x in group)]
         joined = [other for group in near for other in group]
         groups = [group for group in groups if group not in near] + [[*joined, node]]
-    steps = [_step_of(group) for group in groups]
-    first, *others = sorted(steps, key=lambda step: -len(step.products))
-    alone = [node for step in others if not step.products for node in step.nodes]
-    first = replace(first, nodes=(*first.nodes, *alone))
-    return [first, *(step for step in others if step.products)]
+    first, *others = sorted(groups, key=lambda group: -len(Step(tuple(group)).products))
+    apart = [group for group in others if Step(tuple(group)).products]
+    first += [node for group in others if group not in apart for node in group]
+    order = {node.outputs: index for index, node in enumerate(nodes)}
+    return [
+        Step(tuple(sorted(group, key=lambda node: order[node.outputs])))
+        for group in (first, *apart)
+    ]
 
 
 def _meet(program: PlannedProgram, one: Node, other: Node) -> bool:
@@ -179,8 +185,3 @@ def _meet(program: PlannedProgram, one: Node, other: Node) -> bool:
 
     made = places(one.outputs), places(other.outputs)
     return bool(made[0] & places(other.inputs) or made[1] & places(one.inputs))
-
-
-def _step_of(nodes: Sequence[Node]) -> Step:
-    products = tuple(node for node in nodes if node.op == "ternary_linear")
-    return Step(products, tuple(node for node in nodes if node not in products))
