@@ -49,7 +49,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     # The table of backends and the interface that they keep to.
     "backends": (
         {"artifact", "elementary", "errors", "program", "target", "wording"},
-        {"networkx", "numpy"},
+        {"networkx", "numpy", "pydantic"},
     ),
     "runtime": (
         {"artifact", "backends", "elementary", "errors", "target", "wording"},

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mmfree_compiler.artifact import TargetEntry
+from mmfree_compiler.backends.builds import check_abi
 from mmfree_compiler.backends.cpu import features
 from mmfree_compiler.backends.cpu.facts import ABI, CpuBuild
-from mmfree_compiler.errors import ArtifactError
 
 
 def choose(entry: TargetEntry) -> CpuBuild:
@@ -15,11 +15,7 @@ def choose(entry: TargetEntry) -> CpuBuild:
     """
     builds = known(entry)
     for build in () if builds else entry.builds:
-        raise ArtifactError(
-            f"build {build.name}",
-            f"uses calling convention {build.abi}, this runtime supports {ABI}",
-            "Upgrade mmfree-compiler" if build.abi > ABI else "Compile the model again",
-        )
+        check_abi(build, ABI)
     return features.choose(builds)
 
 

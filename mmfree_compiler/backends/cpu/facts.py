@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, Field
 
 from mmfree_compiler.artifact import Build
 from mmfree_compiler.artifact.entries import Count, Size
+from mmfree_compiler.backends.builds import Record, check_member, facts_in
 from mmfree_compiler.backends.cpu.layouts import LAYOUTS
-from mmfree_compiler.errors import ArtifactError
 
 ABI = 6  # the number of the calling convention in run/launcher.py; each change increments it
 KERNELS = "kernels"  # the role of a build's shared library among its members
@@ -21,11 +21,7 @@ def _known_layout(name: str) -> str:
     return name
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class MemoryPlan(_Record):
+class MemoryPlan(Record):
     """The memory that the launcher allocates.
 
     `shared` and `private` are float32 elements per token, `codes` int8 elements per token. A call
@@ -40,7 +36,7 @@ class MemoryPlan(_Record):
     chunk: Size = 1
 
 
-class Facts(_Record):
+class Facts(Record):
     """`arch` is a name from platform.machine(); `features` are the CPU features that are used.
 
     `layout` is the layout of the ternary weights that they read. `tuning` are the settings that
@@ -51,7 +47,7 @@ class Facts(_Record):
     features: list[str]
     layout: Annotated[str, AfterValidator(_known_layout)]
     memory: MemoryPlan
-    tuning: dict[str, int] = {}
+    tuning: dict[str, int] = Field(default_factory=dict)
 
 
 class CpuBuild:
@@ -60,13 +56,6 @@ class CpuBuild:
     def __init__(self, build: Build) -> None:
         """Raises ArtifactError if the facts are not those of a CPU build."""
         self.build, self.name, self.abi = build, build.name, build.abi
-        try:
-            self.facts = Facts.model_validate(build.facts)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            cause = f"has invalid facts: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-            raise ArtifactError(f"build {build.name}", cause, "Compile the model again") from error
+        self.facts = facts_in(build, Facts)
         self.arch, self.features = self.facts.arch, self.facts.features
-        if KERNELS not in build.members:
-            cause = f"has no member {KERNELS!r}"
-            raise ArtifactError(f"build {build.name}", cause, "Compile the model again")
+        check_member(build, KERNELS)

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from mmfree_compiler.artifact import Build
 from mmfree_compiler.artifact.entries import Count, Size
-from mmfree_compiler.errors import ArtifactError
+from mmfree_compiler.backends.builds import Record, check_member, facts_in
 
 ABI = 3  # the number of the calling convention in run/launcher.py; each change increments it
 CODE = "code"  # the role of the member that holds a build's cubins, one after another
@@ -45,11 +43,7 @@ Space = Literal[
 Over = Literal["tokens", "wanted", "sequences"]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Argument(_Record):
+class Argument(Record):
     """One argument of a kernel."""
 
     space: Space
@@ -57,7 +51,7 @@ class Argument(_Record):
     stride: Count = 0
 
 
-class Kernel(_Record):
+class Kernel(Record):
     """A cubin: the bytes of CODE from `offset`, and how to launch the function `symbol` in it.
 
     `shared` is in bytes; `parameters` are the types as Triton spells them: "*fp32", "i32". A
@@ -73,7 +67,7 @@ class Kernel(_Record):
     parameters: list[str]
 
 
-class Launch(_Record):
+class Launch(Record):
     """A launch of `columns` x ceil(n / `per`) programs, n the number of what `over` names."""
 
     kernel: str
@@ -83,14 +77,14 @@ class Launch(_Record):
     arguments: list[Argument]
 
 
-class Repeat(_Record):
+class Repeat(Record):
     """Launches in order, `count` times: the iterations of a loop."""
 
     count: Size
     launches: list[Launch]
 
 
-class Plan(_Record):
+class Plan(Record):
     """For calls of at most `tokens` tokens.
 
     `together` plans take several tokens of a sequence, others at most one of each.
@@ -101,7 +95,7 @@ class Plan(_Record):
     steps: list[Repeat]
 
 
-class Facts(_Record):
+class Facts(Record):
     """`arch` is such as "sm_90"; `plans` are in order of preference.
 
     Rows between kernels take `scratch` bytes. Those of outputs begin `output_start` bytes from the
@@ -122,12 +116,5 @@ class Facts(_Record):
 
 def read_facts(build: Build) -> Facts:
     """Raises ArtifactError if the facts are not those of a CUDA build."""
-    hint = "Compile the model again"
-    if CODE not in build.members:
-        raise ArtifactError(f"build {build.name}", f"has no member {CODE!r}", hint)
-    try:
-        return Facts.model_validate(build.facts)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        cause = f"has invalid facts: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise ArtifactError(f"build {build.name}", cause, hint) from error
+    check_member(build, CODE)
+    return facts_in(build, Facts)

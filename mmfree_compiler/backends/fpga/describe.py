@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmfree_compiler.artifact import Artifact
-from mmfree_compiler.backends.fpga.facts import facts_of
+from mmfree_compiler.backends.fpga.facts import read_facts
 from mmfree_compiler.backends.fpga.isa.assembly import disassemble
 from mmfree_compiler.backends.fpga.isa.encoding import decode_program
 from mmfree_compiler.backends.fpga.isa.word import WORD_BYTES
@@ -16,7 +16,7 @@ def describe(artifact: Artifact) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for build in artifact.entry.builds:
-        facts = facts_of(build)
+        facts = read_facts(build)
         found["board"] = facts.board.title
         found["bits per ternary weight"] = facts.density
         found["tokens at once"] = f"up to {facts.tokens}"

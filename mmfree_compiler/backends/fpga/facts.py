@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from mmfree_compiler.artifact import Build
+from mmfree_compiler.backends.builds import Record, check_abi, facts_in
 from mmfree_compiler.backends.fpga.board import Board
 from mmfree_compiler.backends.fpga.layouts import DENSITIES, Trits
-from mmfree_compiler.errors import ArtifactError
 
 ABI = 2  # the number of the instruction set and of the memory map; each change increments it
 # The programs, roles of a build's members: logits of the wanted tokens, the states alone, and steps
@@ -18,7 +18,6 @@ FORWARD, ADVANCE, DECODE = "forward", "advance", "decode"
 IDS, LOGITS = "ids", "logits"  # the places of what DECODE chose, and of what it chose from
 # Of one run. The host gets tokens run by run, and runs steps again that went too far.
 MOST_TOKENS, MOST_STEPS = 64, 8
-_REMAKE = "Compile the model again"
 
 Lines = Annotated[int, Field(ge=0, lt=1 << 32)]
 
@@ -29,11 +28,7 @@ def _known_density(name: str) -> str:
     return name
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Facts(_Record):
+class Facts(Record):
     """The machine that a build is for, and what lies where in the device's memory.
 
     A run has up to `tokens` tokens, and decodes up to `steps` steps. The weights fill `weights`
@@ -55,15 +50,7 @@ class Facts(_Record):
         return Trits(self.density, self.board.engines)
 
 
-def facts_of(build: Build) -> Facts:
+def read_facts(build: Build) -> Facts:
     """Raises ArtifactError unless this version runs the build, and its facts are valid."""
-    if build.abi != ABI:
-        cause = f"uses instruction set {build.abi}, this runtime supports {ABI}"
-        hint = "Upgrade mmfree-compiler" if build.abi > ABI else _REMAKE
-        raise ArtifactError(f"build {build.name}", cause, hint)
-    try:
-        return Facts.model_validate(build.facts)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        cause = f"has invalid facts: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise ArtifactError(f"build {build.name}", cause, _REMAKE) from error
+    check_abi(build, ABI)
+    return facts_in(build, Facts)

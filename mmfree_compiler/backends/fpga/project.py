@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from mmfree_compiler.artifact import Artifact
-from mmfree_compiler.backends.fpga.facts import facts_of
+from mmfree_compiler.backends.fpga.facts import read_facts
 from mmfree_compiler.backends.fpga.isa.encoding import decode_program
 from mmfree_compiler.backends.fpga.layouts import Trits
 from mmfree_compiler.backends.fpga.spec import Spec
@@ -23,7 +23,7 @@ def project_artifact(artifact: Artifact) -> Projection:
     code = {role: decode_program(artifact.members[name]) for role, name in build.members.items()}
     packed = [t for t in artifact.entry.tensors.values() if t.role == "ternary"]
     lines = sum(tensor.nbytes for tensor in packed) // LINE
-    return project(Model(facts_of(build), code, lines))
+    return project(Model(read_facts(build), code, lines))
 
 
 def project_shape(program: Program, spec: Spec, shape: str) -> Projection:

@@ -12,7 +12,7 @@ from op_modules import TinyLM
 
 import mmfree_compiler as mmf
 from mmfree_compiler.artifact import Artifact
-from mmfree_compiler.backends.fpga.facts import Facts, facts_of
+from mmfree_compiler.backends.fpga.facts import Facts, read_facts
 from mmfree_compiler.backends.fpga.isa.encoding import decode_program
 from mmfree_compiler.backends.fpga.isa.machine import Machine, Memory, Run, Sizes
 from mmfree_compiler.backends.fpga.isa.opcode import Instruction
@@ -29,7 +29,7 @@ def artifact(board: str = "ecp5-85") -> Artifact:
 
 
 def facts(board: str = "ecp5-85") -> Facts:
-    return facts_of(artifact(board).entry.builds[0])
+    return read_facts(artifact(board).entry.builds[0])
 
 
 def program(role: str = "forward", board: str = "ecp5-85") -> list[Instruction]:

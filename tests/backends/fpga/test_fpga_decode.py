@@ -18,7 +18,7 @@ from op_modules import SmallLM, mm, ternary
 from torch import Tensor, nn
 
 import mmfree_compiler as mmf
-from mmfree_compiler.backends.fpga.facts import MOST_STEPS, facts_of
+from mmfree_compiler.backends.fpga.facts import MOST_STEPS, read_facts
 from mmfree_compiler.backends.fpga.run.launcher import FpgaLauncher
 from mmfree_compiler.backends.fpga.run.simulator import Simulator
 from mmfree_compiler.backends.interface import Batch
@@ -226,7 +226,7 @@ class WideTable(nn.Module):
 def test_runs_of_wide_logits_have_fewer_steps() -> None:
     """A store's stride has 16 bits: it is the lines of a sequence's logits of all steps."""
     model = mmf.compile(WideTable(), "fpga", example_inputs=IDS, check=False)
-    assert facts_of(model.artifact.entry.builds[0]).steps == ((1 << 16) - 1) // (1 << 13)
+    assert read_facts(model.artifact.entry.builds[0]).steps == ((1 << 16) - 1) // (1 << 13)
 
 
 WITHOUT_TORCH = """

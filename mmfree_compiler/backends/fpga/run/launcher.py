@@ -17,7 +17,7 @@ from mmfree_compiler.backends.fpga.facts import (
     IDS,
     LOGITS,
     Facts,
-    facts_of,
+    read_facts,
 )
 from mmfree_compiler.backends.fpga.isa.machine import Bytes, Floats, Run, Sizes
 from mmfree_compiler.backends.fpga.run.decoding import FpgaDecoding, Ids
@@ -45,7 +45,7 @@ class FpgaLauncher:
     def open(cls, artifact: Artifact) -> FpgaLauncher:
         if not artifact.entry.builds:
             raise TargetError("target fpga", "has no builds", "Compile the model again")
-        facts = facts_of(artifact.entry.builds[0])
+        facts = read_facts(artifact.entry.builds[0])
         _check_layout(artifact, facts)
         weights = _lines(artifact.weights, facts)
         return cls(artifact, facts, Simulator.of(_sizes(facts), weights))
