@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -81,6 +82,19 @@ def _without_gpu() -> str:
     return ""
 
 
+def assert_same_in_all_ways(
+    session: Session, folder: Path, ways: Iterable[tuple[int, int, int]]
+) -> None:
+    """Chunks, batches, ragged ones, texts, and a state within a generation."""
+    for _, batch, chunk in ways:
+        how = f"batch {batch}, chunks of {chunk}"
+        assert digest(session, batch, chunk) == expected(folder), how
+    for together in (True, False):
+        assert ragged_digest(session, together) == expected_of_ragged(folder)
+        assert texts(session, together) == expected_texts(folder)
+    assert state_within(session) == state_within(reference(folder))
+
+
 @folders
 @pytest.mark.slow
 @pytest.mark.gpu
@@ -88,13 +102,7 @@ def _without_gpu() -> str:
 def test_cuda(folder: Path) -> None:
     """On this machine's GPU: chunks, batches, texts, and a state that came from elsewhere."""
     session = mmf.compile(folder, "cuda").session
-    for _, batch, chunk in WAYS:
-        how = f"batch {batch}, chunks of {chunk}"
-        assert digest(session, batch, chunk) == expected(folder), how
-    for together in (True, False):
-        assert ragged_digest(session, together) == expected_of_ragged(folder)
-        assert texts(session, together) == expected_texts(folder)
-    assert state_within(session) == state_within(reference(folder))
+    assert_same_in_all_ways(session, folder, WAYS)
     ids = tokens(session)[:, :9]
     _, there = reference(folder)(ids)
     (ours, _), (theirs, _) = (run(ids[:, :1], there.fork()) for run in (session, reference(folder)))
@@ -125,13 +133,7 @@ MACHINES = ["fpga", "fpga:kv260,density=2", "fpga:ecp5-85"]
 def test_fpga(folder: Path, machine: str) -> None:
     """In the simulator, on three boards and with both densities."""
     session = mmf.compile(folder, machine).session
-    for batch, chunk in (way[1:] for way in WAYS if way[0] == 1):
-        how = f"batch {batch}, chunks of {chunk}"
-        assert digest(session, batch, chunk) == expected(folder), how
-    for together in (True, False):
-        assert ragged_digest(session, together) == expected_of_ragged(folder)
-        assert texts(session, together) == expected_texts(folder)
-    assert state_within(session) == state_within(reference(folder))
+    assert_same_in_all_ways(session, folder, [way for way in WAYS if way[0] == 1])
 
 
 @folders
