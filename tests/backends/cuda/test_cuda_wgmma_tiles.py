@@ -17,8 +17,8 @@ from triton_process import native
 
 import mmfree_compiler as mmf
 from mmfree_compiler.backends.cuda.archs import ARCHS
-from mmfree_compiler.backends.cuda.compile.ringed import Step, steps_of
 from mmfree_compiler.backends.cuda.compile.shapes import Shape, sizes_of
+from mmfree_compiler.backends.cuda.compile.wgmma_tiles import Step, steps_of
 
 WGMMA = [shape for shape in sizes_of(ARCHS["sm_90"]).gemm if shape.function == "wgmma"]
 
@@ -73,7 +73,7 @@ def test_what_overwrites_is_with_what_reads() -> None:
 @pytest.mark.parametrize("k", [24, 256, 300, 768, 2048])
 def test_kernels_fit_into_the_device(shape: Shape, k: int) -> None:
     """With weights of one piece, of some and a rest, and of more than the ring has slots."""
-    shared, spilled, has_wgmma = native("ringed_kernels.compiled", min(2, shape.products), k, shape)
+    shared, spilled, has_wgmma = native("wgmma_kernels.compiled", min(2, shape.products), k, shape)
     assert shared <= ARCHS["sm_90"].shared
     assert spilled == 0
     assert has_wgmma

@@ -23,29 +23,30 @@ def load_constants(tile: Tile, nodes: Iterable[Node]) -> None:
                 tile.taps(constant.name)
 
 
-def load_states(tile: Tile, nodes: Iterable[Node]) -> None:
+def load_states_early(tile: Tile, nodes: Iterable[Node]) -> None:
     """Those before this token, before the kernel in front has ended.
 
     What wrote them came before the first kernel of the call, and that one has ended then.
     """
     if not tile.part.first:
-        _load_states(tile, nodes)
+        load_states(tile, nodes)
+
+
+def load_states(tile: Tile, nodes: Iterable[Node]) -> None:
+    """Those before this token; of a scan, before the first one."""
+    for node in nodes:
+        for name, offset in tile.state_rows(node):
+            tile.kept(name, offset)
 
 
 def load_values(tile: Tile, nodes: Iterable[Node]) -> None:
     """What other kernels made: rows, scales, states."""
-    _load_states(tile, nodes)
+    load_states(tile, nodes)
     for node in nodes:
         for name in rows_of_others(tile, node):
             tile[name]
         if node.op == "ternary_linear" and node.inputs[1] not in tile.part.made:
             tile.scale(node)
-
-
-def _load_states(tile: Tile, nodes: Iterable[Node]) -> None:
-    for node in nodes:
-        for name, offset in tile.state_rows(node):
-            tile.kept(name, offset)
 
 
 def rows_of_others(tile: Tile, node: Node) -> Iterator[str]:

@@ -10,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from mmfree_compiler.backends.cuda.compile.early import load_constants, load_states, load_values
+from mmfree_compiler.backends.cuda.compile.early import (
+    load_constants,
+    load_states_early,
+    load_values,
+)
 from mmfree_compiler.backends.cuda.compile.gluon_rows import Codes, GluonRows, gluon_row_ops
 from mmfree_compiler.backends.cuda.compile.kernel import WAIT
 from mmfree_compiler.backends.cuda.compile.shapes import Shape
@@ -78,7 +82,7 @@ def write(tile: Tile, shape: Shape) -> None:
         piece.begin()
         _load_words(piece)
         load_constants(piece, tile.part.nodes)
-        load_states(piece, tile.part.nodes)
+        load_states_early(piece, tile.part.nodes)
     load_constants(rows, tile.part.rows)
     tile.writer.add(WAIT)
     load_values(rows, tile.part.rows)

@@ -9,7 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mmfree_compiler.backends.cuda.compile.early import load_constants, load_states, rows_of_others
+from mmfree_compiler.backends.cuda.compile.early import (
+    load_constants,
+    load_states,
+    load_states_early,
+    rows_of_others,
+)
 from mmfree_compiler.backends.cuda.compile.scans import ScanTile
 from mmfree_compiler.backends.cuda.compile.shapes import Shape
 from mmfree_compiler.backends.cuda.compile.tiles import epilogue
@@ -48,12 +53,12 @@ def write(tile: RingTile, shape: Shape) -> None:
     )
     tile.begin()
     load_constants(tile, tile.part.nodes)
-    load_states(tile, tile.part.nodes)
+    load_states_early(tile, tile.part.nodes)
     wait(tile, "alive")
     pointers, strides = zip(*map(tile.rows_of, tile.ringed), strict=True)
     rows = f"({', '.join(pointers)},), {strides}, first, end"
     tile.writer.add(f"rings = row_ring.opened({rows}, STAGES, {size}, {shape.columns})")
-    tile.load_states()
+    load_states(tile, tile.part.nodes)
     tile.writer.add(f"whole = (end - first) // {size}")
     unrolled = "tl.static_range" if len(tile.part.nodes) <= MOST_UNROLLED else "range"
     with tile.writer.block("for block in range(whole):"):

@@ -17,8 +17,8 @@ _IMPORTS = {
     "triton": "import triton\nimport triton.language as tl",
     "gluon": "from triton.experimental import gluon\n"
     "from triton.experimental.gluon import language as tl\n"
-    "from mmfree_compiler.backends.cuda.compile.kernels import fused, joint, rings, row_ring\n"
-    "from mmfree_compiler.backends.cuda.compile.kernels import wgmma",
+    "from mmfree_compiler.backends.cuda.compile.kernels import fused, joint\n"
+    "from mmfree_compiler.backends.cuda.compile.kernels import product_ring, row_ring, wgmma",
 }
 _HEADER = """\
 {imports}

@@ -24,12 +24,6 @@ class ScanTile(Tile):
             "token = first",
         )
 
-    def load_states(self) -> None:
-        """In front of the loop over tokens: the states before the first."""
-        for node in self.part.nodes:
-            for name, offset in self.state_rows(node):
-                self.kept(name, offset)
-
     def leave(self, name: str, variable: str, offset: int = 0) -> None:
         self.left[name, offset] = variable
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from mmfree_compiler.artifact import TensorEntry
-from mmfree_compiler.backends.cuda.compile import fused, gluon_scans, ringed
-from mmfree_compiler.backends.cuda.compile.early import load_constants
+from mmfree_compiler.backends.cuda.compile import fused, gluon_scans, wgmma_tiles
+from mmfree_compiler.backends.cuda.compile.early import load_constants, load_states
 from mmfree_compiler.backends.cuda.compile.gluon_rows import GLUON_ROWS, GluonRows, gluon_row_ops
 from mmfree_compiler.backends.cuda.compile.gluon_scans import RingTile
 from mmfree_compiler.backends.cuda.compile.kernel import Language, Source, Writer
@@ -78,7 +78,7 @@ def _tiles(sources: Sources, part: Part, plan: PlanShape) -> Source:
     tile = sources.tile(Tile, part)
     shape = plan.tile(tile.width, [tile.depth(codes) for codes in part.codes])
     if shape.function == "wgmma" and part.codes:
-        return _ringed(sources, part, shape)
+        return _source(tile, over(tile), wgmma_tiles.write(tile, shape), shape, "gluon")
     _columns(tile, shape)
     program_rows(tile, shape.tokens)
     some_rows(tile, "first", str(shape.tokens), ":, None")
@@ -86,11 +86,6 @@ def _tiles(sources: Sources, part: Part, plan: PlanShape) -> Source:
     multiply(tile, shape, "first", "count")
     epilogue(tile, part.nodes)
     return _source(tile, over(tile), -(-tile.width // shape.columns), shape)
-
-
-def _ringed(sources: Sources, part: Part, shape: Shape) -> Source:
-    tile = sources.tile(Tile, part)
-    return _source(tile, over(tile), ringed.write(tile, shape), shape, "gluon")
 
 
 def _scan(sources: Sources, part: Part, plan: PlanShape) -> Source:
@@ -104,7 +99,7 @@ def _scan(sources: Sources, part: Part, plan: PlanShape) -> Source:
     _columns(tile, shape)
     tile.begin()
     wait(tile, "alive")
-    tile.load_states()
+    load_states(tile, part.nodes)
     with tile.writer.block(
         f"for row in tl.range(first, end, num_stages={shape.stages}, loop_unroll_factor=4):"
     ):

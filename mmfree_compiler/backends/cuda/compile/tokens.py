@@ -45,11 +45,9 @@ def load_token(tile: Tile) -> None:
     tile.writer.add(f"token = tl.load({wanted} + row, mask=alive, other=0)")
 
 
-def wait(tile: Tile, alive: str, *last: str) -> None:
-    """Wait for the kernel in front; a program that has no rows ends, with the lines `last`."""
-    tile.writer.add(WAIT)
-    with tile.writer.block(f"if not ({alive}):"):
-        tile.writer.add(*last, "return")
+def wait(tile: Tile, alive: str) -> None:
+    """Wait for the kernel in front; a program that has no rows ends."""
+    tile.writer.add(WAIT, f"if not ({alive}):", "    return")
 
 
 def _count(tile: Tile) -> str:

@@ -1,8 +1,8 @@
-"""The source of a kernel of tiles whose codes and weights come through a ring: Gluon.
+"""The source of a kernel of tiles whose products wgmma makes: Gluon.
 
-See kernels/rings.py. What needs nothing of each other is made by other programs, and what follows
-the products is made for some tokens at a time, so that few sums are in registers at once. What can
-be is loaded before the kernel in front of this one has ended: see early.py.
+See kernels/wgmma.py and product_ring.py. What needs nothing of each other is made by other
+programs, and what follows the products is made for some tokens at a time, so that few sums are in
+registers at once. What can be is loaded before the kernel in front of this one has ended: early.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from mmfree_compiler.backends.cuda.compile.early import load_constants, load_states, load_values
+from mmfree_compiler.backends.cuda.compile.early import (
+    load_constants,
+    load_states_early,
+    load_values,
+)
 from mmfree_compiler.backends.cuda.compile.kernel import WAIT
 from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
 from mmfree_compiler.backends.cuda.compile.shapes import Shape
@@ -65,23 +69,23 @@ class Ring:
         """Point at all weights, and copy the first pieces."""
         for node in self.products:
             rows = f"ring, {self.tile.constant(str(node.inputs[2]))}, first_column, {self._k(node)}"
-            found = self.tile.writer.bind("weight", f"rings.weight_rows({rows})")
+            found = self.tile.writer.bind("weight", f"product_ring.weight_rows({rows})")
             self.tile.loaded[self._weight(node)] = found
             if self.few:
-                self.tile.writer.add(f"rings.prefetch({rows}, DEPENDENT)")
+                self.tile.writer.add(f"product_ring.prefetch({rows})")
         first = self.products[0]
         rows = self.tile.loaded[self._weight(first)]
-        self.tile.writer.add(f"rings.start_weight(ring, {rows}, {self._k(first)})")
+        self.tile.writer.add(f"product_ring.start_weight(ring, {rows}, {self._k(first)})")
 
     def start_codes(self) -> None:
         """Point at all codes, and copy the first pieces."""
         for codes in dict.fromkeys(str(node.inputs[0]) for node in self.products):
             pointer, stride = self.tile.rows_of(codes)
-            rows = f"rings.code_rows(ring, {pointer}, {stride}, first, count)"
+            rows = f"product_ring.code_rows(ring, {pointer}, {stride}, first, count)"
             self.tile.loaded[codes] = self.tile.writer.bind(codes, rows)
         first = self.products[0]
         codes = self.tile.loaded[str(first.inputs[0])]
-        self.tile.writer.add(f"rings.start_codes(ring, {codes}, {self._k(first)})")
+        self.tile.writer.add(f"product_ring.start_codes(ring, {codes}, {self._k(first)})")
 
     def product(self, node: Node, pieces: int) -> str:
         """The variable of the sums of the next product, cut into pieces."""
@@ -118,7 +122,7 @@ def write(tile: Tile, shape: Shape) -> int:
         f"SUMS: tl.constexpr = wgmma.sum_layout({size}, {shape.warps})",
         f"SLOTS: tl.constexpr = min(STAGES, {1 + -(-least // shape.block_k)})",
         f"DEPTH: tl.constexpr = {shape.block_k // BLOCK}",
-        f"ring = rings.allocate({shape.tokens}, {shape.columns}, DEPTH, SLOTS)",
+        f"ring = product_ring.allocate({shape.tokens}, {shape.columns}, DEPTH, SLOTS)",
         f"first_column = tl.program_id(0) % {columns} * {shape.columns}",
         f"column = first_column + tl.arange(0, {shape.columns}, tl.SliceLayout(1, SUMS))[:, None]",
         f"valid = column < {tile.width}",
@@ -142,7 +146,7 @@ def _step(tile: Tile, shape: Shape, step: Step, size: int) -> None:
     ]
     if ring.few:
         pieces[0].begin(size)
-        load_states(pieces[0], step.nodes)
+        load_states_early(pieces[0], step.nodes)
     tile.writer.add(WAIT)
     with tile.writer.block("if first < count:"):
         ring.start_codes()
@@ -154,7 +158,7 @@ def _step(tile: Tile, shape: Shape, step: Step, size: int) -> None:
                 piece.begin(size)
             piece.sums = {name: f"{cut}[{number}]" for name, cut in sums.items()}
             epilogue(piece, step.nodes)
-    tile.writer.add("rings.end_copies()")
+    tile.writer.add("product_ring.end_copies()")
 
 
 def steps_of(program: PlannedProgram, nodes: Sequence[Node]) -> list[Step]:

@@ -16,8 +16,8 @@ from triton.experimental.gluon import language as gl
 
 from mmfree_compiler.backends.cuda import layouts
 from mmfree_compiler.backends.cuda.compile.kernels.gemv import dp4a
+from mmfree_compiler.backends.cuda.compile.kernels.products import FIELDS
 
-FIELDS = gl.constexpr(layouts.FIELDS)
 BLOCK_WORDS = gl.constexpr(layouts.BLOCK_BYTES // 4)
 LANES = gl.constexpr(32)
 

@@ -4,8 +4,8 @@ A program multiplies one weight after another, so that its sums fit into registe
 rows are copied ahead, the first ones of a weight while the one before it is multiplied: see
 product() in wgmma.py.
 
-A piece has DEPTH blocks of layouts.BLOCK columns of the weight. A weight has more pieces than the
-ring has slots, or one less. All else is as in products.py.
+A piece has DEPTH blocks of layouts.BLOCK columns of the weight. A ring has at most one slot more
+than a weight has pieces. All else is as in products.py.
 """
 
 from __future__ import annotations
@@ -14,11 +14,8 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 
+from mmfree_compiler.backends.cuda.compile.kernels import copies
 from mmfree_compiler.backends.cuda.compile.kernels.products import ALIGNMENT, BLOCK, BYTES
-
-# Triton 3.6 has other names for these two than 3.9.
-_copy = getattr(async_copy, "async_load", None) or async_copy.async_copy_global_to_shared
-_barrier = getattr(gl, "barrier", None) or gl.thread_barrier
 
 
 @gluon.constexpr_function
@@ -101,7 +98,7 @@ def start_codes(ring: gl.tuple, rows: gl.tensor, K: gl.constexpr) -> None:
 def wait(ring: gl.tuple) -> None:
     """Wait until the next piece is in its slot, and all warps are here."""
     async_copy.wait_group(ring[0].shape[0] - 2)
-    _barrier()
+    copies.barrier()
 
 
 @gluon.jit
@@ -130,34 +127,24 @@ def refill(
 
 @gluon.jit
 def end_copies() -> None:
-    """Wait for all of them: for a program that ends early."""
+    """Wait for copies that a program without tokens started: none may run when it ends."""
     async_copy.wait_group(0)
 
 
 @gluon.jit
-def prefetch(
-    ring: gl.tuple,
-    weight: gl.tensor,
-    first_column: gl.tensor,
-    K: gl.constexpr,
-    HOPPER: gl.constexpr,
-) -> None:
-    """Have rows of a weight brought into the L2 cache: half a row by each thread.
-
-    GPUs before HOPPER have no such instruction.
-    """
-    if HOPPER:
-        HALF: gl.constexpr = row_bytes(K) // 2
-        LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [gl.num_warps()], [0])
-        half = 2 * first_column.to(gl.int64) + gl.arange(0, 2 * ring[1].shape[1], LAYOUT)
-        gl.inline_asm_elementwise(
-            f"cp.async.bulk.prefetch.L2.global [$1], {HALF}; // $0",
-            "=r,l",
-            [weight.to(gl.pointer_type(gl.int8)) + half * HALF],
-            dtype=gl.int32,
-            is_pure=False,
-            pack=1,
-        )
+def prefetch(ring: gl.tuple, weight: gl.tensor, first_column: gl.tensor, K: gl.constexpr) -> None:
+    """Have rows of a weight brought into the L2 cache: half a row by each thread."""
+    HALF: gl.constexpr = row_bytes(K) // 2
+    LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [gl.num_warps()], [0])
+    half = 2 * first_column.to(gl.int64) + gl.arange(0, 2 * ring[1].shape[1], LAYOUT)
+    gl.inline_asm_elementwise(
+        f"cp.async.bulk.prefetch.L2.global [$1], {HALF}; // $0",
+        "=r,l",
+        [weight.to(gl.pointer_type(gl.int8)) + half * HALF],
+        dtype=gl.int32,
+        is_pure=False,
+        pack=1,
+    )
 
 
 @gluon.jit
@@ -167,8 +154,8 @@ def _copy_row(
     """Start to copy a piece of rows of END bytes; beyond these come zeros."""
     WIDTH: gl.constexpr = target.shape[1]
     if END % WIDTH == 0:
-        _copy(target, rows + piece * WIDTH)
+        copies.load(target, rows + piece * WIDTH)
     else:
         LAYOUT: gl.constexpr = copy_layout(WIDTH, gl.num_warps())
         byte = piece * WIDTH + gl.arange(0, WIDTH, gl.SliceLayout(0, LAYOUT))[None, :]
-        _copy(target, rows + piece * WIDTH, mask=byte < END)
+        copies.load(target, rows + piece * WIDTH, mask=byte < END)

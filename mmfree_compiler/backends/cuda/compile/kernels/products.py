@@ -23,4 +23,5 @@ from mmfree_compiler.backends.cuda import layouts, strides
 
 BLOCK = tl.constexpr(layouts.BLOCK)
 BYTES = tl.constexpr(layouts.BLOCK_BYTES)
+FIELDS = tl.constexpr(layouts.FIELDS)  # of a byte
 ALIGNMENT = tl.constexpr(strides.ALIGNMENT)

@@ -14,10 +14,8 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 
-# Triton 3.9 has other names than 3.6 for these two.
-_shared = gl.shared_memory_descriptor
-_load = getattr(async_copy, "async_load", None) or async_copy.async_copy_global_to_shared
-_viewed = getattr(_shared, "reinterpret", None) or _shared._reinterpret
+from mmfree_compiler.backends.cuda.compile.kernels import copies
+
 _WIDEST = gl.constexpr(4)  # floats that a thread copies at once: 16 bytes
 
 
@@ -79,10 +77,10 @@ def fill(
     column = gl.arange(0, COLUMNS, gl.SliceLayout(0, LAYOUT))[None, :]
     column += gl.program_id(0) * COLUMNS
     for n in gl.static_range(len(rings)):
-        ring = _viewed(rings[n], gl.float32, [STAGES, TOKENS, COLUMNS], blocks)
+        ring = copies.viewed(rings[n], gl.float32, [STAGES, TOKENS, COLUMNS], blocks)
         source = rows[n] + start.to(gl.int64) * STRIDES[n] + (token * STRIDES[n] + column)
         mask = (start + token < end) & (column < STRIDES[n])
-        _load(ring.index(block % STAGES), source, mask=mask)
+        copies.load(ring.index(block % STAGES), source, mask=mask)
     async_copy.commit_group()
 
 

@@ -1,7 +1,8 @@
-"""Products of many rows of codes by Hopper's own tensor core instructions, in Gluon: see rings.py.
+"""Products of many rows of codes by Hopper's own tensor core instructions, in Gluon.
 
-Weights are the left operand, which these take from registers: packed bytes become digits there.
-Sums are (columns, tokens), with 16 columns in a warp.
+Codes and weights come through a ring: product_ring.py. Weights are the left operand, which these
+instructions take from registers: packed bytes become digits there. Sums are (columns, tokens), with
+16 columns in a warp.
 """
 
 from __future__ import annotations
@@ -10,11 +11,9 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia import hopper
 
-from mmfree_compiler.backends.cuda.compile.kernels import rings
+from mmfree_compiler.backends.cuda.compile.kernels import product_ring
 from mmfree_compiler.backends.cuda.compile.kernels.gemm import unpacked
-from mmfree_compiler.backends.cuda.compile.kernels.products import BLOCK, BYTES
-
-FIELDS = gl.constexpr(BLOCK.value // BYTES.value)
+from mmfree_compiler.backends.cuda.compile.kernels.products import BYTES, FIELDS
 
 
 @gluon.constexpr_function
@@ -46,14 +45,14 @@ def product(
     WIDTH: gl.constexpr = ring[1].shape[2]
     SUMS: gl.constexpr = sum_layout(TOKENS, gl.num_warps())
     DIGITS: gl.constexpr = gl.DotOperandLayout(0, SUMS, 4)
-    PIECES: gl.constexpr = rings.pieces(K, ring)
+    PIECES: gl.constexpr = product_ring.pieces(K, ring)
     zeros = gl.full([COLUMNS, TOKENS], 0, gl.int32, SUMS)
     sums = (hopper.warpgroup_mma_init(zeros),) * PARTS
     # 0; Triton 3.6 fails on a loop of one piece that it knows to be one.
     first_piece = gl.program_id(2) if PIECES == 1 else 0
     for piece in range(first_piece, PIECES):
         slot = (FIRST + piece) % ring[0].shape[0]
-        rings.wait(ring)
+        product_ring.wait(ring)
         hopper.fence_async_shared()
         digits = ()
         for first in gl.static_range(0, WIDTH, BYTES):
@@ -67,7 +66,7 @@ def product(
             sums += (hopper.warpgroup_mma(field, q, sums[0], is_async=True),)
             sums = sums[1:]
         # All warps have waited for the piece before: its slot is free.
-        rings.refill(ring, codes, weight, piece, K, FIRST, after, K_AFTER)
+        product_ring.refill(ring, codes, weight, piece, K, FIRST, after, K_AFTER)
     made = _finished(sums)
     total = made[0]
     for n in gl.static_range(1, PARTS):
