@@ -42,13 +42,17 @@ def roots(program: Program) -> dict[str, str]:
     return found
 
 
-def lives(program: Program, needed: Sequence[Sequence[Collection[str]]]) -> dict[str, Life]:
-    """The lives of values, by their roots.
+def lives(
+    program: Program,
+    needed: Sequence[Sequence[Collection[str]]],
+    places: Mapping[str, str] | None = None,
+) -> dict[str, Life]:
+    """The lives of values, by the value in whose place each is: `places`, or their roots.
 
     `needed` are the values that each moment reads or makes, for each step of the body. What a loop
     carries, and what its iterations read from outside, is needed throughout the loop.
     """
-    places = roots(program)
+    places = roots(program) if places is None else places
     moments: dict[str, list[int]] = {}
     end = 0
     for step, each in zip(program.body, needed, strict=True):

@@ -12,7 +12,7 @@ from mmfree_compiler.artifact import Build
 from mmfree_compiler.artifact.entries import Count, Size
 from mmfree_compiler.backends.builds import Record, check_member, facts_in
 
-ABI = 3  # the number of the calling convention in run/launcher.py; each change increments it
+ABI = 4  # the number of the calling convention in run/launcher.py; each change increments it
 CODE = "code"  # the role of the member that holds a build's cubins, one after another
 
 # Where an argument points:
@@ -96,7 +96,7 @@ class Plan(Record):
 
 
 class Facts(Record):
-    """`arch` is such as "sm_90"; `plans` are in order of preference.
+    """`arch` is such as "sm_90"; `plans` are in order of preference, for at most `chunk` tokens.
 
     Rows between kernels take `scratch` bytes. Those of outputs begin `output_start` bytes from the
     start of the same memory, for a caller that has no other memory for them: they may overlap rows
@@ -107,6 +107,7 @@ class Facts(Record):
     """
 
     arch: str
+    chunk: Size
     scratch: Count
     output_start: Count
     kernels: dict[str, Kernel]

@@ -9,7 +9,7 @@ from math import prod
 from mmfree_compiler.backends.interface import Slot
 
 ALIGNMENT = 16  # bytes: the widest load of a thread, and where every row begins
-CHUNK = 1024  # the most tokens of a launch: longer inputs are cut
+CHUNK = 2048  # the most tokens of a launch: longer inputs are cut
 OUTPUTS = 256  # the most of them whose outputs are wanted: logits of more would take much memory
 
 

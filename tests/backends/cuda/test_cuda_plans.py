@@ -22,11 +22,11 @@ from mmfree_compiler.backends.cuda.strides import CHUNK, OUTPUTS
         (1, 1, (1, False)),
         (9, 1, (16, False)),
         (OUTPUTS, 1, (OUTPUTS, False)),
-        (OUTPUTS + 1, 1, (CHUNK, True)),
+        (OUTPUTS + 1, 1, (CHUNK // 2, True)),
         (1, 2, (16, True)),
         (3, 20, (64, True)),
         (1, 200, (256, True)),
-        (1, 257, (CHUNK, True)),
+        (1, 257, (CHUNK // 2, True)),
         (1, CHUNK, (CHUNK, True)),
     ],
 )

@@ -40,7 +40,7 @@ gpu.load(CODE, names)
 step = f.Repeat(count=2, launches=[launch("model", "states")])
 plan = f.Plan(tokens=8, together=False, steps=[step])
 sampling = [launch("choose", "drawn")]
-sizes = {"scratch": 0, "output_start": 0}
+sizes = {"chunk": 8, "scratch": 0, "output_start": 0}
 known = f.Facts(arch="sm_90", kernels=names, plans=[plan], sampling=sampling, **sizes)
 arena = StateArena(gpu, [StateEntry(name="h", shape=(4,))])
 pool = LanePool(arena, known, Places({}, {"input": [0, 0], "output": [0, 0]}), 40)

@@ -60,9 +60,21 @@ def test_a_layer_is_rows_and_tiles_of_four_stages(model: PlannedProgram) -> None
 
 def test_several_tokens_of_a_sequence_have_a_scan(model: PlannedProgram) -> None:
     kinds = [part.kind for part in schedule(model, together=True)[1].parts]
-    assert kinds == ["rows", "tiles", "scan", "rows", "tiles", "rows", "tiles", "rows", "tiles"]
+    assert kinds == ["rows", "tiles", "scan", "tiles", *["rows", "tiles"] * 3]
     scan = next(part for part in parts(model, together=True) if part.kind == "scan")
     assert [node.op for node in scan.nodes] == ["mlgru_scan"]
+
+
+def test_what_a_recurrence_does_not_need_runs_beside_it(model: PlannedProgram) -> None:
+    """The product of the output gate: it reads neither what the scan makes nor what it reads."""
+    run = schedule(model, together=True)[1]
+    (beside,) = (k for k, part in enumerate(run.parts) if part.beside)
+    scan, part = run.parts[beside - 1 : beside + 1]
+    assert scan.kind == "scan"
+    assert [node.op for node in part.nodes] == ["ternary_linear"]
+    assert not part.read & scan.made
+    assert not part.made & (scan.read | scan.made)
+    assert not any(part.beside for part in parts(model, together=False))
 
 
 def test_the_head_is_for_wanted_tokens(model: PlannedProgram) -> None:
@@ -109,6 +121,8 @@ def test_every_kernel_waits_for_the_one_in_front(model: PlannedProgram, arch: st
     kernels, plans = planned_for(model, arch)
     first = {plan.steps[0].launches[0].kernel for plan in plans}
     for source in (*kernels, *sampling(model)):
+        if "beside" in source.name and source.language == "gluon":
+            continue  # it waits at its end: the next test
         names = re.findall(r"v_\w+", source.text.partition("(")[2].partition(")")[0])
         before, found, _ = source.text.partition(f"    {WAIT}\n")
         assert found, source.name
@@ -120,6 +134,16 @@ def test_every_kernel_waits_for_the_one_in_front(model: PlannedProgram, arch: st
             if name in read
         } - allowed
         assert not late, source.name
+
+
+def test_what_is_beside_another_waits_for_it_at_its_end(model: PlannedProgram) -> None:
+    """One program: were it all of them, those that run would crowd out the others."""
+    kernels, _ = planned_for(model, "sm_90")
+    found = [source for source in kernels if "beside" in source.name]
+    assert {source.language for source in found} == {"gluon"}
+    last = f"    if tl.program_id(0) + tl.program_id(1) == 0:\n        {WAIT}\n"
+    assert all(source.text.endswith(last) for source in found)
+    assert all(source.text.count(WAIT) == 1 for source in found)
 
 
 def test_golden_kernels(model: PlannedProgram, golden: Callable[[str, str], None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -12,9 +12,11 @@ from op_modules import TinyLM
 from row_programs import CASES, EVERY, programs
 from test_cuda_schedule import planned_of, program_of
 
+from mmfree_compiler.backends.cuda.compile.passes.plan_scratch import _chunk
 from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
-from mmfree_compiler.backends.cuda.compile.schedule import Part, Run, schedule
-from mmfree_compiler.backends.cuda.strides import CHUNK, OUTPUTS, round_up
+from mmfree_compiler.backends.cuda.compile.schedule import Part, Run, moments, schedule
+from mmfree_compiler.backends.cuda.compile.shapes import CHUNKS
+from mmfree_compiler.backends.cuda.strides import OUTPUTS, round_up
 from mmfree_compiler.backends.liveness import roots
 from mmfree_compiler.program import Loop, Program
 
@@ -35,28 +37,48 @@ class Memory:
             return range(self.program.output_start, self.program.output_start + size)
         place = self.program.places[name]
         assert place.offset % 16 == place.stride % 16 == 0
-        return range(place.offset, place.offset + CHUNK * place.stride)
+        return range(place.offset, place.offset + self.program.chunk * place.stride)
 
     def meet(self, name: str, other: str) -> bool:
         a, b = self.bytes_of(name), self.bytes_of(other)
         return a.start < b.stop and b.start < a.stop
 
-    def run(self, part: Part, updated: Mapping[str, str]) -> None:
-        """A kernel, whose programs run in any order. `updated`: what its updates may overwrite.
+    def run(self, parts: Sequence[Part], updated: Mapping[str, str]) -> None:
+        """Kernels at once, whose programs run in any order. `updated`: what updates may overwrite.
 
         Outputs that are made stay: it is as if every later kernel read them.
         """
+        read = {part.name: self.read(part) for part in parts}
+        written = {part.name: self.written(part) for part in parts}
+        for part in parts:
+            others = {other.name for other in parts} - {part.name}
+            assert read[part.name] <= self.holds, f"{part.name}: {read[part.name] - self.holds}"
+            for name in written[part.name]:
+                own = (read[part.name] | written[part.name]) - {name, updated.get(name)}
+                own -= {old for old in read[part.name] if self.replaces(part, name, old)}
+                needed = own.union(*(read[other] | written[other] for other in others))
+                assert not [other for other in needed if self.meet(name, other)]
+        made = set().union(*written.values())
+        kept = {old for old in self.holds if not any(self.meet(old, new) for new in made)}
+        self.holds = kept | made
+
+    def read(self, part: Part) -> set[str]:
         values = self.program.values.keys() - set(self.program.inputs)
-        read = part.read & values | self.holds & {"outputs"}
-        assert read <= self.holds, f"{part.name} reads {read - self.holds}"
-        written = set(part.kept & self.program.places.keys())
-        if not part.made.isdisjoint(self.program.outputs):
-            written.add("outputs")
-        for name in written:
-            others = (read | written) - {name, updated.get(name)}
-            assert not [other for other in others if self.meet(name, other)]
-        kept = {old for old in self.holds if not any(self.meet(old, new) for new in written)}
-        self.holds = kept | written
+        return set(part.read & values | self.holds & {"outputs"})
+
+    def written(self, part: Part) -> set[str]:
+        made = set(part.kept & self.program.places.keys())
+        return made if part.made.isdisjoint(self.program.outputs) else made | {"outputs"}
+
+    def replaces(self, part: Part, name: str, old: str) -> bool:
+        """Whether each element of a value is made once no program needs the old one's."""
+        if {name, old} & {"outputs"} or part.kind == "rows":
+            return False
+        uses = [node for node in part.nodes if old in node.inputs]
+        by_columns = all(node.op != "ternary_linear" or old in node.inputs[4:] for node in uses)
+        maker = next(k for k, node in enumerate(part.nodes) if name in node.outputs)
+        before = all(old not in node.inputs for node in (*part.rows, *part.nodes[maker + 1 :]))
+        return by_columns and before and self.program.places[name] == self.program.places[old]
 
     def carry(self, names: dict[str, str]) -> None:
         """Give values other names."""
@@ -69,7 +91,7 @@ class Memory:
 def check(program: PlannedProgram) -> None:
     """In each kind of schedule, with all iterations of loops."""
     places = program.places.values()
-    assert program.scratch == max((p.offset + CHUNK * p.stride for p in places), default=0)
+    assert program.scratch == max((p.offset + program.chunk * p.stride for p in places), default=0)
     for kind in KINDS:
         memory = Memory(program)
         for step, run in zip(program.body, schedule(program, *kind), strict=True):
@@ -92,8 +114,8 @@ def iterate(memory: Memory, loop: Loop, run: Run) -> None:
 
 
 def run_all(memory: Memory, run: Run, updated: Mapping[str, str]) -> None:
-    for part in run.parts:
-        memory.run(part, updated)
+    for parts in moments(run):
+        memory.run(parts, updated)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +140,7 @@ def test_any_program(program: Program) -> None:
 def test_values_share_memory(model: PlannedProgram) -> None:
     """They take two thirds of what they would take side by side."""
     places = {root: model.places[root] for root in roots(model).values() if root in model.places}
-    assert model.scratch < 0.7 * sum(CHUNK * place.stride for place in places.values())
+    assert model.scratch < 0.7 * sum(model.chunk * place.stride for place in places.values())
 
 
 def test_logits_take_the_place_of_rows() -> None:
@@ -126,3 +148,21 @@ def test_logits_take_the_place_of_rows() -> None:
     model = program_of(TinyLM(L=2, D=96), torch.zeros(2, 3, dtype=torch.int64))
     (logits,) = model.outputs
     assert model.output_start + 4 * OUTPUTS * model.values[logits].width <= model.scratch
+
+
+def test_a_residual_has_one_place(model: PlannedProgram) -> None:
+    """What a layer carries is overwritten by each sum with it."""
+    (loop,) = (step for step in model.body if isinstance(step, Loop))
+    nodes = [node for stage in loop.body for node in stage.nodes if node.op == "add"]
+    places = {model.places[node.outputs[0]] for node in nodes if node.outputs[0] in model.places}
+    assert places == {model.places[inside] for _, inside in loop.carried}
+
+
+def test_a_recurrence_overwrites_one_of_its_gates(model: PlannedProgram) -> None:
+    (scan,) = {id(n): n for n in model.nodes() if n.op == "mlgru_scan"}.values()
+    assert model.places[scan.outputs[0]] in {model.places[str(name)] for name in scan.inputs[:2]}
+
+
+def test_wide_rows_make_calls_shorter() -> None:
+    assert planned_of(CASES["a loop's"].program).chunk == CHUNKS[-1]
+    assert [_chunk(40_000), _chunk(50_000), _chunk(1_000_000)] == [CHUNKS[-1], *CHUNKS[:1] * 2]

@@ -98,7 +98,7 @@ def batch(rows: list[int], wanted: list[int]) -> Batch:
 def test_the_tokens_of_a_sequence_follow_each_other() -> None:
     """Sequences that are mixed are sorted, and what is wanted is found where it went."""
     made = batch([7, 2, 7, 7, 2], [2, 4])
-    (call,) = calls(made, made.inputs, made.slots)
+    (call,) = calls(made, made.inputs, made.slots, CHUNK)
     assert np.asarray(call.inputs[0]).tolist() == [1, 4, 0, 2, 3]
     sizes: dict[Space, int] = {"starts": 4, "wanted": 2, "slots": 5, "targets": 5, "counts": 2}
     packed = call.indices()
@@ -115,14 +115,14 @@ def test_the_tokens_of_a_sequence_follow_each_other() -> None:
 
 def test_tokens_that_are_not_mixed_stay_where_they_are() -> None:
     made = batch([7, 7, 2, 5, 5], [0])
-    (call,) = calls(made, made.inputs, made.slots)
+    (call,) = calls(made, made.inputs, made.slots, CHUNK)
     assert call.rows.tolist() == [7, 7, 2, 5, 5]
     assert call.counts["sequences"] == 3
 
 
 def test_long_batches_are_cut() -> None:
     made = batch([0] * (2 * CHUNK + 3), [0, CHUNK - 1, CHUNK, 2 * CHUNK + 2])
-    found = list(calls(made, made.inputs, made.slots))
+    found = list(calls(made, made.inputs, made.slots, CHUNK))
     assert [len(call.rows) for call in found] == [CHUNK, CHUNK, 3]
     assert [call.wanted.tolist() for call in found] == [[0, CHUNK - 1], [0], [2]]
     assert [np.asarray(call.inputs[0])[0] for call in found] == [0, CHUNK, 2 * CHUNK]
@@ -131,7 +131,7 @@ def test_long_batches_are_cut() -> None:
 def test_batches_with_many_outputs_are_cut() -> None:
     """Before the first token whose outputs would be too many."""
     made = batch([0] * (OUTPUTS + 7), list(range(3, OUTPUTS + 7)))
-    found = list(calls(made, made.inputs, made.slots))
+    found = list(calls(made, made.inputs, made.slots, CHUNK))
     assert [len(call.rows) for call in found] == [OUTPUTS + 3, 4]
     assert [len(call.wanted) for call in found] == [OUTPUTS, 4]
 
@@ -151,6 +151,6 @@ def test_the_calls_that_a_plan_takes(
     rows: list[int], tokens: int, together: bool, fits: bool
 ) -> None:
     made = batch(rows, [])
-    (call,) = calls(made, made.inputs, made.slots)
+    (call,) = calls(made, made.inputs, made.slots, CHUNK)
     assert isinstance(call, Call)
     assert call.fits(Plan(tokens=tokens, together=together, steps=[])) == fits

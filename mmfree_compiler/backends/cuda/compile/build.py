@@ -151,7 +151,7 @@ def _kernel(source: Source, made: Any, arch: str) -> Kernel:
         offset=0,
         size=len(made.asm["cubin"]),
         warps=made.metadata.num_warps,
-        shared=made.metadata.shared,
+        shared=max(made.metadata.shared, min(source.shared, ARCHS[arch].shared)),
         dependent=ARCHS[arch].has_dependent_launch,
         parameters=list(source.parameters),
     )

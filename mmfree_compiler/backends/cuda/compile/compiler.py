@@ -76,6 +76,7 @@ def _built(
         for arch, (cubins, places) in compiled([*kernels, *choosing], archs).items():
             facts = Facts(
                 arch=arch,
+                chunk=program.chunk,
                 scratch=program.scratch,
                 output_start=program.output_start,
                 kernels=places,
@@ -96,7 +97,7 @@ def planned(
     sources = Sources(program, tensors, inner_values(program))
     kernels: dict[str, Source] = {}
     plans = []
-    for shape in shapes:
+    for shape in (shape for shape in shapes if shape.tokens <= program.chunk):
         runs = schedule(program, shape.together, shape.fused)
         steps = [_repeat(sources, run, shape, kernels) for run in runs]
         plans.append(Plan(tokens=shape.tokens, together=shape.together, steps=steps))

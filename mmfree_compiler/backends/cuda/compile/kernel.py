@@ -56,7 +56,8 @@ class Source:
     """A kernel's text, its parameters' types, and the launch of it.
 
     `over`, `per` and `columns` make the grid: see facts.Launch. `warps` are those of a program, and
-    `stages` how many iterations of a loop load ahead.
+    `stages` how many iterations of a loop load ahead. It is launched with `shared` bytes of shared
+    memory at least.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Source:
     warps: int
     stages: int
     language: Language = "triton"
+    shared: int = 0
 
 
 @dataclass

@@ -22,7 +22,8 @@ class Part:
     `wanted`: it runs for the tokens whose outputs are needed, and values of such parts have one row
     for each of these. `rows` are the nodes that make rows, where a fused part has both kinds.
     `kept` are the values that other parts read. Of `gates`, memory has silu: only gated_norm reads
-    them. `first`: no kernel of a call is in front of it.
+    them. `first`: no kernel of a call is in front of it. `beside`: it needs nothing of the part in
+    front of it, so both may run at once.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Part:
     kept: frozenset[str] = frozenset()
     gates: frozenset[str] = frozenset()
     first: bool = False
+    beside: bool = False
 
     @property
     def made(self) -> frozenset[str]:
@@ -111,12 +113,15 @@ def _parts(
 ) -> Iterator[Part]:
     if stage.rows:
         yield Part(f"{name}_rows", "rows", stage.rows, wanted)
-    before = tuple(node for node in stage.tiles if node not in after)
+    beside = _beside(program, stage, after)
+    before = tuple(node for node in stage.tiles if node not in (*after, *beside))
     for width, nodes in _by_width(program, before):
         kind = "before" if after else "tiles"
         yield Part(f"{name}_{kind}{width}", "tiles", nodes, wanted)
     for width, nodes in _by_width(program, after):
         yield Part(f"{name}_scan{width}", "scan", nodes, wanted)
+    for width, nodes in _by_width(program, beside):
+        yield Part(f"{name}_beside{width}", "tiles", nodes, wanted, beside=True)
 
 
 def _by_width(program: Program, nodes: tuple[Node, ...]) -> Iterator[tuple[int, tuple[Node, ...]]]:
@@ -124,6 +129,23 @@ def _by_width(program: Program, nodes: tuple[Node, ...]) -> Iterator[tuple[int, 
     widths = [program.values[node.outputs[0]].width for node in nodes]
     for width in dict.fromkeys(widths):
         yield width, tuple(x for x, own in zip(nodes, widths, strict=True) if own == width)
+
+
+def _beside(program: Program, stage: Stage, after: tuple[Node, ...]) -> tuple[Node, ...]:
+    """The nodes with products that no recurrence needs: it is a chain that leaves a GPU idle.
+
+    None where it overwrites a carried value, which one of them may read.
+    """
+    updates = {name for step in program.body if isinstance(step, Loop) for name in step.updates}
+    if not after or any(updates & set(node.outputs) for node in after):
+        return ()
+    before = [node for node in stage.tiles if node not in after]
+    needed = {name for node in after for name in node.inputs}
+    for node in reversed(before):
+        if needed & set(node.outputs):
+            needed |= set(node.inputs)
+    others = tuple(node for node in before if not needed & set(node.outputs))
+    return others if any(node.op == "ternary_linear" for node in others) else ()
 
 
 def _after_states(stage: Stage, updates: frozenset[str]) -> tuple[Node, ...]:
@@ -140,6 +162,17 @@ def _after_states(stage: Stage, updates: frozenset[str]) -> tuple[Node, ...]:
             made |= set(node.outputs)
             found.append(node)
     return tuple(found)
+
+
+def moments(run: Run) -> list[list[Part]]:
+    """The parts of a run, in order, with those that may run at once side by side."""
+    found: list[list[Part]] = []
+    for part in run.parts:
+        if part.beside:
+            found[-1].append(part)
+        else:
+            found.append([part])
+    return found
 
 
 def inner_values(program: Program) -> frozenset[str]:

@@ -18,7 +18,8 @@ class Shape:
 
     `function`, of the file of its name in kernels/, multiplies `block_k` columns of a weight at a
     time, and loads `stages` times that ahead. It is for kernels of at most `products`. A scan loads
-    `stages` blocks of `block_tokens` tokens ahead.
+    `stages` blocks of `block_tokens` tokens ahead. A program takes `shared` bytes of shared memory
+    at least, so that few are on one multiprocessor.
     """
 
     tokens: int
@@ -29,6 +30,7 @@ class Shape:
     stages: int = 3
     products: int = 1000
     block_tokens: int = 1
+    shared: int = 0
 
     def fitted(self, k: int) -> Shape:
         """The shape for rows of k codes: that in which a gemv loads 16 bytes at a time."""
@@ -71,7 +73,7 @@ class Sizes:
     tiles do more with what they load. Measured on an H200.
     """
 
-    scan: Shape = Shape(1, 32, 1, stages=4, block_tokens=32)
+    scan: Shape = Shape(1, 32, 1, stages=4, block_tokens=32, shared=112 << 10)
     fused: Shape = Shape(1, 128, 8)
     gemv: Shape = Shape(1, 32, 4)
     gemm: tuple[Shape, ...] = (
@@ -82,10 +84,11 @@ class Sizes:
     fewest_programs: int = 120  # a GPU has about as many multiprocessors
 
 
-# wgmma takes 64 columns in four warps.
+# wgmma takes 64 columns in four warps. Two or more programs share a multiprocessor: one has its
+# epilogue while another one multiplies.
 _HOPPER = Sizes(
     gemm=(
-        Shape(128, 128, 8, "wgmma", stages=4, products=2),
+        Shape(128, 64, 4, "wgmma", stages=3, products=2),
         Shape(64, 64, 4, "wgmma", stages=3),
         Shape(32, 64, 4, "wgmma", block_k=512, stages=4),
         Shape(16, 64, 4, "wgmma", block_k=512, stages=4),
@@ -117,16 +120,23 @@ class PlanShape:
         """Whether kernels may make rows and columns at once: see schedule."""
         return self.gluon and self.tokens == 1
 
-    def tile(self, width: int, depths: Sequence[int]) -> Shape:
-        """The shape that makes `width` columns; `depths` are the columns of products' weights."""
+    def tile(self, width: int, depths: Sequence[int], few: bool = False) -> Shape:
+        """The shape that makes `width` columns; `depths` are the columns of products' weights.
+
+        `few`: for few of the tokens.
+        """
         sizes = self.sizes
         if not self.gemm:
             return sizes.gemv.fitted(max(depths)) if depths else sizes.gemv
         fits = [x for x in sizes.gemm if x.tokens <= self.tokens and len(depths) <= x.products]
-        full = (x for x in fits if x.programs(width, self.tokens) >= sizes.fewest_programs)
-        found = next(full, fits[-1])
+        full = [x for x in fits if x.programs(width, self.tokens) >= sizes.fewest_programs]
+        found = fits[-1] if few else [*full, fits[-1]][0]
         return found if self.gluon else found.plain
 
+
+# A call has at most as many tokens as one of these: tiles of long calls fill a GPU more evenly, but
+# their rows take more memory.
+CHUNKS = (CHUNK // 2, CHUNK)
 
 # In order of preference: the first that takes a call's tokens. At most OUTPUTS sequences decode at
 # once; a call with more of them, of one token each, has some that need no outputs.
@@ -138,5 +148,5 @@ PLANS = (
     PlanShape(16, together=True),
     PlanShape(64, together=True),
     PlanShape(256, together=True),
-    PlanShape(CHUNK, together=True),
+    *(PlanShape(chunk, together=True) for chunk in CHUNKS),
 )

@@ -76,7 +76,9 @@ def _gluon_rows(sources: Sources, part: Part) -> Source:
 
 def _tiles(sources: Sources, part: Part, plan: PlanShape) -> Source:
     tile = sources.tile(Tile, part)
-    shape = plan.tile(tile.width, [tile.depth(codes) for codes in part.codes])
+    # Of a prompt's tokens, the logits of the last one are wanted.
+    few = part.wanted and plan.together and sources.program.kind == "lm"
+    shape = plan.tile(tile.width, [tile.depth(codes) for codes in part.codes], few)
     if shape.function == "wgmma" and part.codes:
         return _source(tile, over(tile), wgmma_tiles.write(tile, shape), shape, "gluon")
     _columns(tile, shape)
@@ -153,4 +155,5 @@ def _source(
         shape.warps,
         shape.stages,
         language,
+        shape.shared,
     )

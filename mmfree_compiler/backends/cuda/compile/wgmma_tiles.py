@@ -7,7 +7,7 @@ registers at once. What can be is loaded before the kernel in front of this one 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mmfree_compiler.backends.cuda.compile.early import (
@@ -29,15 +29,39 @@ _SIDE_BY_SIDE = 64  # tokens of the sums that are made side by side
 
 
 @dataclass
-class Piece(Tile):
-    """Some of a program's tokens, from `first` of them on."""
+class Pieces(Tile):
+    """What follows the products of a program's `tokens`, for some of them at a time.
 
-    first: int = field(kw_only=True)
+    A loop: were the lines of each piece in turn, their instructions would not fit into the cache of
+    a multiprocessor.
+    """
 
-    def begin(self, tokens: int) -> None:
-        """The variables of its rows."""
-        first = f"first + {self.first}" if self.first else "first"
-        some_rows(self, first, f"{tokens}, tl.SliceLayout(0, SUMS)", "None, :")
+    tokens: int = field(kw_only=True)
+
+    @property
+    def size(self) -> int:
+        """The tokens of a piece."""
+        return min(_PIECE, self.tokens)
+
+    @property
+    def count(self) -> int:
+        return self.tokens // self.size
+
+    def begin(self, first: str) -> None:
+        """The variables of a piece's rows."""
+        some_rows(self, first, f"{self.size}, tl.SliceLayout(0, SUMS)", "None, :")
+
+    def write(self, nodes: Iterable[Node], sums: Mapping[str, str]) -> None:
+        """The lines of all pieces; `sums` are variables of those of each, by the product."""
+        self.sums = {name: f"{variable}[0]" for name, variable in sums.items()}
+        if self.count == 1:
+            epilogue(self, nodes)
+            return
+        with self.writer.block(f"for piece in range({self.count}):"):
+            self.begin(f"first + piece * {self.size}")
+            epilogue(self, nodes)
+            for variable in sums.values():
+                self.writer.add(f"{variable} = {variable}[1:] + {variable}[:1]")
 
 
 @dataclass(frozen=True)
@@ -57,7 +81,7 @@ class Ring:
 
     tile: Tile
     shape: Shape
-    products: list[Node]
+    nodes: list[Node]
     done: int = 0
 
     @property
@@ -67,33 +91,39 @@ class Ring:
 
     def start_weights(self) -> None:
         """Point at all weights, and copy the first pieces."""
-        for node in self.products:
+        for node in self.nodes:
             rows = f"ring, {self.tile.constant(str(node.inputs[2]))}, first_column, {self._k(node)}"
             found = self.tile.writer.bind("weight", f"product_ring.weight_rows({rows})")
             self.tile.loaded[self._weight(node)] = found
             if self.few:
                 self.tile.writer.add(f"product_ring.prefetch({rows})")
-        first = self.products[0]
+        first = self.nodes[0]
         rows = self.tile.loaded[self._weight(first)]
         self.tile.writer.add(f"product_ring.start_weight(ring, {rows}, {self._k(first)})")
 
     def start_codes(self) -> None:
         """Point at all codes, and copy the first pieces."""
-        for codes in dict.fromkeys(str(node.inputs[0]) for node in self.products):
+        for codes in dict.fromkeys(str(node.inputs[0]) for node in self.nodes):
             pointer, stride = self.tile.rows_of(codes)
             rows = f"product_ring.code_rows(ring, {pointer}, {stride}, first, count)"
             self.tile.loaded[codes] = self.tile.writer.bind(codes, rows)
-        first = self.products[0]
+        first = self.nodes[0]
         codes = self.tile.loaded[str(first.inputs[0])]
         self.tile.writer.add(f"product_ring.start_codes(ring, {codes}, {self._k(first)})")
 
-    def product(self, node: Node, pieces: int) -> str:
-        """The variable of the sums of the next product, cut into pieces."""
-        assert self.products.pop(0) is node
+    def products(self, pieces: int) -> dict[str, str]:
+        """The variables of the sums of all products, cut into pieces, by their outputs."""
+        return {
+            node.outputs[0]: self._product(node, self.nodes[n + 1 : n + 2], pieces)
+            for n, node in enumerate(self.nodes)
+        }
+
+    def _product(self, node: Node, later: Sequence[Node], pieces: int) -> str:
+        """The variable of the sums of a product, in front of the `later` one, if there is one."""
         k = self._k(node)
         after, k_after = "()", k
-        if self.products:
-            after, k_after = f"({self._rows(self.products[0])})", self._k(self.products[0])
+        if later:
+            after, k_after = f"({self._rows(later[0])})", self._k(later[0])
         parts = max(1, _SIDE_BY_SIDE // self.shape.tokens)
         call = f"ring, {self._rows(node)}, {k}, {self.done}, {after}, {k_after}, {parts}, ASM"
         self.done += -(-k // self.shape.block_k)
@@ -115,11 +145,11 @@ def write(tile: Tile, shape: Shape) -> int:
 
     Returns how many programs make the columns.
     """
-    steps, size = steps_of(tile.program, tile.part.nodes), min(_PIECE, shape.tokens)
+    steps = steps_of(tile.program, tile.part.nodes)
     columns = -(-tile.width // shape.columns)
     least = min(tile.depth(codes) for codes in tile.part.codes)
     tile.writer.add(
-        f"SUMS: tl.constexpr = wgmma.sum_layout({size}, {shape.warps})",
+        f"SUMS: tl.constexpr = wgmma.sum_layout({min(_PIECE, shape.tokens)}, {shape.warps})",
         f"SLOTS: tl.constexpr = min(STAGES, {1 + -(-least // shape.block_k)})",
         f"DEPTH: tl.constexpr = {shape.block_k // BLOCK}",
         f"ring = product_ring.allocate({shape.tokens}, {shape.columns}, DEPTH, SLOTS)",
@@ -131,33 +161,29 @@ def write(tile: Tile, shape: Shape) -> int:
     for number, step in enumerate(steps):
         own = replace(tile, loaded=dict(tile.loaded))
         with own.writer.block(f"if tl.program_id(0) // {columns} == {number}:"):
-            _step(own, shape, step, size)
+            _step(own, shape, step)
+    if tile.part.beside:
+        with tile.writer.block("if tl.program_id(0) + tl.program_id(1) == 0:"):
+            tile.writer.add(WAIT)
     return columns * len(steps)
 
 
-def _step(tile: Tile, shape: Shape, step: Step, size: int) -> None:
+def _step(tile: Tile, shape: Shape, step: Step) -> None:
     """What programs do that make a step."""
     ring = Ring(tile, shape, step.products)
     ring.start_weights()
     load_constants(tile, step.nodes)
-    pieces = [
-        Piece(**vars(tile) | {"loaded": dict(tile.loaded), "first": first})
-        for first in range(0, shape.tokens, size)
-    ]
-    if ring.few:
-        pieces[0].begin(size)
-        load_states_early(pieces[0], step.nodes)
-    tile.writer.add(WAIT)
+    pieces = Pieces(**vars(tile) | {"loaded": dict(tile.loaded)}, tokens=shape.tokens)
+    if pieces.count == 1:
+        pieces.begin("first")
+        load_states_early(pieces, step.nodes)
+    if not tile.part.beside:
+        tile.writer.add(WAIT)
     with tile.writer.block("if first < count:"):
         ring.start_codes()
-        if ring.few:
-            load_values(pieces[0], step.nodes)
-        sums = {node.outputs[0]: ring.product(node, len(pieces)) for node in step.products}
-        for number, piece in enumerate(pieces):
-            if not ring.few:
-                piece.begin(size)
-            piece.sums = {name: f"{cut}[{number}]" for name, cut in sums.items()}
-            epilogue(piece, step.nodes)
+        if pieces.count == 1:
+            load_values(pieces, step.nodes)
+        pieces.write(step.nodes, ring.products(pieces.count))
     tile.writer.add("product_ring.end_copies()")
 
 

@@ -75,22 +75,25 @@ class Call:
         return packed
 
 
-def calls(batch: Batch, inputs: Inputs, rows: Ints) -> Iterator[Call]:
-    """Calls in the order of the tokens, whose state rows are `rows`; at least one."""
+def calls(batch: Batch, inputs: Inputs, rows: Ints, chunk: int) -> Iterator[Call]:
+    """Calls of at most `chunk` tokens, in their order; at least one.
+
+    `rows` are the state rows of the tokens.
+    """
     start, stop = 0, -1
     while stop < len(rows):
-        stop = _end(batch, start)
+        stop = _end(batch, start, min(chunk, CHUNK))
         wanted = batch.wanted[(batch.wanted >= start) & (batch.wanted < stop)] - start
         here = tuple(port[start:stop] for port in inputs)
         yield _call(here, rows[start:stop], wanted)
         start = stop
 
 
-def _end(batch: Batch, start: int) -> int:
+def _end(batch: Batch, start: int, chunk: int) -> int:
     """Where the call ends that begins at token `start`."""
     later = batch.wanted[batch.wanted >= start]
     first_beyond = [int(token) for token in later[OUTPUTS : OUTPUTS + 1]]
-    return min([start + CHUNK, *first_beyond])
+    return min([start + chunk, *first_beyond])
 
 
 def _call(inputs: Inputs, rows: Ints, wanted: NDArray[np.intp]) -> Call:

@@ -99,7 +99,7 @@ class CudaKernels:
 
     def _calls(self, batch: Batch) -> Iterator[_Prepared]:
         first = 0
-        for call in calls(batch, (), batch.slots):
+        for call in calls(batch, (), batch.slots, self._facts.chunk):
             (indices,) = self._executor.allocate(indices=INDEX_BYTES)
             indices.upload(call.indices())
             plan = next(plan for plan in self._facts.plans if call.fits(plan))

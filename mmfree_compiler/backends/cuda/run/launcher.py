@@ -23,7 +23,7 @@ from mmfree_compiler.backends.cuda.run.executor import Executor
 from mmfree_compiler.backends.cuda.run.lane_memory import LanePool
 from mmfree_compiler.backends.cuda.run.plans import Places, Runner
 from mmfree_compiler.backends.cuda.run.states import CudaStates, StateArena
-from mmfree_compiler.backends.cuda.strides import CHUNK, OUTPUTS, port_starts
+from mmfree_compiler.backends.cuda.strides import OUTPUTS, port_starts
 from mmfree_compiler.backends.decoding import Choices
 from mmfree_compiler.backends.device_interface import DeviceRows
 from mmfree_compiler.backends.interface import Array, Batch
@@ -46,7 +46,7 @@ class CudaLauncher:
         ports = {"input": self._manifest.inputs, "output": self._manifest.outputs}
         sizes = {name: list(map(row_bytes, each)) for name, each in ports.items()}
         self._starts = starts = {
-            "input": port_starts(sizes["input"], CHUNK),
+            "input": port_starts(sizes["input"], self._facts.chunk),
             "output": port_starts(sizes["output"], OUTPUTS, self._facts.output_start),
         }
         needs = {
@@ -160,7 +160,7 @@ class CudaLauncher:
 
     def _calls(self, batch: Batch, inputs: Inputs, states: CudaStates) -> Iterator[int]:
         """Runs a batch in calls; yields how many outputs each made, in the rows of the ports."""
-        for call in calls(batch, inputs, states.rows[batch.slots]):
+        for call in calls(batch, inputs, states.rows[batch.slots], self._facts.chunk):
             self._call(call)
             yield len(call.wanted)
 

@@ -2,7 +2,8 @@
 
 Codes and weights come through a ring: product_ring.py. Weights are the left operand, which these
 instructions take from registers: packed bytes become digits there. Sums are (columns, tokens), with
-16 columns in a warp.
+16 columns in a warp. A program is one warpgroup: when its warps start to multiply a piece, all of
+them have done with the piece before.
 """
 
 from __future__ import annotations

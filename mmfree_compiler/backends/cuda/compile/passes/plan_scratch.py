@@ -6,28 +6,31 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mmfree_compiler.backends.cuda.compile.in_place import places
 from mmfree_compiler.backends.cuda.compile.planned import Place, PlannedProgram
-from mmfree_compiler.backends.cuda.compile.schedule import Run, schedule
-from mmfree_compiler.backends.cuda.compile.shapes import PLANS
+from mmfree_compiler.backends.cuda.compile.schedule import Run, moments, schedule
+from mmfree_compiler.backends.cuda.compile.shapes import CHUNKS, PLANS
 from mmfree_compiler.backends.cuda.strides import (
-    CHUNK,
     OUTPUTS,
     codes_stride,
     float_stride,
     port_starts,
 )
-from mmfree_compiler.backends.liveness import Life, first_fit, largest_first, lives, roots
+from mmfree_compiler.backends.liveness import Life, first_fit, largest_first, lives
 from mmfree_compiler.program import Loop, Program, Step, Value
+
+_MOST_BYTES = 90_000_000  # a process that decodes does not need long calls
 
 
 @dataclass(frozen=True)
 class PlanScratch:
-    """Give every value CHUNK rows, which it shares with values that are needed at other times.
+    """Give every value rows for a call, which it shares with values that are needed at other times.
 
     All plans have the same places: values interfere if some kernel of any plan comes while both are
     needed. Programs of a kernel run in any order, so what it reads and makes interferes too. A
     kernel may start before those in front of it have ended (kernels/dependence.py), but waits for
-    them before it reads or writes rows.
+    them before it reads or writes rows, or else is beside one of them: Part.beside.
+    Some values are made in the place of others (in_place.py).
 
     The rows of outputs, which nobody reads before the last kernel has ended, have a place too. It
     may go beyond `scratch`: callers with other memory for their outputs need none for these.
@@ -40,21 +43,29 @@ class PlanScratch:
         schedules = [schedule(program, *kind) for kind in kinds]
         stored = _stored(program, schedules)
         outputs = program.fresh("outputs")
+        found = places(program, schedules, stored)
+        owners = {name: owner for name, owner in found.items() if name in stored}
         orders = [
-            lives(program, _needed(runs, stored)) | {outputs: _last(program, runs)}
+            lives(program, _needed(runs, stored), found) | {outputs: _last(program, runs)}
             for runs in schedules
         ]
-        owners = {name: owner for name, owner in roots(program).items() if name in stored}
-        sizes = {owner: CHUNK * _stride(program.values[owner]) for owner in owners.values()}
-        sizes = largest_first(sizes) | {outputs: _output_bytes(program)}
-        offsets, _ = first_fit(sizes, orders)
-        places = {
-            name: Place(offsets[owner], sizes[owner] // CHUNK) for name, owner in owners.items()
-        }
-        end = max((place.offset + CHUNK * place.stride for place in places.values()), default=0)
-        fields = vars(program.noted(self.name, "program", f"scratch: {end:,} bytes"))
-        start = offsets[outputs]
-        return PlannedProgram(**fields, places=places, scratch=end, output_start=start)
+        rows = largest_first({owner: _stride(program.values[owner]) for owner in owners.values()})
+        chunk = _chunk(first_fit(rows, orders)[1])
+        sizes = {owner: chunk * stride for owner, stride in rows.items()}
+        offsets, _ = first_fit(sizes | {outputs: _output_bytes(program)}, orders)
+        planned = {name: Place(offsets[owner], rows[owner]) for name, owner in owners.items()}
+        end = max((place.offset + chunk * place.stride for place in planned.values()), default=0)
+        text = f"calls of {chunk:,} tokens, scratch: {end:,} bytes"
+        fields = vars(program.noted(self.name, "program", text))
+        return PlannedProgram(
+            **fields, places=planned, chunk=chunk, scratch=end, output_start=offsets[outputs]
+        )
+
+
+def _chunk(row_bytes: int) -> int:
+    """The most tokens of a call whose rows, of this many bytes, take little memory."""
+    fits = (chunk for chunk in CHUNKS if chunk * row_bytes <= _MOST_BYTES)
+    return max(fits, default=CHUNKS[0])
 
 
 def _stored(program: Program, schedules: Iterable[Iterable[Run]]) -> frozenset[str]:
@@ -71,15 +82,21 @@ def _carried(step: Step) -> Iterable[str]:
 
 
 def _needed(runs: Iterable[Run], stored: frozenset[str]) -> list[list[frozenset[str]]]:
-    """The stored values that each kernel reads or makes."""
-    return [[(part.read | part.kept) & stored for part in run.parts] for run in runs]
+    """The stored values that are read or made in each moment."""
+    return [
+        [
+            frozenset().union(*((part.read | part.kept) & stored for part in parts))
+            for parts in moments(run)
+        ]
+        for run in runs
+    ]
 
 
 def _last(program: Program, runs: Iterable[Run]) -> Life:
     """The life of the rows of outputs: from the first kernel that makes some to the end."""
-    parts = [part for run in runs for part in run.parts]
-    made = [not part.made.isdisjoint(program.outputs) for part in parts]
-    return Life(made.index(True), len(parts) - 1)
+    order = [parts for run in runs for parts in moments(run)]
+    made = [any(not part.made.isdisjoint(program.outputs) for part in parts) for parts in order]
+    return Life(made.index(True), len(order) - 1)
 
 
 def _output_bytes(program: Program) -> int:
