@@ -19,7 +19,7 @@ class Shape:
     `function`, of the file of its name in kernels/, multiplies `block_k` columns of a weight at a
     time, and loads `stages` times that ahead. It is for kernels of at most `products`. A scan loads
     `stages` blocks of `block_tokens` tokens ahead. A program takes `shared` bytes of shared memory
-    at least, so that few are on one multiprocessor.
+    at least, so that few are on one multiprocessor; for products `share` are on each.
     """
 
     tokens: int
@@ -31,6 +31,7 @@ class Shape:
     products: int = 1000
     block_tokens: int = 1
     shared: int = 0
+    share: int = 1
 
     def fitted(self, k: int) -> Shape:
         """The shape for rows of k codes: that in which a gemv loads 16 bytes at a time."""
@@ -69,8 +70,8 @@ ROWS = Shape(1, 1, 4)
 class Sizes:
     """The shapes of kernels, and what chooses among them; `mmfree tune` varies them (tuning.py).
 
-    Products take the first of `gemm` that has `fewest_programs`, so that they fill a GPU: large
-    tiles do more with what they load. Measured on an H200.
+    Products take the first of `gemm` that has `fewest_programs` times its `share`, so that they
+    fill a GPU: large tiles do more with what they load. Measured on an H200.
     """
 
     scan: Shape = Shape(1, 32, 1, stages=4, block_tokens=32, shared=112 << 10)
@@ -84,11 +85,10 @@ class Sizes:
     fewest_programs: int = 120  # a GPU has about as many multiprocessors
 
 
-# wgmma takes 64 columns in four warps. Two or more programs share a multiprocessor: one has its
-# epilogue while another one multiplies.
+# wgmma takes 64 columns in four warps.
 _HOPPER = Sizes(
     gemm=(
-        Shape(128, 64, 4, "wgmma", stages=3, products=2),
+        Shape(128, 64, 4, "wgmma", stages=3, products=2, share=2),
         Shape(64, 64, 4, "wgmma", stages=3),
         Shape(32, 64, 4, "wgmma", block_k=512, stages=4),
         Shape(16, 64, 4, "wgmma", block_k=512, stages=4),
@@ -129,7 +129,8 @@ class PlanShape:
         if not self.gemm:
             return sizes.gemv.fitted(max(depths)) if depths else sizes.gemv
         fits = [x for x in sizes.gemm if x.tokens <= self.tokens and len(depths) <= x.products]
-        full = [x for x in fits if x.programs(width, self.tokens) >= sizes.fewest_programs]
+        least = sizes.fewest_programs
+        full = [x for x in fits if x.programs(width, self.tokens) >= least * x.share]
         found = fits[-1] if few else [*full, fits[-1]][0]
         return found if self.gluon else found.plain
 
@@ -148,5 +149,6 @@ PLANS = (
     PlanShape(16, together=True),
     PlanShape(64, together=True),
     PlanShape(256, together=True),
+    PlanShape(512, together=True),
     *(PlanShape(chunk, together=True) for chunk in CHUNKS),
 )

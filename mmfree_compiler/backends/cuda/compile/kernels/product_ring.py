@@ -71,10 +71,16 @@ def weight_rows(
 def code_rows(
     ring: gl.tuple, codes: gl.tensor, stride: gl.tensor, first_token: gl.tensor, tokens: gl.tensor
 ) -> gl.tensor:
-    """Pointers at the first piece of rows of codes. Those that there are not are the last again."""
+    """Pointers at the first piece of rows of codes.
+
+    Those that there are not are other rows, of the first tokens: many copies of one row would wait
+    for each other.
+    """
     LAYOUT: gl.constexpr = copy_layout(ring[0].shape[2], gl.num_warps())
-    token = first_token + gl.arange(0, ring[0].shape[1], gl.SliceLayout(1, LAYOUT))
-    offset = gl.minimum(token, tokens - 1).to(gl.int64) * (stride // ALIGNMENT * ALIGNMENT)
+    row = gl.arange(0, ring[0].shape[1], gl.SliceLayout(1, LAYOUT))
+    present = first_token + row < tokens
+    token = gl.where(present, first_token + row, gl.minimum(row, tokens - 1))
+    offset = token.to(gl.int64) * (stride // ALIGNMENT * ALIGNMENT)
     k = gl.arange(0, ring[0].shape[2], gl.SliceLayout(0, LAYOUT))
     return codes + offset[:, None] + k[None, :]
 
