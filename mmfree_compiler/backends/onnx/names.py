@@ -11,6 +11,8 @@ from typing import NamedTuple
 BATCH, TIME = "batch", "time"
 # What states are called before and after a call; the first also by a scan's function.
 STATE, NEXT = "state", "next"
+# What a product calls the columns of codes, and of its weight, that are in no block.
+REST, REST_WEIGHT = "rest", "rest_weight"
 
 # The functions of a model: one for each op, and more where bodies differ, by widths for example.
 DOMAIN = "mmfree"

@@ -21,8 +21,9 @@ from mmfree_compiler.errors import TargetError
 from mmfree_compiler.ops import OPS
 
 WIDTH = 37  # some whole vectors, and a rest
-# One block, the last column of one, one more, several: a block has 127 columns.
-WIDTHS = (1, 17, 127, 128, 2047)
+# One block, the last column of one, one more, several: a block has 127 columns. Of 512, 4 are in
+# no block.
+WIDTHS = (1, 17, 127, 128, 512, 2047)
 
 
 class Apply(nn.Module):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import cycle
-
 from mmfree_compiler import elementary as e
 from mmfree_compiler.backends.onnx.compile.graph import Graph
 from mmfree_compiler.backends.onnx.compile.powers import Powers
@@ -26,18 +24,19 @@ def exp(g: Graph, powers: Powers, x: str) -> str:
 def sigmoid(g: Graph, powers: Powers, x: str) -> str:
     """1 / (1 + e^-x), with fewer nodes than `exp` and the same bits.
 
-    n and -r come from x itself, since rounding has no side. Every step of the mantissa is taken
-    twice as large, so that one power of two, 2^(n-1), is enough: where it is below 2^-126, the sum
-    with 1 is 1.
+    n and -r come from x itself, since rounding has no side. The mantissa is made of -2r, twice as
+    large, so that one power of two, 2^(n-1), is enough: where it is below 2^-126, the sum with 1
+    is 1. Sum adds from the left.
     """
     x = g("Clip", x, -e.EXP_MOST, -_SIGMOID_LEAST)
     n = g("Round", g("Mul", x, -e.LOG2_E))
-    minus_r = g("Add", g("Add", x, g("Mul", n, e.LN2_HIGH)), g("Mul", n, e.LN2_LOW))
-    # Horner's rule in -r: every other sum has the other sign.
-    signs = cycle((1.0, -1.0)) if len(e.EXP) % 2 else cycle((-1.0, 1.0))
-    p = polynomial(g, minus_r, tuple(s * 2 * c for s, c in zip(signs, e.EXP, strict=False)))
-    twice = g("Add", minus_r, minus_r)
-    mantissa = g("Add", g("Sub", g("Mul", p, g("Mul", minus_r, minus_r)), twice), 2.0)
+    r = g("Sum", x, x, g("Mul", n, 2 * e.LN2_HIGH), g("Mul", n, 2 * e.LN2_LOW))
+    # Horner's rule in -2r: each coefficient is half of the next one's unit, with the other sign.
+    powers_of_r = range(len(e.EXP) - 1, -1, -1)
+    p = polynomial(
+        g, r, tuple(c / 2 * (-0.5) ** k for c, k in zip(e.EXP, powers_of_r, strict=True))
+    )
+    mantissa = g("Add", g("Sub", g("Mul", p, g("Mul", r, r)), r), 2.0)
     power = g("Mul", mantissa, powers.raised(g, n, -1))
     return g("Reciprocal", g("Add", power, 1.0))
 

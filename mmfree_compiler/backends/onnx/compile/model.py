@@ -13,7 +13,7 @@ from onnx import helper
 from mmfree_compiler.backends.onnx.compile.graph import Body, Model
 from mmfree_compiler.backends.onnx.compile.ports import Ports
 from mmfree_compiler.backends.onnx.compile.rows import ROWS
-from mmfree_compiler.backends.onnx.compile.scope import Scope
+from mmfree_compiler.backends.onnx.compile.scope import Scope, rest_of
 from mmfree_compiler.backends.onnx.compile.tiles import TILES
 from mmfree_compiler.backends.onnx.names import DOMAIN, STATE
 from mmfree_compiler.backends.onnx.variants import Variant
@@ -53,6 +53,7 @@ class _Writer:
     ports: Ports
     names: dict[str, str] = field(default_factory=dict)
     after: dict[str, list[str]] = field(default_factory=dict)
+    rests: set[str] = field(default_factory=set)  # of codes, by rest_of
 
     def write(self) -> None:
         self.names.update(zip(self.program.inputs, self.ports.inputs, strict=True))
@@ -86,6 +87,10 @@ class _Writer:
         operands = dict(self._operands(node))
         called = {name: parameter for parameter, name in reversed(operands.items())}
         rows = {p: self.names[name] for p, name in operands.items() if name in self.names}
+        rests = {
+            rest_of(p): rest_of(name) for p, name in rows.items() if rest_of(name) in self.rests
+        }
+        rows |= rests
         if node.state:
             before = self.ports.states[self._slot(node.state)]
             rows[STATE] = self.model("Gather", before, np.int64(layer), axis=1)
@@ -94,11 +99,16 @@ class _Writer:
         results = EMITTERS[node.op](scope, node)
         outputs = [f"{prefix}{output}" for output in node.outputs]
         self.names.update(zip(node.outputs, outputs, strict=True))
+        made = [rest_of(output) for output in outputs[: 2 * len(scope.rests) : 2]]
+        self.rests.update(made)
+        outputs += made
         if node.state:
             outputs.append(f"{name}.after")
             self.after.setdefault(node.state, []).append(outputs[-1])
         attributes = {k: v for k, v in node.attrs.items() if v is not None} | scope.sizes
-        self.model.call(node.op, name, body, (*results, *scope.after), outputs, attributes)
+        self.model.call(
+            node.op, name, body, (*results, *scope.rests, *scope.after), outputs, attributes
+        )
 
     def _operands(self, node: Node) -> Iterator[tuple[str, str]]:
         """What the op calls each operand, and the operand; those of a list are numbered."""

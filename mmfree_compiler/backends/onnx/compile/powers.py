@@ -4,30 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import TensorProto
 
 from mmfree_compiler.backends.onnx.compile.graph import Graph
 from mmfree_compiler.backends.onnx.variants import MS, STANDARD
-from mmfree_compiler.elementary import FIXED_BITS, LEAST_EXPONENT
+from mmfree_compiler.elementary import LEAST_EXPONENT, LEAST_PEAK
+
+if TYPE_CHECKING:
+    from mmfree_compiler.backends.onnx.compile.statistics import Kinds
 
 MANTISSA, BIAS = 23, 127  # of a float32
 _ONE_BIT = 2.0**MANTISSA  # the exponent's lowest bit, as an integer
-_EXPONENT = np.int32(0x7F800000)
+_EXPONENT, _ALL = np.int32(0x7F800000), np.int32(-1)
 _MOST_EXPONENT = 128  # every finite float32 is below 2^128
+_LEAST_POWER = np.float32(2.0 ** (LEAST_EXPONENT - 1))
+_LAST = (-1,)
 
 
 @dataclass(frozen=True)
 class Powers:
     """`raised(g, n, shift)`: 2^(n + shift) of float32 integers n; any number where n is NaN.
 
-    n + shift is within -126..127; 2^-127 may be 0. `unit(g, peak)`: 2^(e - FIXED_BITS) for the
-    least e from LEAST_EXPONENT with peak < 2^e; any number where `peak` is not finite.
+    n + shift is within -126..127; 2^-127 may be 0. `peaks(g, rows, kinds)`: see `factors` in
+    statistics.py.
     """
 
     raised: Callable[[Graph, str, int], str]
-    unit: Callable[[Graph, str], str]
+    peaks: Callable[[Graph, str, Kinds], str]
 
 
 def _raised_by_bits(g: Graph, n: str, shift: int) -> str:
@@ -35,12 +41,17 @@ def _raised_by_bits(g: Graph, n: str, shift: int) -> str:
     return g("BitCast", g("Cast", bits, to=TensorProto.INT32), to=TensorProto.FLOAT)
 
 
-def _unit_by_bits(g: Graph, peak: str) -> str:
-    """A peak with exponent bits b is below 2^(b - BIAS + 1)."""
-    bits = g("BitwiseAnd", g("BitCast", peak, to=TensorProto.INT32), _EXPONENT)
-    least = np.int32(LEAST_EXPONENT + BIAS - 1 << MANTISSA)
-    down = np.int32(FIXED_BITS - 1 << MANTISSA)
-    return g("BitCast", g("Sub", g("Max", bits, least), down), to=TensorProto.FLOAT)
+def _peaks_by_bits(g: Graph, rows: str, kinds: Kinds) -> str:
+    """Bits of magnitudes are in their order as integers, those of NaN last.
+
+    ReduceMax of floats does not see every NaN.
+    """
+    bits = g("ReduceMax", g("BitCast", g("Abs", rows), to=TensorProto.INT32), _LAST)
+    least = kinds.each(_LEAST_POWER.view(np.int32), np.float32(LEAST_PEAK).view(np.int32))
+    bits = g("Max", bits, least)
+    if kinds.fixed:
+        bits = g("BitwiseAnd", bits, kinds.each(_EXPONENT, _ALL))
+    return g("BitCast", bits, to=TensorProto.FLOAT)
 
 
 def _raised_by_table(g: Graph, n: str, shift: int) -> str:
@@ -50,16 +61,28 @@ def _raised_by_table(g: Graph, n: str, shift: int) -> str:
     return g("Gather", powers, g("Clip", index, np.int32(0), np.int32(2 * BIAS)))
 
 
-def _unit_by_table(g: Graph, peak: str) -> str:
-    """The least unit of those whose limit is above the peak."""
+def _peaks_by_table(g: Graph, rows: str, kinds: Kinds) -> str:
+    """ReduceMax does not see every NaN, so a sum adds it."""
+    peak = g("ReduceMax", g("Abs", rows), _LAST)
+    peak = g("Add", peak, g("ReduceSum", g("Sub", rows, rows), _LAST))
+    if not kinds.fixed:
+        return g("Max", peak, LEAST_PEAK)
+    power = _power_by_table(g, peak)
+    if not kinds.coded:
+        return power
+    is_fixed = kinds.each(np.bool_(True), np.bool_(False))
+    return g("Where", is_fixed, power, g("Max", peak, LEAST_PEAK))
+
+
+def _power_by_table(g: Graph, peak: str) -> str:
+    """The least 2^(e-1) of those whose 2^e is above the peak; infinity if none is."""
     exponents = range(LEAST_EXPONENT, _MOST_EXPONENT + 1)
     limits = np.array([*(2.0**e for e in exponents[:-1]), np.inf], np.float32)
-    units = np.array([2.0 ** (e - FIXED_BITS) for e in exponents], np.float32)
-    fitting = g("Where", g("Less", peak, limits), units, float(units[-1]))
-    return g("ReduceMin", fitting, (-1,))
+    powers = np.array([2.0 ** (e - 1) for e in exponents], np.float32)
+    return g("ReduceMin", g("Where", g("Less", peak, limits), powers, float(np.inf)), _LAST)
 
 
 POWERS = {
-    STANDARD: Powers(_raised_by_bits, _unit_by_bits),
-    MS: Powers(_raised_by_table, _unit_by_table),
+    STANDARD: Powers(_raised_by_bits, _peaks_by_bits),
+    MS: Powers(_raised_by_table, _peaks_by_table),
 }

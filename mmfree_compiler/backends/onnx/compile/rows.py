@@ -5,21 +5,24 @@ Codes come out as products.py takes them: spread over blocks, in float32, with t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from mmfree_compiler.backends.onnx.compile.functions import silu
+from mmfree_compiler.backends.onnx.compile.graph import Array
 from mmfree_compiler.backends.onnx.compile.scope import Scope
 from mmfree_compiler.backends.onnx.compile.statistics import (
     LAST,
+    Kinds,
+    factors,
     finite_or_nan,
     mean,
     mean_square,
     rstd,
 )
-from mmfree_compiler.backends.onnx.layouts import BLOCK, COLUMNS, blocks, sentinels, spread
-from mmfree_compiler.elementary import CODE_MAX, LEAST_PEAK, codes_per_unit
+from mmfree_compiler.backends.onnx.layouts import BLOCK, COLUMNS, Spacing
+from mmfree_compiler.elementary import CODE_MAX, codes_per_unit
 from mmfree_compiler.program import Node
 
 Made = tuple[str, ...]
@@ -27,19 +30,20 @@ Made = tuple[str, ...]
 
 def _rms_norm(s: Scope, node: Node) -> Made:
     x, weight = node.inputs
-    return (_normed(s, x, weight, float(str(node.attrs["eps"]))),)
+    return (_normed(s, x, weight, _eps(node, "eps")),)
 
 
 def _gated_norm(s: Scope, node: Node) -> Made:
     gate, h, weight = node.inputs
-    normed = _normed(s, gate, weight, float(str(node.attrs["eps"])))
+    normed = _normed(s, gate, weight, _eps(node, "eps"))
     return (s.graph("Mul", normed, silu(s.graph, s.powers, s[h])),)
 
 
 def _normed(s: Scope, x: str | None, weight: str | None, eps: float) -> str:
-    columns = s.width(x)
-    r = rstd(s.graph, mean_square(s.graph, s.powers, s[x], columns, (0, 0, columns)), eps)
-    return s.graph("Mul", s.graph("Mul", s[x], r), s[weight])
+    g = s.graph
+    _, factor = factors(g, s.powers, s[x], Kinds(fixed=1))
+    r = rstd(g, mean_square(g, s[x], factor, (0, 0, s.width(x))), eps)
+    return g("Mul", g("Mul", s[x], r), s[weight])
 
 
 def _center(s: Scope, node: Node) -> Made:
@@ -51,80 +55,77 @@ def _center(s: Scope, node: Node) -> Made:
 
 def _quantize(s: Scope, node: Node) -> Made:
     (x,) = node.inputs
-    g = s.graph
-    row = _spread(s, x)
-    peak = g("ReduceMax", g("Abs", row), LAST)
-    is_nan = g("ReduceSum", g("Sub", row, row), LAST)  # ReduceMax does not see every NaN
-    return _codes(s, x, row, g("Add", peak, is_nan), 1.0, node, groups=1)
+    peaks, inverse = factors(s.graph, s.powers, s[x], Kinds(coded=1))
+    codes, scale = _codes(s, node, s[x], peaks, inverse, 1.0)
+    return _spread(s, codes, s.width(x)), scale
 
 
 def _norm_quant(s: Scope, node: Node) -> Made:
-    """Rows of all groups together: (batch, time, groups, width)."""
+    """One stack of x, u = x * outer if there is an outer norm, and x or u times each inner weight.
+
+    What is made of rows that need it not is left: a node takes longer than its row.
+    """
     x, outer, *inners = node.inputs
-    g, row = s.graph, _spread(s, x)
-    s.sizes["columns"] = s.width(x)
-    if outer is None:
-        r = rstd(g, _mean_square(s, x, row, 1), _eps(node, "inner_eps"))
-    else:
-        normed = g("Mul", row, s.given("outer", spread(s.row(outer))))
-        both = _mean_square(s, x, g("Concat", row, normed, axis=-2), 2)
-        r, row = _rstd_of_both(s, both, node), normed
-    weights = spread(np.stack([s.row(name) for name in inners]))
-    scaled = g("Mul", row, s.given("inners", weights))
-    peak = g("ReduceMax", g("Abs", scaled), LAST)
-    return _codes(s, x, scaled, peak, r, node, groups=len(inners))
+    g, columns = s.graph, s.width(x)
+    kinds = Kinds(1 if outer is None else 2, len(inners))
+    one, weights, rows = np.ones(columns, np.float32), [s.row(name) for name in inners], s[x]
+    if outer is not None:
+        outers = [s.row(outer)] * (len(inners) + 1)
+        rows = g("Mul", rows, s.given("outer", _stacked([one, *outers])))
+    rows = g("Mul", rows, s.given("inners", _stacked([one] * kinds.fixed + weights)))
+    peaks, factor = factors(g, s.powers, rows, kinds)
+    squares = mean_square(g, rows, factor, (0, 0, 0, columns))
+    before, *after = (g("Gather", squares, np.int64(k), axis=0) for k in range(kinds.fixed))
+    inner_eps = _eps(node, "inner_eps")
+    r = _rstd_of_both(s, before, after[0], node) if after else rstd(g, before, inner_eps)
+    codes, scale = _codes(s, node, rows, peaks, factor, r)
+    made: list[str] = []
+    for k in range(kinds.fixed, kinds.fixed + kinds.coded):
+        row, of_row = (g("Gather", both, np.int64(k), axis=0) for both in (codes, scale))
+        made += [_spread(s, row, columns), of_row]
+    return tuple(made)
 
 
-def _mean_square(s: Scope, x: str | None, rows: str, groups: int) -> str:
-    columns = s.width(x)
-    shape = (0, 0, groups, blocks(columns) * BLOCK)
-    return mean_square(s.graph, s.powers, rows, columns, shape)
+def _stacked(weights: Sequence[Array]) -> Array:
+    """(K,) each -> (rows, 1, 1, K)."""
+    return np.stack(weights)[:, None, None]
 
 
-def _rstd_of_both(s: Scope, both: str, node: Node) -> str:
-    """`both` (batch, time, 2, 1): the mean squares before and after the outer norm's weight."""
+def _rstd_of_both(s: Scope, before: str, after: str, node: Node) -> str:
+    """From the mean squares before and after the outer norm's weight, (batch, time, 1)."""
     g = s.graph
-    before, after = g.many("Split", 2, both, axis=-2, num_outputs=2)
     outer = rstd(g, before, _eps(node, "outer_eps"))
     normed = finite_or_nan(g, g("Mul", g("Mul", outer, outer), after))
     inner = rstd(g, normed, _eps(node, "inner_eps"))
     return g("Where", g("Equal", outer, 0.0), outer, g("Mul", outer, inner))
 
 
-def _codes(
-    s: Scope, x: str | None, rows: str, peak: str, r: str | float, node: Node, groups: int
-) -> Made:
-    """[codes, scale] of each group: `rows` (batch, time, groups, width), their absmax, the factor.
+def _codes(s: Scope, node: Node, rows: str, peaks: str, inverse: str, r: str | float) -> Made:
+    """Codes and scales of coded rows with the factor r; of other rows in the stack, anything.
 
     Codes are not clamped: v * (127 / max|v|) is below 127.5, and so are codes of tiny rows.
     """
     g, eps = s.graph, np.float32(_eps(node, "quant_eps"))
-    peak = g("Max", peak, LEAST_PEAK)
-    absmax = finite_or_nan(g, g("Mul", peak, r))
+    by_eps = codes_per_unit(float(eps))
+    absmax = finite_or_nan(g, peaks if isinstance(r, float) else g("Mul", peaks, r))
     tiny = g("Less", absmax, eps)
-    by_eps = (
-        g("Mul", r, codes_per_unit(float(eps)))
-        if isinstance(r, str)
-        else codes_per_unit(float(eps))
-    )
-    inverse = g("Where", tiny, by_eps, g("Div", float(CODE_MAX), peak))
+    inverse = g("Where", tiny, by_eps if isinstance(r, float) else g("Mul", r, by_eps), inverse)
     codes = g("Round", g("Mul", rows, inverse))
-    codes = g("Add", codes, sentinels(s.width(x)))
     scale = g("Div", g("Where", tiny, eps, absmax), float(CODE_MAX))
-    indices = [np.int64(index) for index in range(groups)]
-    return tuple(g("Gather", both, i, axis=2) for i in indices for both in (codes, scale))
+    return codes, scale
 
 
-def _spread(s: Scope, x: str | None) -> str:
-    """A row in blocks with zeros at the sentinels: (batch, time, 1, blocks * BLOCK)."""
-    g, columns = s.graph, s.width(x)
-    count, row = blocks(columns), s[x]
-    missing = count * COLUMNS - columns
-    if missing:
-        row = g("Pad", row, (0, 0, 0, 0, 0, missing))
-    row = g("Reshape", row, (0, 0, count, COLUMNS))
-    row = g("Pad", row, (0, 0, 0, 0, 0, 0, 0, 1))
-    return g("Reshape", row, (0, 0, 1, count * BLOCK))
+def _spread(s: Scope, codes: str, columns: int) -> str:
+    """Codes (batch, time, columns) in blocks with sentinels. The rest is kept in `s.rests`."""
+    g, spacing, sentinel = s.graph, Spacing.of(columns), float(CODE_MAX)
+    if spacing.replace:
+        s.rests.append(g("Slice", codes, (COLUMNS,), (columns,), LAST, (BLOCK,)))
+        return g("Where", spacing.is_sentinel, sentinel, codes)
+    if spacing.missing:
+        codes = g("Pad", codes, (0, 0, 0, 0, 0, spacing.missing))
+    codes = g("Reshape", codes, (0, 0, spacing.segments, spacing.width))
+    codes = g("Pad", codes, (0, 0, 0, 0, 0, 0, 0, spacing.sentinels), sentinel)
+    return g("Reshape", codes, (0, 0, spacing.stored))
 
 
 def _eps(node: Node, name: str) -> float:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mmfree_compiler.backends.onnx.compile.graph import Array, Body, Model
 from mmfree_compiler.backends.onnx.compile.powers import POWERS, Powers
+from mmfree_compiler.backends.onnx.names import REST
 from mmfree_compiler.backends.onnx.variants import Variant
 from mmfree_compiler.program import Constant, Program, Role
 
@@ -29,6 +30,7 @@ class Scope:
     graph: Body
     parameters: dict[str, str]
     after: list[str] = field(default_factory=list)  # the state after a scan
+    rests: list[str] = field(default_factory=list)  # of codes, the columns in no block
     sizes: dict[str, int] = field(default_factory=dict)  # what importing needs to know
 
     @property
@@ -56,6 +58,10 @@ class Scope:
         self.graph.formals[called] = self.model.tensor(name, kind, shape, data, role)
         return called
 
+    def rest(self, codes: str | None) -> str:
+        """The columns of an operand that are in no block."""
+        return rest_of(self[codes])
+
     def width(self, operand: str | None) -> int:
         assert operand is not None
         return self.program.values[operand].width
@@ -70,6 +76,11 @@ class Scope:
         """A constant that is not packed, as float32."""
         constant, part = self.constant(operand)
         return widened(constant.array(part), constant.dtype)
+
+
+def rest_of(codes: str) -> str:
+    """What the columns of `codes` that are in no block are called."""
+    return f"{codes}.{REST}"
 
 
 def widened(array: Array, dtype: str) -> NDArray[np.float32]:

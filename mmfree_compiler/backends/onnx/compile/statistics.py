@@ -1,39 +1,74 @@
-"""What norms and quantizers know of a row: exact sums in fixed point, and 1/rms.
+"""What norms and quantizers know of rows: their largest values, exact sums in fixed point, 1/rms.
 
-A row's fixed-point numbers are integers of at most 2^23 in float64. Squares of BLOCK of them are
-summed exactly there, the sums of blocks in int64.
+Rows of several kinds are stacked on the first axis, so that one node does a step for all of them.
+`fixed` rows come first: their sums are taken in fixed point. The others, `coded`, become codes.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 from onnx import TensorProto
 
-from mmfree_compiler.backends.onnx.compile.graph import Graph
+from mmfree_compiler.backends.onnx.compile.graph import Array, Graph, Operand
 from mmfree_compiler.backends.onnx.compile.powers import Powers
 from mmfree_compiler.backends.onnx.layouts import BLOCK
+from mmfree_compiler.elementary import CODE_MAX, FIXED_BITS
 
 LAST = (-1,)
 
 
-def mean_square(g: Graph, powers: Powers, x: str, columns: int, shape: tuple[int, ...]) -> str:
-    """The mean of the squares of `columns` numbers.
+@dataclass(frozen=True)
+class Kinds:
+    """How many rows of each kind are stacked, the fixed ones first."""
 
-    `shape` is that of x in the graph, 0 for batch and time; what it has more than `columns` is 0.
+    fixed: int = 0
+    coded: int = 0
+
+    def each(self, fixed: np.generic, coded: np.generic) -> Array | np.generic:
+        """A constant for each row; a scalar where all rows are of one kind."""
+        if not self.coded:
+            return fixed
+        if not self.fixed:
+            return coded
+        numbers = np.array([fixed] * self.fixed + [coded] * self.coded)
+        return numbers.reshape(-1, 1, 1, 1)
+
+
+def factors(g: Graph, powers: Powers, rows: str, kinds: Kinds) -> tuple[str, str]:
+    """The peaks of rows, and what rows are multiplied by before they are rounded.
+
+    Of a fixed row the peak is 2^(e-1), the largest power of two that is not above it, and the
+    factor 2^(FIXED_BITS - e); the peak is infinity if the row holds NaN or infinity. Of a coded
+    row they are its absmax m and CODE_MAX / m.
     """
-    fixed, unit = _fixed(g, powers, x)
+    peaks = powers.peaks(g, rows, kinds)
+    unit, code = np.float32(2.0 ** (FIXED_BITS - 1)), np.float32(CODE_MAX)
+    return peaks, g("Div", kinds.each(unit, code), peaks)
+
+
+def mean_square(g: Graph, rows: str, factor: str, shape: tuple[int, ...]) -> str:
+    """The means of the squares of fixed rows of this shape, 0 for the stack, batch and time.
+
+    The fixed-point numbers are integers of at most 2^23 in float64. Squares of BLOCK of them are
+    summed exactly there, the sums of blocks in int64. A row that holds NaN or infinity has the
+    factor 0 and the sum 0, or -2^63 as NaN is cast; the root of 0 / 0 and of -2^63 / 0 is NaN.
+    """
+    fixed = g("Cast", g("Round", g("Mul", rows, factor)), to=TensorProto.DOUBLE)
     sums = g("ReduceSumSquare", _in_blocks(g, fixed, shape), LAST, keepdims=0)
     total = g("ReduceSum", g("Cast", sums, to=TensorProto.INT64), LAST)
     total = g("Cast", total, to=TensorProto.FLOAT)
-    whole = g("Cast", g("ReduceSum", sums, LAST), to=TensorProto.FLOAT)
-    total = g("Add", total, g("Sub", whole, whole))  # NaN if the row holds NaN or infinity
-    return g("Div", g("Mul", g("Mul", total, unit), unit), float(columns))
+    return g("Div", g("Div", g("Div", total, factor), factor), float(shape[-1]))
 
 
 def mean(g: Graph, powers: Powers, x: str, columns: int) -> str:
-    """The mean of a row."""
-    fixed, unit = _fixed(g, powers, x)
-    total = finite_or_nan(g, g("Cast", g("ReduceSum", fixed, LAST), to=TensorProto.FLOAT))
-    return g("Mul", g("Div", total, float(columns)), unit)
+    """The mean of a row. Its fixed-point numbers are in float64, which keeps NaN."""
+    _, factor = factors(g, powers, x, Kinds(fixed=1))
+    fixed = g("Cast", g("Round", g("Mul", x, factor)), to=TensorProto.DOUBLE)
+    total = g("Cast", g("ReduceSum", fixed, LAST), to=TensorProto.FLOAT)
+    total = g("Add", total, g("Sub", total, total))  # -0 becomes 0
+    return g("Div", g("Div", total, float(columns)), factor)
 
 
 def rstd(g: Graph, mean_square: str, eps: float) -> str:
@@ -41,19 +76,9 @@ def rstd(g: Graph, mean_square: str, eps: float) -> str:
     return g("Reciprocal", g("Sqrt", g("Add", mean_square, float(eps))))
 
 
-def finite_or_nan(g: Graph, x: str) -> str:
-    """x, but NaN for infinity; -0 becomes 0."""
-    return g("Add", x, g("Sub", x, x))
-
-
-def _fixed(g: Graph, powers: Powers, x: str) -> tuple[str, str]:
-    """Rows in float64 as integers, and what one of their units is worth.
-
-    ReduceMax does not see every NaN: the integers keep them.
-    """
-    unit = powers.unit(g, g("ReduceMax", g("Abs", x), LAST))
-    scaled = g("Round", g("Mul", x, g("Reciprocal", unit)))
-    return g("Cast", scaled, to=TensorProto.DOUBLE), unit
+def finite_or_nan(g: Graph, x: Operand) -> str:
+    """x, but NaN for infinity: the remainder of a division by infinity."""
+    return g("Mod", x, np.float32(np.inf), fmod=1)
 
 
 def _in_blocks(g: Graph, x: str, shape: tuple[int, ...]) -> str:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from mmfree_compiler.backends.onnx.importing.values import Value
-from mmfree_compiler.backends.onnx.layouts import gather
-from mmfree_compiler.backends.onnx.names import op_of
+from mmfree_compiler.backends.onnx.names import REST_WEIGHT, op_of
 from mmfree_compiler.backends.onnx.variants import Variant
 from mmfree_compiler.ops import OPS
 from mmfree_compiler.ops.table import Parameter
@@ -45,17 +44,17 @@ def _argument(parameter: Parameter, given: Given, attributes: Given) -> Value:
 
 
 def _norm_quant(given: Given, attributes: Given, _: Variant) -> dict[str, Tensor]:
-    """The weights of norms come spread."""
-    columns = attributes["columns"]
-    rows = {name: gather(weight.numpy(), columns) for name, weight in given.items()}
-    return {name: torch.from_numpy(np.ascontiguousarray(row)) for name, row in rows.items()}
+    """Weights come in a stack for all rows: the outer norm's for all but the first."""
+    inners = given["inners"].flatten(1)[-attributes["groups"] :]
+    outer = {"outer": given["outer"].flatten(1)[1]} if "outer" in given else {}
+    return outer | {"inners": inners}
 
 
 def _ternary_linear(given: Given, attributes: Given, variant: Variant) -> dict[str, Tensor]:
     shape = attributes["rows"], attributes["columns"]
-    packed = given["weight"].reshape(-1).numpy().view(np.uint8)
-    codes = variant.layout.unpack(packed, shape)
-    kept = {name: x for name, x in given.items() if name not in ("weight", "block_scales")}
+    stored = [given[name].reshape(-1).numpy().view(np.uint8) for name in _STORED if name in given]
+    codes = variant.layout.unpack(np.concatenate(stored), shape)
+    kept = {name: x for name, x in given.items() if name not in (*_STORED, "block_scales")}
     return kept | {"weight": torch.from_numpy(codes)}
 
 
@@ -70,6 +69,7 @@ def _mlgru_gates(given: Given, _: Given, __: Variant) -> dict[str, Tensor]:
     return {name: x for name, x in given.items() if name != "rest"}
 
 
+_STORED = "weight", REST_WEIGHT
 _BACK: dict[str, Callable[[Given, Given, Variant], dict[str, Tensor]]] = {
     "mlgru_gates": _mlgru_gates,
     "norm_quant": _norm_quant,

@@ -16,7 +16,7 @@ from mmfree_compiler.backends.onnx.importing.functions import call_op, prepared
 from mmfree_compiler.backends.onnx.importing.operators import OPERATORS
 from mmfree_compiler.backends.onnx.importing.reading import to_torch
 from mmfree_compiler.backends.onnx.importing.values import Value
-from mmfree_compiler.backends.onnx.names import DOMAIN, STATE
+from mmfree_compiler.backends.onnx.names import DOMAIN, REST, STATE
 from mmfree_compiler.backends.onnx.variants import Variant
 
 
@@ -43,7 +43,7 @@ class Call:
         if not self.formals:
             return self.operands
         given = zip(self.formals, self.operands, strict=True)
-        return tuple(operand for formal, operand in given if formal != STATE)
+        return tuple(operand for formal, operand in given if not is_left_out(formal))
 
 
 def call_of(path: Path, node: onnx.NodeProto, functions: Mapping[str, onnx.FunctionProto]) -> Call:
@@ -94,12 +94,17 @@ class OpStep(nn.Module):
         for name, value in prepared(self.op, passed, call.attributes, variant).items():
             self.register_buffer(name, value)
             self.held.append(name)
-        self.read = [f for f in call.formals if f not in passed and f != STATE]
+        self.read = [f for f in call.formals if f not in passed and not is_left_out(f)]
 
     def forward(self, *operands: Value) -> Value:
         given = dict(zip(self.read, operands, strict=True))
         given |= {name: getattr(self, name) for name in self.held}
         return call_op(self.op, given, self.call.attributes)
+
+
+def is_left_out(formal: str) -> bool:
+    """Whether importing does without an operand: states, and the rest of codes."""
+    return formal == STATE or formal.endswith(f".{REST}")
 
 
 def attribute_name(name: str, taken: Collection[str]) -> str:
