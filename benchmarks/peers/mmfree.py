@@ -1,4 +1,7 @@
-"""This project: a random checkpoint, compiled by `mmfree compile`, run by `Session`."""
+"""This project: a random checkpoint, compiled by `mmfree compile`, run by `Session`.
+
+A peer's option is the target, the default one if it is empty.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ import numpy as np
 from benchmarks.peers import Step
 from benchmarks.shapes import Shape
 from mmfree_compiler.runtime import load
+from mmfree_compiler.target import DEFAULT_TARGET
 
 
 def prepare(shape: Shape, folder: Path, option: str) -> dict[str, Any]:
@@ -25,7 +29,8 @@ def prepare(shape: Shape, folder: Path, option: str) -> dict[str, Any]:
         from mmfree_compiler.models import random_checkpoint
 
         random_checkpoint(checkpoint, shape.name)
-    command = ["mmfree_compiler", "compile", checkpoint, "-o", _artifact(shape, folder)]
+    command = ["mmfree_compiler", "compile", checkpoint, "-o", _artifact(shape, folder, option)]
+    command += ["--target", option or DEFAULT_TARGET]
     # In a separate process, so that the peak memory is the compiler's alone. A separate cache keeps
     # the linker's stubs; the kernels in it are removed, so that all of them are compiled.
     cache = folder.resolve() / "cache"
@@ -43,13 +48,14 @@ def prepare(shape: Shape, folder: Path, option: str) -> dict[str, Any]:
     return facts
 
 
-def _artifact(shape: Shape, folder: Path) -> Path:
-    return folder / f"{shape.name}.mmfree"
+def _artifact(shape: Shape, folder: Path, option: str) -> Path:
+    parts = (shape.name, *filter(None, option.split(":")))
+    return folder / f"{'-'.join(parts)}.mmfree"
 
 
 def open_model(shape: Shape, folder: Path, option: str, threads: int) -> Mmfree:
     """Load the artifact that `prepare` compiled."""
-    return Mmfree(_artifact(shape, folder), threads)
+    return Mmfree(_artifact(shape, folder, option), threads)
 
 
 class Mmfree:
