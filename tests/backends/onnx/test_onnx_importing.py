@@ -11,6 +11,8 @@ import torch
 from exported import OUT, STYLES, WIDTH, FourLevels, export, saved
 from onnx import TensorProto, helper
 from onnx_sessions import targets
+from op_modules import Products, integer_rows
+from special_values import Pointwise, Rows
 from torch import Tensor, nn
 
 import mmfree_compiler as mmf
@@ -75,15 +77,23 @@ def test_our_own_models(target: str, tiny_checkpoint: Path, tmp_path: Path) -> N
 
 @targets
 def test_every_op_comes_back(target: str, tmp_path: Path) -> None:
-    from special_values import Pointwise, Rows
-
-    for module in (Pointwise(), Rows(WIDTH)):
+    for module, width in ((Pointwise(), WIDTH), (Rows(WIDTH), WIDTH), (Rows(512), 512)):
         path = tmp_path / "model.onnx"
-        x, y = torch.randn(2, 4, WIDTH)
+        x, y = torch.randn(2, 4, width)
         compiled = mmf.compile(module, target, example_inputs=(x, y))
         compiled.save(path)
         for a, b in zip(mmf.compile(path, "reference")(x, y), compiled(x, y), strict=True):
             assert torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
+@targets
+def test_products_come_back(target: str, tmp_path: Path) -> None:
+    """Also one whose sentinels replace columns."""
+    module, inputs, path = Products(), integer_rows(5), tmp_path / "model.onnx"
+    mmf.compile(module, target, example_inputs=tuple(inputs)).save(path)
+    made = mmf.compile(path, "reference")(*inputs)
+    for a, b in zip(made, module.exact(*inputs), strict=True):
+        assert torch.equal(a, b.float())
 
 
 def test_four_levels_are_refused_by_name(tmp_path: Path) -> None:
