@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self, TextIO
 
-from benchmarks.peers import EXACT, PEERS, Model, Step
+from benchmarks.peers import PEERS, Model, Step
 from benchmarks.shapes import Shape
 from benchmarks.tasks import TASKS
 from mmfree_compiler.cli.measure import peak_rss
@@ -48,7 +48,7 @@ class Job:
 def main(job: Job) -> None:
     """Prepare, or open and serve."""
     answers = own_stdout()
-    peer = (PEERS | EXACT)[job.peer]
+    peer = PEERS[job.peer]
     module = peer.load()
     if job.threads is None:
         say(answers, module.prepare(job.shape, job.folder, peer.option))

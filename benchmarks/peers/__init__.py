@@ -93,11 +93,4 @@ _TABLE = (
     Peer("torch", "torch eager fp32", "torch_model", ("torch",), 5.0, "eager"),
     Peer("torch-compile", "torch.compile fp32", "torch_model", ("torch",), 5.0, "compile"),
 )
-# The exact model in ONNX Runtime, in both variants: benchmarks/onnx_decode.py.
-_ONNX = ("mmfree-compiler", "onnxruntime", "onnx")
-_EXACT = (
-    Peer("onnx", "mmfree onnx", "mmfree", _ONNX, 1.5, "onnx"),
-    Peer("onnx:ms", "mmfree onnx:ms", "mmfree", _ONNX, 1.5, "onnx:ms"),
-)
 PEERS = {peer.name: peer for peer in _TABLE}
-EXACT = {peer.name: peer for peer in _EXACT}

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import worker
-from benchmarks.onnx_decode import report
-from benchmarks.peers import EXACT, mmfree
+from benchmarks import onnx_decode
+from benchmarks.onnx_decode import MODELS, measured, report
 from benchmarks.shapes import Shape
-from benchmarks.worker import Job
 
 SHAPE = Shape("tiny", hidden=256, layers=2, intermediate=512, vocabulary=300)
 
@@ -23,20 +21,19 @@ def test_ratios_are_of_the_same_round() -> None:
     assert products == "| ONNX Runtime 2-bit | 10 | 1.00 |"
 
 
-@pytest.mark.parametrize("name", EXACT)
-def test_a_worker_runs_a_target(
-    name: str, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_models_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(onnx_decode, "seconds_per_step", lambda step, _: step() or 1.0)
+    samples = measured({name: lambda name=name: order.append(name) for name in "ab"}, 2)
+    assert order == ["a", "b", "a", "b"]
+    assert samples == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_each_model_makes_a_step(
+    model: onnx_decode.Peer, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    """Each target has a file of its own."""
+    pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     (tmp_path / SHAPE.name).symlink_to(tiny_checkpoint)
-    answers: list[dict[str, float]] = []
-    monkeypatch.setattr(worker, "own_stdout", lambda: None)
-    monkeypatch.setattr(worker, "say", lambda _, answer: answers.append(answer))
-    monkeypatch.setattr("sys.stdin", ['{"task": "decode-1"}'])
-    worker.main(Job(name, SHAPE, tmp_path, None))
-    worker.main(Job(name, SHAPE, tmp_path, 1))
-    assert answers[1]["weight_bytes"] > 0
-    assert answers[2]["seconds"] > 0
-    model = mmfree.open_model(SHAPE, tmp_path, name, 1)
-    assert model.session.launcher.artifact.entry.target.startswith("onnx")
+    assert onnx_decode._step(model, SHAPE, tmp_path)() is None or model is onnx_decode.PRODUCTS
