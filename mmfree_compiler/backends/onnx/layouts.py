@@ -23,7 +23,7 @@ from mmfree_compiler.backends.ternary import (
 
 BLOCK = 128
 COLUMNS = BLOCK - 1  # of a block; the last place has the sentinel
-# Fast kernels multiply so many blocks at once: some more take as long as one more group.
+# Blocks that fast kernels multiply at once: a part of a group takes as long as a whole one.
 GROUP = 4
 MOST_GROWTH = 17, 16  # by which a row may grow to whole groups
 # Columns from which on a sum below 2^24 may be wrong in ONNX Runtime's fast kernels.
@@ -36,7 +36,7 @@ _DAMAGED = 2  # what stands for a field that no code has
 
 @dataclass(frozen=True)
 class Spacing:
-    """Where the `columns` of a row are in blocks, each of which has a sentinel at least.
+    """How the `columns` of a row are laid out in blocks, each with one sentinel or more.
 
     Rows that are whole groups of blocks keep their width: the sentinels `replace` the last column
     of each block, and these columns are the row's rest, which is multiplied apart. Other rows are

@@ -24,18 +24,16 @@ def exp(g: Graph, powers: Powers, x: str) -> str:
 def sigmoid(g: Graph, powers: Powers, x: str) -> str:
     """1 / (1 + e^-x), with fewer nodes than `exp` and the same bits.
 
-    n and -r come from x itself, since rounding has no side. The mantissa is made of -2r, twice as
-    large, so that one power of two, 2^(n-1), is enough: where it is below 2^-126, the sum with 1
-    is 1. Sum adds from the left.
+    n and -2r come from x itself, since rounding has no side; `Sum` adds from the left. The mantissa
+    is twice as large, so that one power of two, 2^(n-1), is enough: where it is below 2^-126, the
+    sum with 1 is 1.
     """
     x = g("Clip", x, -e.EXP_MOST, -_SIGMOID_LEAST)
     n = g("Round", g("Mul", x, -e.LOG2_E))
     r = g("Sum", x, x, g("Mul", n, 2 * e.LN2_HIGH), g("Mul", n, 2 * e.LN2_LOW))
-    # Horner's rule in -2r: each coefficient is half of the next one's unit, with the other sign.
-    powers_of_r = range(len(e.EXP) - 1, -1, -1)
-    p = polynomial(
-        g, r, tuple(c / 2 * (-0.5) ** k for c, k in zip(e.EXP, powers_of_r, strict=True))
-    )
+    # Horner's rule in -2r: powers of two in the coefficients round nothing.
+    units = [(-0.5) ** k / 2 for k in reversed(range(len(e.EXP)))]
+    p = polynomial(g, r, tuple(c * unit for c, unit in zip(e.EXP, units, strict=True)))
     mantissa = g("Add", g("Sub", g("Mul", p, g("Mul", r, r)), r), 2.0)
     power = g("Mul", mantissa, powers.raised(g, n, -1))
     return g("Reciprocal", g("Add", power, 1.0))

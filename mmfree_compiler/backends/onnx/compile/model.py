@@ -87,10 +87,8 @@ class _Writer:
         operands = dict(self._operands(node))
         called = {name: parameter for parameter, name in reversed(operands.items())}
         rows = {p: self.names[name] for p, name in operands.items() if name in self.names}
-        rests = {
-            rest_of(p): rest_of(name) for p, name in rows.items() if rest_of(name) in self.rests
-        }
-        rows |= rests
+        named = {rest_of(p): rest_of(name) for p, name in rows.items()}
+        rows |= {p: name for p, name in named.items() if name in self.rests}
         if node.state:
             before = self.ports.states[self._slot(node.state)]
             rows[STATE] = self.model("Gather", before, np.int64(layer), axis=1)
@@ -99,16 +97,16 @@ class _Writer:
         results = EMITTERS[node.op](scope, node)
         outputs = [f"{prefix}{output}" for output in node.outputs]
         self.names.update(zip(node.outputs, outputs, strict=True))
-        made = [rest_of(output) for output in outputs[: 2 * len(scope.rests) : 2]]
-        self.rests.update(made)
-        outputs += made
+        # Codes and scales alternate.
+        rests = [rest_of(codes) for codes, _ in zip(outputs[::2], scope.rests, strict=False)]
+        self.rests.update(rests)
+        outputs += rests
         if node.state:
             outputs.append(f"{name}.after")
             self.after.setdefault(node.state, []).append(outputs[-1])
         attributes = {k: v for k, v in node.attrs.items() if v is not None} | scope.sizes
-        self.model.call(
-            node.op, name, body, (*results, *scope.rests, *scope.after), outputs, attributes
-        )
+        made = *results, *scope.rests, *scope.after
+        self.model.call(node.op, name, body, made, outputs, attributes)
 
     def _operands(self, node: Node) -> Iterator[tuple[str, str]]:
         """What the op calls each operand, and the operand; those of a list are numbered."""

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import TensorProto
 
-from mmfree_compiler.backends.onnx.compile.graph import Graph
+from mmfree_compiler.backends.onnx.compile.graph import Array, Graph
 from mmfree_compiler.backends.onnx.variants import MS, STANDARD
 from mmfree_compiler.elementary import LEAST_EXPONENT, LEAST_PEAK
-
-if TYPE_CHECKING:
-    from mmfree_compiler.backends.onnx.compile.statistics import Kinds
 
 MANTISSA, BIAS = 23, 127  # of a float32
 _ONE_BIT = 2.0**MANTISSA  # the exponent's lowest bit, as an integer
@@ -22,6 +18,26 @@ _EXPONENT, _ALL = np.int32(0x7F800000), np.int32(-1)
 _MOST_EXPONENT = 128  # every finite float32 is below 2^128
 _LEAST_POWER = np.float32(2.0 ** (LEAST_EXPONENT - 1))
 _LAST = (-1,)
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """How many rows of each kind are stacked.
+
+    `fixed` rows come first: their sums are taken in fixed point. The others, `coded`, become codes.
+    """
+
+    fixed: int = 0
+    coded: int = 0
+
+    def each(self, fixed: np.generic, coded: np.generic) -> Array | np.generic:
+        """A constant for each row; a scalar where all rows are of one kind."""
+        if not self.coded:
+            return fixed
+        if not self.fixed:
+            return coded
+        numbers = np.array([fixed] * self.fixed + [coded] * self.coded)
+        return numbers.reshape(-1, 1, 1, 1)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import numpy as np
 
 from mmfree_compiler.backends.onnx.compile.functions import silu
 from mmfree_compiler.backends.onnx.compile.graph import Array
+from mmfree_compiler.backends.onnx.compile.powers import Kinds
 from mmfree_compiler.backends.onnx.compile.scope import Scope
 from mmfree_compiler.backends.onnx.compile.statistics import (
     LAST,
-    Kinds,
     factors,
     finite_or_nan,
     mean,
@@ -63,7 +63,7 @@ def _quantize(s: Scope, node: Node) -> Made:
 def _norm_quant(s: Scope, node: Node) -> Made:
     """One stack of x, u = x * outer if there is an outer norm, and x or u times each inner weight.
 
-    What is made of rows that need it not is left: a node takes longer than its row.
+    All steps are done for all rows, also where few need them: taking rows apart would cost nodes.
     """
     x, outer, *inners = node.inputs
     g, columns = s.graph, s.width(x)

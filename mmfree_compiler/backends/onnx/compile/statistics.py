@@ -1,39 +1,19 @@
 """What norms and quantizers know of rows: their largest values, exact sums in fixed point, 1/rms.
 
 Rows of several kinds are stacked on the first axis, so that one node does a step for all of them.
-`fixed` rows come first: their sums are taken in fixed point. The others, `coded`, become codes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from onnx import TensorProto
 
-from mmfree_compiler.backends.onnx.compile.graph import Array, Graph, Operand
-from mmfree_compiler.backends.onnx.compile.powers import Powers
+from mmfree_compiler.backends.onnx.compile.graph import Graph, Operand
+from mmfree_compiler.backends.onnx.compile.powers import Kinds, Powers
 from mmfree_compiler.backends.onnx.layouts import BLOCK
 from mmfree_compiler.elementary import CODE_MAX, FIXED_BITS
 
 LAST = (-1,)
-
-
-@dataclass(frozen=True)
-class Kinds:
-    """How many rows of each kind are stacked, the fixed ones first."""
-
-    fixed: int = 0
-    coded: int = 0
-
-    def each(self, fixed: np.generic, coded: np.generic) -> Array | np.generic:
-        """A constant for each row; a scalar where all rows are of one kind."""
-        if not self.coded:
-            return fixed
-        if not self.fixed:
-            return coded
-        numbers = np.array([fixed] * self.fixed + [coded] * self.coded)
-        return numbers.reshape(-1, 1, 1, 1)
 
 
 def factors(g: Graph, powers: Powers, rows: str, kinds: Kinds) -> tuple[str, str]:
