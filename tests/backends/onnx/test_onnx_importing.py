@@ -16,6 +16,8 @@ from special_values import Pointwise, Rows
 from torch import Tensor, nn
 
 import mmfree_compiler as mmf
+from mmfree_compiler.backends.onnx.importing.steps import Call, OpStep
+from mmfree_compiler.backends.onnx.variants import VARIANTS
 from mmfree_compiler.errors import CheckpointError, UnsupportedError
 
 X = torch.randn(2, 3, WIDTH, generator=torch.Generator().manual_seed(1))
@@ -94,6 +96,13 @@ def test_products_come_back(target: str, tmp_path: Path) -> None:
     made = mmf.compile(path, "reference")(*inputs)
     for a, b in zip(made, module.exact(*inputs), strict=True):
         assert torch.equal(a, b.float())
+
+
+def test_constants_of_another_layout_are_refused_by_node() -> None:
+    call = Call("mmfree.norm_quant", ("w",), ("first",), {"groups": 1}, ("inners",))
+    for wrong in ({"w": torch.ones(WIDTH)}, {}):
+        with pytest.raises(CheckpointError, match="node 'first': calls norm_quant"):
+            OpStep(call, wrong, VARIANTS["standard"])
 
 
 def test_four_levels_are_refused_by_name(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from mmfree_compiler.backends.onnx.importing.reading import to_torch
 from mmfree_compiler.backends.onnx.importing.values import Value
 from mmfree_compiler.backends.onnx.names import DOMAIN, REST, STATE
 from mmfree_compiler.backends.onnx.variants import Variant
+from mmfree_compiler.errors import ArtifactError, CheckpointError
+
+_AGAIN = "Export the model again, from its checkpoint"
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,10 @@ class Step(nn.Module):
 
 
 class OpStep(nn.Module):
-    """A call of a function of this package. The constants that it passes are the step's buffers."""
+    """A call of a function of this package. The constants that it passes are the step's buffers.
+
+    Raises CheckpointError on constants of another layout.
+    """
 
     def __init__(self, call: Call, constants: Mapping[str, Tensor], variant: Variant) -> None:
         super().__init__()
@@ -91,7 +97,12 @@ class OpStep(nn.Module):
         passed = {formal: constants[x] for formal, x in given.items() if x in constants}
         self.op = call.name.partition(".")[2]
         self.held: list[str] = []
-        for name, value in prepared(self.op, passed, call.attributes, variant).items():
+        try:
+            buffers = prepared(self.op, passed, call.attributes, variant)
+        except (ArtifactError, LookupError, ValueError, TypeError, RuntimeError) as error:
+            cause = f"calls {self.op} with other constants than this version writes"
+            raise CheckpointError(f"node {call.outputs[0]!r}", cause, _AGAIN) from error
+        for name, value in buffers.items():
             self.register_buffer(name, value)
             self.held.append(name)
         self.read = [f for f in call.formals if f not in passed and not is_left_out(f)]
