@@ -1,0 +1,1 @@
+"""What the compiler did to a model: collected, drawn as text, written as JSON."""

@@ -1,0 +1,299 @@
+"""What an explanation holds: frozen records that are written as JSON and read from it.
+
+Bytes and operations are those of a decode step of one token, all iterations of a loop together,
+unless a field says otherwise; times are in microseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mmfree_compiler.errors import InputError
+from mmfree_compiler.wording import few
+
+Kind = Literal["row", "tile", "scan", "input", "output", "constant", "state"]
+Table = dict[str, dict[str, int | float | str]]  # the name of a row -> its facts
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+
+class ModelFacts(Record):
+    """What was compiled. `layers` and `parameters` are None where they are unknown.
+
+    `kind` is "lm" for a language model, "module" for another one, and "eager" for a module that
+    runs partly in torch.
+    """
+
+    title: str
+    kind: str
+    layers: int | None = None
+    parameters: int | None = None
+    ternary_parameters: int | None = None
+    state_bytes: int = 0  # of one sequence
+    configuration: dict[str, str] = {}
+
+
+class NoteLine(Record):
+    """What a pass did: `node` names the resulting node, "program" all of it."""
+
+    node: str
+    text: str
+
+
+class Snapshot(Record):
+    """A graph or a Program between two passes. `nodes` counts the calls of ops, `ops` by name.
+
+    Where the text repeats, as it does layer after layer, `text` has the first of the repetitions
+    and a line that says how often it follows; `lines` is the number of lines of the whole text.
+    """
+
+    form: Literal["graph", "program"]
+    nodes: int
+    ops: dict[str, int]
+    text: str
+    lines: int
+
+
+class Difference(Record):
+    """How far a result is from the module's: `largest` in parts of the largest value of its row.
+
+    None: it was not compared, for the `reason`.
+    """
+
+    largest: float | None = None
+    reason: str = ""
+
+
+class PassStep(Record):
+    """A pass, in the order in which they ran.
+
+    `stage` is "graph", "program", or the target whose own pass it is. `purpose` is a sentence or
+    more on what it does to any model, `notes` are what it did to this one. `before` and `after` are
+    indices of `Explanation.snapshots`; None where only the notes were kept.
+    """
+
+    name: str
+    stage: str
+    purpose: str
+    notes: tuple[NoteLine, ...] = ()
+    before: int | None = None
+    after: int | None = None
+    seconds: float | None = None
+    difference: Difference = Difference()
+
+
+class Cost(Record):
+    """What a decode step of one token reads, writes and computes.
+
+    Bytes: `constant_bytes` of weights, tables and vectors, `state_bytes` read and written, and
+    `value_bytes` of rows read and written; most rows never leave a cache, or a register.
+    Operations: `integer_operations` are additions of int8 codes (a ternary weight adds, subtracts
+    or skips a code), `float_operations` are in fp32, an elementary function counts as one.
+    `roofline_us` is the least time that the machine's ceilings allow. None: not known, for the
+    `reason`.
+    """
+
+    constant_bytes: int = 0
+    state_bytes: int = 0
+    value_bytes: int = 0
+    integer_operations: int = 0
+    float_operations: int = 0
+    roofline_us: float | None = None
+    measured_us: float | None = None
+    reason: str = ""
+
+
+class Operand(Record):
+    """A value at a node: its name, and one row of it."""
+
+    name: str
+    dtype: str
+    width: int
+
+
+class ConstantUse(Record):
+    """A constant that a node reads: `parts` arrays of `shape`, one for each iteration of a loop.
+
+    `nbytes` is the size of all parts in `layout`.
+    """
+
+    name: str
+    role: str
+    dtype: str
+    shape: tuple[int, ...]
+    parts: int
+    layout: str
+    nbytes: int
+
+
+class GraphNode(Record):
+    """A node of the final Program. `stage` and `loop` are ids of StageBox and LoopBox, or None.
+
+    Nodes of ops are of the kinds "row", "tile" and "scan"; `meaning` is a sentence on the op, and
+    `source` the line of the model that it came from. A node of another kind stands for what its
+    name names. `times` is how often it runs in a decode step.
+    """
+
+    id: str
+    op: str
+    kind: Kind
+    meaning: str = ""
+    stage: str | None = None
+    loop: str | None = None
+    times: int = 1
+    inputs: tuple[Operand, ...] = ()
+    outputs: tuple[Operand, ...] = ()
+    attributes: dict[str, str] = {}
+    constants: tuple[ConstantUse, ...] = ()
+    state: str | None = None
+    source: str = ""
+    notes: tuple[NoteLine, ...] = ()
+    cost: Cost = Cost()
+
+
+class Edge(Record):
+    """A value, constant or state that node `target` reads, from node `source` that makes it.
+
+    `carried` edges go from the end of an iteration to the beginning of the next.
+    """
+
+    source: str
+    target: str
+    name: str
+    carried: bool = False
+
+
+class StageBox(Record):
+    """Work between two barriers, in the order of `id`; `loop` is the id of the loop around it.
+
+    Where a target measures whole stages, `cost` has the measured time of all their nodes.
+    """
+
+    id: str
+    title: str
+    loop: str | None = None
+    times: int = 1
+    cost: Cost = Cost()
+
+
+class LoopBox(Record):
+    """Stages that run `count` times, once per layer."""
+
+    id: str
+    count: int
+    stages: tuple[str, ...]
+
+
+class ProgramGraph(Record):
+    """The final Program of a target as nodes and edges."""
+
+    nodes: tuple[GraphNode, ...]
+    edges: tuple[Edge, ...]
+    stages: tuple[StageBox, ...]
+    loops: tuple[LoopBox, ...]
+
+
+class Ceilings(Record):
+    """What bounds any program on the target's machine, per second. `how` says where it is from."""
+
+    how: str
+    bytes_per_second: float | None = None
+    integer_operations_per_second: float | None = None
+    float_operations_per_second: float | None = None
+
+
+class TargetPart(Record):
+    """What was made for one target.
+
+    `weight_bytes` are those of ternary weights in the layout that the build for this machine reads,
+    `bits_per_weight` the bits that each takes. `embedding_bytes` are of tables, `other_bytes` of
+    all else. `memory` is the memory plan, `kernels` the code that was made and what was chosen for
+    it. `decode_us` is the measured time of a whole decode step, with `threads` threads where it
+    takes any. `missing` says why something is not known.
+    """
+
+    target: str
+    builds: tuple[str, ...]
+    runs_here: str  # the build that does, "" for none
+    weight_bytes: int = 0
+    embedding_bytes: int = 0
+    other_bytes: int = 0
+    bits_per_weight: float | None = None
+    program: ProgramGraph | None = None
+    memory: Table = {}
+    kernels: Table = {}
+    ceilings: Ceilings | None = None
+    decode_us: float | None = None
+    threads: int | None = None
+    missing: tuple[str, ...] = ()
+
+
+class Coverage(Record):
+    """How often an op is in the final graph, and the kinds of target that can lower it."""
+
+    op: str
+    count: int
+    targets: tuple[str, ...]
+
+
+class FloatProduct(Record):
+    """A product of float matrices that is left: it runs in floating point, not as additions."""
+
+    op: str
+    node: str
+    source: str
+    why: str
+
+
+class Audit(Record):
+    """The search for products of float matrices in what is left of the model.
+
+    `examined` is the number of calls that were looked at, `where` what they are part of. Without
+    `products`, no product of float matrices is left.
+    """
+
+    where: str
+    examined: int
+    products: tuple[FloatProduct, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.products:
+            return "no product of float matrices is left"
+        return f"left in floating point: {few([product.op for product in self.products])}"
+
+
+class Explanation(Record):
+    """What the compiler did to a model, and what came out of it.
+
+    `missing` says what could not be explained, and what would be needed. `failed` is the error that
+    ended the compilation, "" without one.
+    """
+
+    schema_version: Literal[1] = 1
+    model: ModelFacts
+    passes: tuple[PassStep, ...] = ()
+    snapshots: tuple[Snapshot, ...] = ()
+    targets: tuple[TargetPart, ...] = ()
+    coverage: tuple[Coverage, ...] = ()
+    kinds: tuple[str, ...] = ()  # the kinds of target that `coverage` was looked up for
+    audit: Audit | None = None
+    missing: tuple[str, ...] = ()
+    failed: str = ""
+
+    def json(self) -> str:  # type: ignore[override]  # pydantic's own is deprecated
+        """The explanation as a JSON document."""
+        return self.model_dump_json(indent=1)
+
+    @classmethod
+    def from_json(cls, document: str | bytes) -> Self:
+        """What `json` wrote. Raises InputError on anything else."""
+        try:
+            return cls.model_validate_json(document)
+        except ValidationError as error:
+            cause = f"is not one: {error.error_count()} fields are wrong"
+            hint = "Write one with mmfree explain --format json"
+            raise InputError("explanation", cause, hint) from error
