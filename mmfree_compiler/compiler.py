@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
-from mmfree_compiler import backends, notes, passes
+from mmfree_compiler import backends, passes
 from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.artifact.ranges import ordered
 from mmfree_compiler.backends import files
-from mmfree_compiler.checking import CHECKS, Check, Checker
+from mmfree_compiler.checking import Checker
 from mmfree_compiler.errors import InputError
+from mmfree_compiler.explaining import Explanation, History, explain_artifact
 from mmfree_compiler.fallback import EagerModel, eager_model
 from mmfree_compiler.fingerprint import fingerprint
 from mmfree_compiler.goals import Goal, Steps
 from mmfree_compiler.in_torch import CompiledModule, check_in_torch, compiled_module
+from mmfree_compiler.options import Keywords, Options
 from mmfree_compiler.packaging import Made, package
 from mmfree_compiler.parted import Parted
 from mmfree_compiler.parts import cut
@@ -29,7 +32,6 @@ from mmfree_compiler.program import Program
 from mmfree_compiler.runtime import Generation, Sampling, Session
 from mmfree_compiler.sources import Model, Source, check_examples
 from mmfree_compiler.target import DEFAULT_TARGET, Target, Targets, parse_targets
-from mmfree_compiler.threads import resolve_threads
 from mmfree_compiler.trace import trace
 
 
@@ -43,12 +45,13 @@ class CompiledModel:
 
     artifact: Artifact = field(repr=False)
     threads: int | None = None  # of its session
+    history: History = field(default_factory=History, repr=False)
 
     def __repr__(self) -> str:
         return f"CompiledModel({self.artifact.title})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CompiledModel, (self.artifact, self.threads)  # a session opens anew
+        return CompiledModel, (self.artifact, self.threads, self.history)  # a session opens anew
 
     @property
     def program(self) -> Program:
@@ -83,49 +86,13 @@ class CompiledModel:
         """
         files.write(self.artifact, path)
 
-    def explain(self) -> str:
-        """A table of what each pass did."""
-        return notes.text(notes.Note(*note) for note in self.artifact.manifest.all_notes)
+    def explain(self, measure: bool = False) -> Explanation:
+        """What each pass did, and what came out of it; print() shows it as text.
 
-
-@dataclass(frozen=True)
-class Options:
-    """The keyword arguments of `compile`, which documents them."""
-
-    example_inputs: tuple[Tensor, ...] | None = None
-    check: Check = "module"
-    observers: Iterable[passes.Observer] = ()
-    threads: int | None = None
-
-    @classmethod
-    def of(cls, keywords: Keywords) -> Options:
-        """Raises TypeError on an unknown keyword, as a function of this name does."""
-        for name in keywords.keys() - {known.name for known in fields(cls)}:
-            raise TypeError(f"compile() got an unexpected keyword argument {name!r}")
-        return cls(**keywords)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.observers, Iterable):
-            raise InputError("observers", f"are {self.observers!r}", "Pass a list of functions")
-        object.__setattr__(self, "observers", tuple(self.observers))  # read more than once
-        for observer in self.observers:
-            if not callable(observer):
-                hint = "Pass functions of (name, subject, seconds)"
-                raise InputError(f"observer {observer!r}", "is not a function", hint)
-        resolve_threads(self.threads)
-        named = isinstance(self.check, str) and self.check in CHECKS
-        if not named and self.check is not False:  # 0 == False, and does not mean it
-            known = ", ".join(map(repr, CHECKS))
-            raise InputError(f"check {self.check!r}", "is unknown", f"Known: {known}")
-
-
-class Keywords(TypedDict, total=False):
-    """The types of Options, for the callers of `compile`."""
-
-    example_inputs: tuple[Tensor, ...] | None
-    check: Check
-    observers: Iterable[passes.Observer]
-    threads: int | None
+        With `measure`, the first target that runs here and can measure its stages does so: that
+        compiles its kernels again, a function for each stage.
+        """
+        return explain_artifact(self.artifact, self.history, self.threads, measure)
 
 
 @overload
@@ -195,7 +162,7 @@ def compile(  # noqa: A001
     source = Source.of(model, flow.options.example_inputs)
     with torch.autocast("cpu", enabled=False):  # a compiled model computes in float32
         if fallback == "eager":
-            return eager_model(source.module, lambda: flow.parted(source))
+            return eager_model(source, lambda: flow.parted(source), flow.history)
         compiled = flow.compiled(source)
         return compiled_module(compiled.artifact) if in_torch else compiled
 
@@ -206,6 +173,7 @@ class _Flow:
 
     goals: tuple[Goal, ...]
     options: Options
+    history: History = field(default_factory=History)
 
     @classmethod
     def of(cls, targets: tuple[Target, ...], options: Options) -> _Flow:
@@ -228,16 +196,19 @@ class _Flow:
         """All steps."""
         check_examples(source.traced)
         graph, checker = self.graph(source)
-        program = self.program(graph, (*checker.observers, *self.options.observers))
+        steps = (passes.lower, *passes.PROGRAM)
+        program = self.program(graph, self.watching("program", steps, checker))
         # The graph's weights are freed before they are packed; it is full of cycles.
         del graph
         gc.collect()
-        return CompiledModel(self.artifact(program, source, checker), self.options.threads)
+        artifact = self.artifact(program, source, checker)
+        return CompiledModel(artifact, self.options.threads, self.history)
 
     def parted(self, source: Source) -> Parted:
         """The model's graph with compiled parts, checked."""
         graph, checker = self.graph(source)
         parted = cut(graph, self.ops, self._part)
+        self.history.examine(parted.graph)
         checker.final(parted)
         return parted
 
@@ -251,14 +222,26 @@ class _Flow:
         """
         self.tell("trace", source.module)
         graph = trace(source.module, source.traced)
-        checker = Checker(source.module, source.compared, self.options.check)
-        watching = (*checker.observers, *self.options.observers)
-        return passes.run(passes.GRAPH, graph, watching), checker
+        checker = Checker(source.module, source.compared, self.options.check, self.history.compared)
+        watching = self.watching("graph", passes.GRAPH, checker)
+        graph = passes.run(passes.GRAPH, graph, watching)
+        self.history.examine(graph)
+        return graph, checker
 
     def program(self, graph: fx.GraphModule, watching: Iterable[passes.Observer] = ()) -> Program:
         """Lower a graph of mmfree ops and optimize the Program; nothing watches a part."""
         passes.check_supported(graph, self.ops)
-        return passes.run(passes.PROGRAM, passes.lower(graph), watching)
+        start = time.perf_counter()
+        program = passes.lower(graph)
+        lowered = passes.lower.__name__, time.perf_counter() - start
+        return passes.run(passes.PROGRAM, program, watching, lowered)
+
+    def watching(
+        self, stage: str, steps: Iterable[Any], checker: Checker
+    ) -> tuple[passes.Observer, ...]:
+        """All that look at the passes of a stage; the comparisons belong to the last pass told."""
+        noting = self.history.observer(stage, steps)
+        return noting, *checker.observers, *self.options.observers
 
     def artifact(
         self, program: Program, source: Source | None = None, checker: Checker | None = None
@@ -266,7 +249,10 @@ class _Flow:
         """Run each target's passes, check and emit; a part has neither a source nor a checker."""
         model = fingerprint(program)
         steps = [goal.passes(program) for goal in self.goals]
-        last = [self.finished(program, own, checker) for own in steps]
+        last = [
+            self.finished(program, goal, own, checker)
+            for goal, own in zip(self.goals, steps, strict=True)
+        ]
         placed = ordered([own.constants for own in last])
         last = [replace(own, constants=named) for own, named in zip(last, placed, strict=True)]
         made = []
@@ -278,9 +264,11 @@ class _Flow:
         names = (*_names(passes.GRAPH), "lower", *_names(passes.PROGRAM))
         return package(program, made, names, model, source)
 
-    def finished(self, program: Program, own: Steps, checker: Checker | None) -> Program:
+    def finished(
+        self, program: Program, goal: Goal, own: Steps, checker: Checker | None
+    ) -> Program:
         """The Program after a target's `own` passes, checked."""
-        watching = (*checker.observers, *self.options.observers) if checker else ()
+        watching = self.watching(str(goal.target), own, checker) if checker else ()
         program = passes.run(own, program, watching)
         if checker:
             self.tell("check", program)

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmfree_compiler import notes
 from mmfree_compiler.errors import MmfreeError, TargetError, ToolchainError
+from mmfree_compiler.explaining import Explanation, History, explain_graph
+from mmfree_compiler.explaining.audit import audit_run
 from mmfree_compiler.modes import calling
 from mmfree_compiler.notes import Note
 from mmfree_compiler.parted import Parted
+from mmfree_compiler.sources import Source
 from mmfree_compiler.wording import described
 
 _LEVEL = 4  # warnings point at the caller of `compile`
@@ -34,6 +36,7 @@ class EagerModel:
     parted: Parted | None = field(repr=False)
     eager: tuple[str, ...]
     notes: tuple[Note, ...] = field(repr=False)
+    history: History = field(default_factory=History, repr=False)
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         if self.parted is not None and not options and self.parted.takes(inputs):
@@ -49,13 +52,14 @@ class EagerModel:
             'Compile with fallback="error" to list them with their source lines',
         )
 
-    def explain(self) -> str:
-        """The notes of all passes and parts, and the operations that run in torch, as text."""
-        return notes.text(self.notes)
+    def explain(self) -> Explanation:
+        """What all passes and parts did, and what runs in torch; print() shows it as text."""
+        title = f"{type(self.module).__name__}, partly in torch"
+        return explain_graph(title, "eager", self.history, self.notes)
 
 
-def eager_model(module: nn.Module, make_parts: Callable[[], Parted]) -> EagerModel:
-    """`module` with the parts that `make_parts` compiles; the whole of it in torch if that fails.
+def eager_model(source: Source, make_parts: Callable[[], Parted], history: History) -> EagerModel:
+    """The module with the parts that `make_parts` compiles; all of it in torch if that fails.
 
     What the compiler refuses, torch may still run: a UserWarning and a note say why. Errors of this
     machine are raised: TargetError, ToolchainError.
@@ -65,13 +69,15 @@ def eager_model(module: nn.Module, make_parts: Callable[[], Parted]) -> EagerMod
     except (TargetError, ToolchainError):
         raise
     except Exception as error:  # tracing runs the module's own code, which may raise anything
-        return _whole(module, error)
-    return EagerModel(module, parted, parted.eager, parted.notes)
+        return _whole(source, error, history)
+    return EagerModel(source.module, parted, parted.eager, parted.notes, history)
 
 
-def _whole(module: nn.Module, error: Exception) -> EagerModel:
+def _whole(source: Source, error: Exception, history: History) -> EagerModel:
+    module = source.module
     name = type(module).__name__
     why = error.fault if isinstance(error, MmfreeError) else described(error)
     warnings.warn(f"{name} runs in torch as a whole: {why}", stacklevel=_LEVEL)
     found = (Note("fallback", name, f"in torch as a whole: {why}"),)
-    return EagerModel(module, None, (name,), found)
+    history.audit = audit_run(module, source.traced)
+    return EagerModel(module, None, (name,), found, history)

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner, Partition
 from torch.fx.passes.operator_support import OperatorSupportBase
 
-from mmfree_compiler import explain
+from mmfree_compiler import graph_text
 from mmfree_compiler.errors import UnsupportedError
 from mmfree_compiler.notes import Note
 from mmfree_compiler.ops import OPS
@@ -50,7 +50,7 @@ def cut(graph: fx.GraphModule, lowered: frozenset[str], compile_part: CompilePar
     partitions = partitioner.propose_partitions()
     _keep_codes(partitions)
     parted = partitioner.fuse_partitions([part for part in partitions if part.nodes])
-    found = [*explain.notes(graph), *_compile_parts(parted, compile_part)]
+    found = [*graph_text.notes(graph), *_compile_parts(parted, compile_part)]
     parted = _finished(parted)
     eager = list(_eager_nodes(parted))
     found += [Note("fallback", node.name, f"{node.target}, in torch") for node in eager]

@@ -71,9 +71,9 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         | {"repeats", "wording"},
         {"torch"},
     ),
-    "explain": ({"notes"}, {"torch"}),
+    "graph_text": ({"notes"}, {"torch"}),
     "passes": (
-        {"debug", "elementary", "errors", "explain", "notes", "ops", "origin", "parallel"}
+        {"debug", "elementary", "errors", "graph_text", "notes", "ops", "origin", "parallel"}
         | {"program", "program_rules", "program_text", "structure", "wording"},
         {"numpy", "torch"},
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmfree_compiler.checking.cases import Case, cases_like, cases_of_ids
-from mmfree_compiler.checking.compare import difference
+from mmfree_compiler.checking.compare import difference, largest
 from mmfree_compiler.checking.programs import run_cases, run_program
 from mmfree_compiler.checking.rounding import Following, Rounding
 from mmfree_compiler.checking.runs import Run, call, run_module
@@ -31,11 +32,15 @@ _HINT = {
 
 @dataclass(frozen=True)
 class Checker:
-    """Compares compiled forms of a module with the module itself, in inference mode."""
+    """Compares compiled forms of a module with the module itself, in inference mode.
+
+    `tell` is called with the largest difference of each form (compare.largest).
+    """
 
     module: nn.Module = field(repr=False)
     cases: tuple[Case, ...] = field(repr=False)
     check: Check
+    tell: Callable[[float], None] = field(default=lambda _: None, repr=False)
 
     @classmethod
     def of(cls, module: nn.Module, examples: tuple[Tensor, ...], check: Check) -> Checker:
@@ -65,23 +70,25 @@ class Checker:
         for run in self._runs:
             run.recorded.last = -1
         if isinstance(made, Program):
-            self._compare_program(made, thing, hint)
-            return
-        for run in self._runs:
-            with Rounding(Following([run.recorded], lambda: None).round):
-                found = call(made, run.case)
-            _refuse(run, found, thing, "", hint)
+            found, where = self._program_outputs(made)
+        else:
+            found, where = [self._outputs(made, run) for run in self._runs], ""
+        for run, outputs in zip(self._runs, found, strict=True):
+            _refuse(run, outputs, thing, where, hint)
+        self.tell(max(map(largest, found, (run.outputs for run in self._runs))))
 
-    def _compare_program(self, program: Program, thing: str, hint: str) -> None:
-        """All cases as one batch: weights are unpacked once."""
+    def _outputs(self, made: Callable[..., Any], run: Run) -> list[Tensor]:
+        with Rounding(Following([run.recorded], lambda: None).round):
+            return call(made, run.case)
+
+    def _program_outputs(self, program: Program) -> tuple[list[list[Tensor]], str]:
+        """Those of all cases, and which codes differ first; one batch unpacks weights once."""
         nodes: list[Node] = []
         other: list[Node] = []  # those that made codes that the module does not have
         recorded = [run.recorded for run in self._runs]
         with Rounding(Following(recorded, lambda: other.append(nodes[-1])).round):
             outputs = run_cases(program, [run.case for run in self._runs], nodes.append)
-        where = f"; the codes of {_place(other[0])} differ first" if other else ""
-        for run, found in zip(self._runs, outputs, strict=True):
-            _refuse(run, found, thing, where, hint)
+        return outputs, f"; the codes of {_place(other[0])} differ first" if other else ""
 
 
 def _place(node: Node) -> str:

@@ -43,6 +43,12 @@ def difference(case: Case, found: list[Tensor], expected: list[Tensor]) -> Diffe
     return None
 
 
+def largest(found: list[Tensor], expected: list[Tensor]) -> float:
+    """The largest difference of outputs of equal shapes, in parts of the largest value of a row."""
+    errors = (_errors(new, old) for new, old in zip(found, expected, strict=True))
+    return max((float(each.max()) for each in errors if each.numel()), default=0.0)
+
+
 def _errors(new: Tensor, old: Tensor) -> Tensor:
     """Each row's largest difference in parts of its largest value; infinite for other NaNs."""
     width = old.shape[-1] if old.dim() else 1

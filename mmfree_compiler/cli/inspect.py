@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +11,12 @@ from rich.table import Table
 from mmfree_compiler.artifact import TOKENIZER as TOKENIZER_MEMBER
 from mmfree_compiler.cli.options import ArtifactPath, Json, Signer
 from mmfree_compiler.cli.output import emit, facts, grid, size
+from mmfree_compiler.contents import Parameters, read_bytes, state_bytes
 from mmfree_compiler.errors import TargetError, ToolchainError
 from mmfree_compiler.wording import printable
 
 if TYPE_CHECKING:
-    from mmfree_compiler.artifact import Artifact, Manifest, TargetEntry, TensorEntry
+    from mmfree_compiler.artifact import Artifact
 
 TERNARY, EMBEDDING, VECTORS = "packed ternary", "embedding", "norms, scales, biases"
 CODE, TOKENIZER, REST = "code", "tokenizer", "manifest, alignment"
@@ -48,26 +48,21 @@ def inspect(
 def describe(artifact: Artifact, file_size: int) -> dict[str, Any]:
     """The facts of an artifact whose file has `file_size` bytes, ready for JSON."""
     manifest = artifact.manifest
-    # All targets have the same constants, laid out in different ways, if not in files of their own.
-    constants = next((t for t in artifact.manifest.targets if t.tensors), artifact.entry)
-    ternary, others = _elements(_ternary(constants)), _elements(_others(constants))
-    parameters = ternary + others - _tied(manifest)
+    sizes = Parameters.of(artifact)
     return {
         "producer": manifest.producer,
         "kind": manifest.kind,
         "fingerprint": manifest.fingerprint,
         "arithmetic": manifest.arithmetic,
         "targets": [_describe_target(view) for view in artifact.targets],
-        "layers": manifest.model.get("num_hidden_layers")
-        or max((tensor.count for tensor in constants.tensors.values()), default=0),
-        # Unknown where all targets keep their constants in files of their own.
-        "parameters": parameters if constants.tensors else None,
-        "ternary_parameters": ternary if constants.tensors else None,
+        "layers": sizes.layers,
+        "parameters": sizes.total,
+        "ternary_parameters": sizes.ternary,
         "bytes": _bytes_by_kind(artifact, file_size),
         "file_bytes": file_size,
-        "state_bytes_per_sequence": 4 * sum(math.prod(s.shape) * s.count for s in manifest.states),
-        "fp16_bytes": 2 * parameters if constants.tensors else None,
-        "fp32_bytes": 4 * parameters if constants.tensors else None,
+        "state_bytes_per_sequence": state_bytes(manifest),
+        "fp16_bytes": None if sizes.total is None else 2 * sizes.total,
+        "fp32_bytes": None if sizes.total is None else 4 * sizes.total,
         "passes": manifest.passes,
         "model": manifest.model,
         "quantization": manifest.quantization,
@@ -80,7 +75,7 @@ def _describe_target(view: Artifact) -> dict[str, Any]:
         "target": entry.target,
         "builds": [build.model_dump() for build in entry.builds],
         "about": _about(view),
-        "weights_bytes": _read_bytes(entry),
+        "weights_bytes": read_bytes(entry),
         "passes": entry.passes,
     }
 
@@ -95,37 +90,6 @@ def _about(artifact: Artifact) -> dict[str, str]:
         names = ", ".join(build.name for build in artifact.entry.builds)
         return {"builds": names, "runs here with": f"none of them: {error}"}
     return dict(backend.describe(artifact))
-
-
-def _ternary(entry: TargetEntry) -> list[TensorEntry]:
-    """The ternary weights, in the layout that takes the fewest bytes where there are several."""
-    tensors = [tensor for tensor in entry.tensors.values() if tensor.role == "ternary"]
-    layouts: dict[str, list[TensorEntry]] = {}
-    for tensor in tensors:
-        layouts.setdefault(tensor.layout, []).append(tensor)
-    return min(layouts.values(), key=lambda listed: sum(t.nbytes for t in listed), default=[])
-
-
-def _others(entry: TargetEntry) -> list[TensorEntry]:
-    return [tensor for tensor in entry.tensors.values() if tensor.role != "ternary"]
-
-
-def _elements(tensors: list[TensorEntry]) -> int:
-    """Parameters among the tensors; scales, one number per tensor, are not counted."""
-    return sum(tensor.elements for tensor in tensors if tensor.elements > tensor.count)
-
-
-def _read_bytes(entry: TargetEntry) -> int:
-    """Bytes of all constants, each in one layout."""
-    return sum(tensor.nbytes for tensor in (*_ternary(entry), *_others(entry)))
-
-
-def _tied(manifest: Manifest) -> int:
-    """Elements that are stored twice: a tied head is stored as the embedding and packed."""
-    shape = [manifest.model.get(key) for key in ("vocab_size", "hidden_size")]
-    sizes = [size for size in shape if isinstance(size, int)]
-    tied = manifest.model.get("tie_word_embeddings") and len(sizes) == len(shape)
-    return math.prod(sizes) if tied else 0
 
 
 # role of a tensor -> the kind of its bytes

@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from mmfree_compiler.errors import UnsupportedError
-from mmfree_compiler.explain import notes
+from mmfree_compiler.graph_text import notes
 from mmfree_compiler.notes import Note
 from mmfree_compiler.ops import OPS, Op
 from mmfree_compiler.origin import own_line, source_line

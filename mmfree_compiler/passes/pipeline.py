@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 from torch.fx import GraphModule
 
 from mmfree_compiler import debug
-from mmfree_compiler.explain import listing
+from mmfree_compiler.graph_text import listing
 from mmfree_compiler.program import Program
 from mmfree_compiler.program_rules import verify
 from mmfree_compiler.program_text import listing as program_listing
@@ -30,20 +30,28 @@ class Pass(Protocol[S]):
 class Observer(Protocol):
     """Called with the subject before the first pass ("input"), and after each with its seconds.
 
-    The compiler also calls it when another stage begins: "trace" with the module, "check" and
-    "emit" with the final Program.
+    The Program that the passes on Programs start from is what "lower" made of the graph; each
+    target's own passes have an "input" again. The compiler also calls it when another stage begins:
+    "trace" with the module, "check" and "emit" with the final Program.
     """
 
     def __call__(self, name: str, subject: Any, seconds: float) -> None: ...
 
 
-def run(passes: Iterable[Pass[S]], subject: S, observers: Iterable[Observer] = ()) -> S:
+def run(
+    passes: Iterable[Pass[S]],
+    subject: S,
+    observers: Iterable[Observer] = (),
+    made_by: tuple[str, float] = ("input", 0.0),
+) -> S:
     """`subject` after all `passes`, in order; a Program is verified after each.
+
+    `made_by` is the name and the seconds of what made `subject`, to tell the observers.
 
     MMFREE_DEBUG=1 prints each pass's time to stderr, 2 also its result.
     """
     watching = [*_debug_observers(), _verify, *observers]
-    tell(watching, "input", subject)
+    tell(watching, made_by[0], subject, made_by[1])
     for step in passes:
         start = time.perf_counter()
         subject = step(subject)

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 
-from mmfree_compiler.explain import notes
+from mmfree_compiler.graph_text import notes
 from mmfree_compiler.notes import Note
 from mmfree_compiler.ops import OPS
 

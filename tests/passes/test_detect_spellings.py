@@ -13,7 +13,7 @@ from lowering import NAMES, WITH_NORM, WITHOUT_NORM, assert_same, check, lowered
 from torch import Tensor, nn
 
 from mmfree_compiler.errors import TraceError, UnsupportedError
-from mmfree_compiler.explain import notes
+from mmfree_compiler.graph_text import notes
 from mmfree_compiler.ops import OPS
 from mmfree_compiler.passes import check_supported, left_over
 

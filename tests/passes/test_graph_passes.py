@@ -13,7 +13,7 @@ from zoo_parts import Gated, Mixer, Tiny
 
 from mmfree_compiler.checking import Checker
 from mmfree_compiler.errors import MmfreeError
-from mmfree_compiler.explain import listing, notes
+from mmfree_compiler.graph_text import listing, notes
 from mmfree_compiler.notes import Note, text
 from mmfree_compiler.ops import OPS
 from mmfree_compiler.passes import GRAPH, left_over, run

@@ -1,0 +1,95 @@
+"""The search for products of float matrices that were not replaced by ternary ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from mmfree_compiler.explaining.schema import Audit, FloatProduct
+from mmfree_compiler.modes import calling
+from mmfree_compiler.origin import running_line, source_line
+from mmfree_compiler.passes.pattern import aten
+
+# Products that torch's counter of operations does not know: it sees what they are made of.
+_COMPOSED = (
+    *("linear", "bilinear", "matmul", "einsum", "tensordot", "inner", "dot", "vdot", "mv", "addmv"),
+    *("addbmm", "chain_matmul", "linalg_multi_dot", "conv1d", "conv2d", "conv3d"),
+    "scaled_dot_product_attention",
+)
+PRODUCTS: frozenset[Any] = frozenset(
+    # Passes split it into a quantizer and a ternary product, if its weight is ternary.
+    {*flop_registry, *(getattr(aten, name) for name in _COMPOSED), torch.ops.mmfree.bit_linear}
+)
+_IN_TORCH = "the module runs in torch as a whole"
+_WHY = "it was not recognized as a product of int8 codes and ternary weights"
+
+
+def audit_graph(graph: GraphModule) -> Audit:
+    """The products of float matrices among the calls of a graph and of the graphs that it calls."""
+    calls = [
+        node
+        for part in graph.modules()
+        if isinstance(part, GraphModule)
+        for node in part.graph.nodes
+        if node.op == "call_function"
+    ]
+    found = (_left(node) for node in calls if is_float_product(node))
+    return Audit(where="graph", examined=len(calls), products=tuple(found))
+
+
+def audit_run(module: nn.Module, inputs: tuple[Tensor, ...]) -> Audit | None:
+    """The products among the operations of a call of `module`, which has no graph.
+
+    None if the module does not run on `inputs`.
+    """
+    watch = _Watch()
+    try:
+        with torch.no_grad(), calling(module), watch:
+            module(*(x.clone() for x in inputs))
+    except Exception:  # a third party's forward may raise anything
+        return None
+    return Audit(where="call", examined=watch.examined, products=tuple(watch.found.values()))
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the products of float matrices that run, once for each line of the model."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.examined = 0
+        self.found: dict[tuple[str, str], FloatProduct] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, _: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.examined += 1
+        floats = [x for x in args if isinstance(x, Tensor) and x.is_floating_point()]
+        if func.overloadpacket in PRODUCTS and floats:
+            op, line = str(func).removesuffix(".default"), running_line()
+            self.found[op, line] = FloatProduct(op=op, node="", source=line, why=_IN_TORCH)
+        return func(*args, **(kwargs or {}))
+
+
+def is_float_product(node: Node) -> bool:
+    """Whether a call multiplies matrices in floating point."""
+    packet = getattr(node.target, "overloadpacket", None)
+    return packet in PRODUCTS and any(map(_is_float, node.all_input_nodes))
+
+
+def _is_float(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _left(node: Node) -> FloatProduct:
+    return FloatProduct(
+        op=str(node.target).removesuffix(".default"),
+        node=node.name,
+        source=source_line(node),
+        why=str(node.meta.get("reason", _WHY)),
+    )

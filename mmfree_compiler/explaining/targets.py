@@ -1,0 +1,146 @@
+"""What was made for one target: sizes, the Program as it is read there, and measured times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from mmfree_compiler import backends
+from mmfree_compiler.artifact import Artifact, TensorEntry
+from mmfree_compiler.backends.explained import Explained, Profile, Profiler, Rates
+from mmfree_compiler.backends.explained import Table as Facts
+from mmfree_compiler.backends.interface import Backend
+from mmfree_compiler.contents import other_tensors, ternary_tensors
+from mmfree_compiler.errors import TargetError, ToolchainError
+from mmfree_compiler.explaining.costs import roofline_us
+from mmfree_compiler.explaining.nodes import program_graph
+from mmfree_compiler.explaining.schema import Ceilings, Cost, ProgramGraph, Table, TargetPart
+from mmfree_compiler.notes import Note
+
+_NOT_ASKED = "not measured: pass measure=True, or run mmfree explain"
+_NO_PROFILER = "this target cannot measure its stages"
+_NO_PROGRAM = "stages are measured where the model is compiled: explain its checkpoint"
+_IN_STAGE = "measured with its stage"
+
+
+def target_part(artifact: Artifact, threads: int | None, measure: bool) -> TargetPart:
+    """What `artifact` has for the target that it is seen as."""
+    entry = artifact.entry
+    part = TargetPart(
+        target=entry.target, builds=tuple(build.name for build in entry.builds), runs_here=""
+    )
+    try:
+        backend = backends.get(entry.kind)
+    except (TargetError, ToolchainError) as error:  # of another package, or of a newer version
+        return part.model_copy(update={"missing": (str(error),)})
+    found = _described(backend, artifact, threads, measure)
+    return part.model_copy(update=found)
+
+
+def _described(
+    backend: Backend, artifact: Artifact, threads: int | None, measure: bool
+) -> dict[str, object]:
+    profile, why = _profile(backend, artifact, threads, measure)
+    explained = backend if isinstance(backend, Explained) else None
+    program = artifact.program
+    if program and explained:
+        program = explained.as_read(program, artifact)
+    rates = explained.rates(artifact) if explained else None
+    ceilings = _ceilings(profile.rates if profile else rates)
+    graph = program_graph(program, _notes(artifact)) if program else None
+    return {
+        **_sizes(artifact, graph),
+        "runs_here": explained.chosen(artifact) if explained else "",
+        "program": _timed(graph, profile, ceilings, why) if graph else None,
+        "memory": _table(explained.memory_plan(artifact)) if explained else {},
+        "kernels": _table(explained.kernel_choices(artifact)) if explained else {},
+        "ceilings": ceilings,
+        "decode_us": 1e6 * profile.decode if profile else None,
+        "threads": profile.threads if profile else None,
+        "missing": () if profile else (f"times: {why}",),
+    }
+
+
+def _profile(
+    backend: Backend, artifact: Artifact, threads: int | None, measure: bool
+) -> tuple[Profile | None, str]:
+    """The measured times, or why there are none."""
+    if not measure:
+        return None, _NOT_ASKED
+    if artifact.program is None:
+        return None, _NO_PROGRAM
+    try:
+        compiler = backends.compiler(backend)
+        if not isinstance(compiler, Profiler):
+            return None, _NO_PROFILER
+        return compiler.profile(artifact, threads), ""
+    except (TargetError, ToolchainError) as error:
+        return None, f"not measured: {error}"
+
+
+def _notes(artifact: Artifact) -> Iterator[Note]:
+    """Those of the passes of all targets, and of this one."""
+    return (Note(*note) for note in (*artifact.manifest.notes, *artifact.entry.notes))
+
+
+def _sizes(artifact: Artifact, graph: ProgramGraph | None) -> dict[str, object]:
+    """Bytes of the constants in the layout that is read here; in the smallest without a Program."""
+    entry = artifact.entry
+    layouts = {
+        use.layout
+        for node in (graph.nodes if graph else ())
+        for use in node.constants
+        if use.role == "ternary"
+    }
+    ternary, others = ternary_tensors(entry, next(iter(layouts), None)), other_tensors(entry)
+    elements = sum(tensor.elements for tensor in ternary)
+    return {
+        "weight_bytes": _bytes(ternary),
+        "embedding_bytes": _bytes(x for x in others if x.role == "table"),
+        "other_bytes": _bytes(x for x in others if x.role != "table"),
+        "bits_per_weight": 8 * _bytes(ternary) / elements if elements else None,
+    }
+
+
+def _bytes(tensors: Iterable[TensorEntry]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def _table(facts: Facts) -> Table:
+    return {name: dict(row) for name, row in facts.items()}
+
+
+def _ceilings(rates: Rates | None) -> Ceilings | None:
+    if rates is None:
+        return None
+    return Ceilings(
+        how=rates.how,
+        bytes_per_second=rates.nbytes,
+        integer_operations_per_second=rates.integers,
+        float_operations_per_second=rates.floats,
+    )
+
+
+def _timed(
+    graph: ProgramGraph, profile: Profile | None, ceilings: Ceilings | None, why: str
+) -> ProgramGraph:
+    """The graph with times: the least that the ceilings allow, and the measured ones of stages."""
+    measured = [1e6 * seconds for seconds in profile.stages] if profile else []
+    nodes = [
+        node.model_copy(update={"cost": _timed_cost(node.cost, ceilings, None, why or _IN_STAGE)})
+        for node in graph.nodes
+    ]
+    stages = [
+        stage.model_copy(
+            update={
+                "cost": _timed_cost(stage.cost, ceilings, measured[k] if measured else None, why)
+            }
+        )
+        for k, stage in enumerate(graph.stages)
+    ]
+    return graph.model_copy(update={"nodes": tuple(nodes), "stages": tuple(stages)})
+
+
+def _timed_cost(cost: Cost, ceilings: Ceilings | None, measured: float | None, reason: str) -> Cost:
+    least = roofline_us(cost, ceilings) if ceilings else None
+    times = {"roofline_us": least, "measured_us": measured, "reason": reason}
+    return cost.model_copy(update=times)
