@@ -15,9 +15,10 @@ from rich.table import Table
 from mmfree_compiler.cli.loading import load_language_model
 from mmfree_compiler.cli.measure import Spread, peak_rss
 from mmfree_compiler.cli.options import Json, Progressless, RunTarget
-from mmfree_compiler.cli.output import emit, facts, grid, progress, size
+from mmfree_compiler.cli.output import emit, progress
 from mmfree_compiler.cli.projecting import projected, show
 from mmfree_compiler.errors import InputError
+from mmfree_compiler.tables import facts, grid, size
 from mmfree_compiler.wording import counted
 
 if TYPE_CHECKING:

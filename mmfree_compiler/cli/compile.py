@@ -11,8 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mmfree_compiler.cli.measure import peak_rss
 from mmfree_compiler.cli.options import CheckpointPath, Json, Quiet
-from mmfree_compiler.cli.output import emit, facts, progress, size
+from mmfree_compiler.cli.output import emit, progress
 from mmfree_compiler.errors import InputError
+from mmfree_compiler.tables import facts, size
 from mmfree_compiler.target import DEFAULT_TARGET, Target, parse_targets
 
 if TYPE_CHECKING:

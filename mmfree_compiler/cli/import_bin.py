@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mmfree_compiler.cli.options import CheckpointPath, Json
-from mmfree_compiler.cli.output import emit, facts, size
+from mmfree_compiler.cli.output import emit
+from mmfree_compiler.tables import facts, size
 
 
 def import_bin(checkpoint: CheckpointPath, json: Json = False) -> None:

@@ -10,9 +10,10 @@ from rich.table import Table
 
 from mmfree_compiler.artifact import TOKENIZER as TOKENIZER_MEMBER
 from mmfree_compiler.cli.options import ArtifactPath, Json, Signer
-from mmfree_compiler.cli.output import emit, facts, grid, size
+from mmfree_compiler.cli.output import emit
 from mmfree_compiler.contents import Parameters, read_bytes, state_bytes
 from mmfree_compiler.errors import TargetError, ToolchainError
+from mmfree_compiler.tables import facts, grid, size
 from mmfree_compiler.wording import printable
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mmfree_compiler.cli.loading import load_language_model
-from mmfree_compiler.cli.output import emit, facts, grid
+from mmfree_compiler.cli.output import emit
 from mmfree_compiler.errors import InputError, TargetError, ToolchainError
+from mmfree_compiler.tables import facts, grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,8 +11,9 @@ import typer
 from mmfree_compiler.cli.loading import load_language_model
 from mmfree_compiler.cli.measure import peak_rss
 from mmfree_compiler.cli.options import ArtifactPath, Json, RunTarget, Signer, Threads
-from mmfree_compiler.cli.output import emit, facts, show, size
+from mmfree_compiler.cli.output import emit, show
 from mmfree_compiler.errors import InputError
+from mmfree_compiler.tables import facts, size
 
 if TYPE_CHECKING:
     from mmfree_compiler.runtime import Session

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, TextColumn
 
-from mmfree_compiler.cli.output import emit, facts, progress
+from mmfree_compiler.cli.output import emit, progress
+from mmfree_compiler.tables import facts
 from mmfree_compiler.wording import counted
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from mmfree_compiler.cli.options import ArtifactPath, Json
-from mmfree_compiler.cli.output import emit, facts
+from mmfree_compiler.cli.output import emit
+from mmfree_compiler.tables import facts
 
 
 def sign(

@@ -11,8 +11,9 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmfree_compiler.cli.options import Json, Quiet, Threads
-from mmfree_compiler.cli.output import emit, facts, progress, say
+from mmfree_compiler.cli.output import emit, progress, say
 from mmfree_compiler.errors import CheckpointError, InputError
+from mmfree_compiler.tables import facts
 
 if TYPE_CHECKING:
     from mmfree_compiler.models.corpus import Corpus

@@ -9,7 +9,8 @@ import typer
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mmfree_compiler.cli.options import CheckpointPath, Json, Progressless, Threads
-from mmfree_compiler.cli.output import emit, facts, grid, progress
+from mmfree_compiler.cli.output import emit, progress
+from mmfree_compiler.tables import facts, grid
 from mmfree_compiler.target import DEFAULT_TARGET
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from rich.progress import BarColumn, TextColumn
 
 from mmfree_compiler.cli.loading import load_language_model
 from mmfree_compiler.cli.options import ArtifactPath, Json, Progressless, RunTarget, Threads
-from mmfree_compiler.cli.output import emit, facts, progress
+from mmfree_compiler.cli.output import emit, progress
 from mmfree_compiler.cli.same_bits import compare_bits
 from mmfree_compiler.errors import InputError
+from mmfree_compiler.tables import facts
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,6 +17,7 @@ from mmfree_compiler.explaining.schema import (
     NoteLine,
     PassStep,
 )
+from mmfree_compiler.explaining.summary import summary
 from mmfree_compiler.explaining.targets import target_part
 from mmfree_compiler.notes import Note
 
@@ -50,11 +51,13 @@ def explain_artifact(
     named = {stage: [Note(*note) for note in found] for stage, found in notes.items()}
     counts = ops_of(artifact.program) if artifact.program else {}
     kinds, table = coverage(counts)
+    targets = tuple(target_part(view, threads, measure) for view in artifact.targets)
     return Explanation(
         model=model,
+        summary=summary(targets, table, history.audit),
         passes=tuple(_steps(history, named) if history.steps else _saved(artifact, named)),
         snapshots=tuple(history.snapshots),
-        targets=tuple(target_part(view, threads, measure) for view in artifact.targets),
+        targets=targets,
         coverage=table,
         kinds=kinds,
         audit=history.audit,
@@ -70,6 +73,7 @@ def explain_graph(
     kinds, table = coverage({name.removeprefix("mmfree."): n for name, n in last.items()})
     return Explanation(
         model=ModelFacts(title=title, kind=kind),
+        summary=summary((), table, history.audit),
         passes=tuple(_steps(history, {"": list(notes)})),
         snapshots=tuple(history.snapshots),
         coverage=table,

@@ -11,7 +11,6 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mmfree_compiler.errors import InputError
-from mmfree_compiler.wording import few
 
 Kind = Literal["row", "tile", "scan", "input", "output", "constant", "state"]
 Table = dict[str, dict[str, int | float | str]]  # the name of a row -> its facts
@@ -260,21 +259,17 @@ class Audit(Record):
     examined: int
     products: tuple[FloatProduct, ...] = ()
 
-    def __str__(self) -> str:
-        if not self.products:
-            return "no product of float matrices is left"
-        return f"left in floating point: {few([product.op for product in self.products])}"
-
 
 class Explanation(Record):
-    """What the compiler did to a model, and what came out of it.
+    """What the compiler did to a model, and what came out of it; str() is a short text.
 
-    `missing` says what could not be explained, and what would be needed. `failed` is the error that
-    ended the compilation, "" without one.
+    `summary` is one sentence. `missing` says what could not be explained, and what would be needed.
+    `failed` is the error that ended the compilation, "" without one.
     """
 
     schema_version: Literal[1] = 1
     model: ModelFacts
+    summary: str = ""
     passes: tuple[PassStep, ...] = ()
     snapshots: tuple[Snapshot, ...] = ()
     targets: tuple[TargetPart, ...] = ()
@@ -283,6 +278,15 @@ class Explanation(Record):
     audit: Audit | None = None
     missing: tuple[str, ...] = ()
     failed: str = ""
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def text(self, notes: bool = False) -> str:
+        """The explanation in 80 columns; `notes` adds what each pass did, node by node."""
+        from mmfree_compiler.explaining.text import text
+
+        return text(self, notes)
 
     def json(self) -> str:  # type: ignore[override]  # pydantic's own is deprecated
         """The explanation as a JSON document."""

@@ -35,7 +35,7 @@ ARGUMENTS = ("g", "h", "weight", "eps")
 
 @dataclass(frozen=True)
 class DetectGatedNorm:
-    """The normalized gate times the activated state becomes one op."""
+    """Make one op of the normalized gate times the activated state."""
 
     name: ClassVar[str] = "detect_gated_norm"
 

@@ -25,7 +25,7 @@ SWIGLU = mul(call(aten.silu.default, Var("gate")), Var("up"))
 
 @dataclass(frozen=True)
 class DetectGLU:
-    """The gated unit (numerics 8).
+    """Make one op of the gated unit `silu(gate) * up` (numerics 8).
 
     Runs after detect_mlgru and detect_gated_norm, whose rules are special cases of this one.
     """

@@ -49,7 +49,7 @@ CANDIDATE = mul(call(aten.silu.default, Var("i")), one_minus(Var("forget")))
 
 @dataclass(frozen=True)
 class DetectMLGRU:
-    """`forget` and `c = silu(i) * (1 - forget)`, which the recurrence reads, become one op."""
+    """Make one op of `forget` and `c = silu(i) * (1 - forget)`, which the recurrence reads."""
 
     name: ClassVar[str] = "detect_mlgru"
 

@@ -98,7 +98,7 @@ _ENDS = {aten.mul.Tensor, aten.div.Tensor}
 
 @dataclass(frozen=True)
 class DetectNorm:
-    """`x / sqrt(mean(x^2) + eps) * w` (numerics 3), however it is written."""
+    """Make one op of `x / sqrt(mean(x^2) + eps) * w` (numerics 3), however it is written."""
 
     name: ClassVar[str] = "detect_norm"
 

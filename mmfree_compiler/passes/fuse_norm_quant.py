@@ -32,9 +32,10 @@ class Branch:
 
 @dataclass(frozen=True)
 class FuseNormQuant:
-    """i, f and g read the same normalized row: one reduction serves all three (numerics 5).
+    """Make one op of the norms and quantizers that read one row, such as those of i, f and g.
 
-    The outer norm is fused too when only the branches read it.
+    One reduction serves all of them (numerics 5). The outer norm is fused too when only the
+    branches read it.
     """
 
     name: ClassVar[str] = "fuse_norm_quant"

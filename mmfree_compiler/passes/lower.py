@@ -48,7 +48,7 @@ _OP_OF = {op.overload: op for op in OPS.values()}
 
 
 def lower(gm: fx.GraphModule) -> Program:
-    """The Program of a graph of mmfree ops, one stage per node.
+    """Make a Program of a graph of mmfree ops: one row per token, one stage per node.
 
     Raises UnsupportedError when a view changes rows, or inputs are neither ids nor rows of floats.
     """

@@ -78,9 +78,10 @@ class GraphBuilder:
 
 @dataclass(frozen=True)
 class LowerPointwise:
-    """The last graph pass, since the passes before it match ATen's ops.
+    """Rewrite the pointwise ATen ops that are left to ops of the table.
 
-    A call with keyword arguments, with integers, or with operands that are not rows stays as it is.
+    The last graph pass, since the passes before it match ATen's ops. A call with keyword arguments,
+    with integers, or with operands that are not rows stays as it is.
     """
 
     name: ClassVar[str] = "lower_pointwise"

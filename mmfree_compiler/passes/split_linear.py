@@ -22,7 +22,10 @@ from mmfree_compiler.passes.rewrite import (
 
 @dataclass(frozen=True)
 class SplitLinear:
-    """`gate, up = chunk(linear(x), 2)` becomes two linears; their codes are views of one weight."""
+    """Make a product of each slice of one, such as `gate, up = chunk(linear(x), 2)`.
+
+    Their codes are views of one weight.
+    """
 
     name: ClassVar[str] = "split_linear"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import tvm
 
@@ -45,7 +46,11 @@ def library(program: PlannedProgram, isa: Isa, tensors: Mapping[str, TensorEntry
     `tensors` are the constants' places in weights.bin; their data is not read. Raises
     ToolchainError if the link fails.
     """
-    executable = compiled(program, isa, tensors)
+    return linked(compiled(program, isa, tensors), isa)
+
+
+def linked(executable: tvm.runtime.Executable, isa: Isa) -> bytes:
+    """The ELF library of compiled functions. Raises ToolchainError if the link fails."""
     with temporary_folder() as folder:
         code, output = folder / "kernels.o", folder / "kernels.so"
         executable.mod.write_to_file(str(code))
@@ -65,6 +70,11 @@ def compiled(
     if shows_code():
         for function in functions.values():
             print(function.script(), file=sys.stderr)
+    return executable(functions, isa)
+
+
+def executable(functions: Mapping[Any, tvm.tirx.PrimFunc], isa: Isa) -> tvm.runtime.Executable:
+    """TIR functions compiled for an instruction set."""
     context = tvm.transform.PassContext(disabled_pass=list(IDLE_PASSES))
     with uninterrupted(), context:  # Ctrl-C in one of TVM's callbacks would raise a RuntimeError
-        return tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(isa.llvm))
+        return tvm.compile(tvm.IRModule(dict(functions)), target=tvm.target.Target(isa.llvm))

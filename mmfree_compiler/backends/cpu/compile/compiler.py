@@ -23,6 +23,7 @@ from mmfree_compiler.backends.cpu.compile.tuning import CANDIDATES, Tuning
 from mmfree_compiler.backends.cpu.facts import ABI, KERNELS, Facts, MemoryPlan
 from mmfree_compiler.backends.cpu.spec import Spec
 from mmfree_compiler.backends.cpu.variants import VARIANTS
+from mmfree_compiler.backends.explained import Profile
 from mmfree_compiler.backends.interface import Emitted, ProgramPass, Settings
 from mmfree_compiler.program import Program
 
@@ -43,6 +44,12 @@ class CpuCompiler:
         builds = tuple(_build(program, name, recipe) for name, recipe in recipes.items())
         kernels = {_member(name): code for name, code in built.items()}
         return Emitted(builds, tensors, {WEIGHTS: weights, **kernels})
+
+    def profile(self, artifact: Artifact, threads: int | None) -> Profile:
+        """See explained.Profiler."""
+        from mmfree_compiler.backends.cpu.compile.profile import profile
+
+        return profile(artifact, threads)
 
     def candidates(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
         (variant,) = spec.variants

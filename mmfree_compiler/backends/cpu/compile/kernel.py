@@ -58,7 +58,9 @@ class Kernel:
         return 0 if self.decode else scratch_bytes(self.engine, self.program, self.tokens)
 
 
-def emit(kernel: Kernel, tensors: Mapping[str, TensorEntry]) -> tvm.tirx.PrimFunc:
+def emit(
+    kernel: Kernel, tensors: Mapping[str, TensorEntry], emitting: type[Emitter] | None = None
+) -> tvm.tirx.PrimFunc:
     """The kernel as a TIR function; `tensors` are the constants' places in weights.bin."""
     with IRBuilder() as builder, I.prim_func(s_tir=True):
         I.func_name(kernel.name)
@@ -69,10 +71,11 @@ def emit(kernel: Kernel, tensors: Mapping[str, TensorEntry]) -> tvm.tirx.PrimFun
             kernel.program, buffers, tensors, kernel.tokens, together, kernel.scratch_bytes
         )
         I.evaluate(T.call_extern("int32", "mmfree_set_threads", threads))
-        emitter = _Emitter(kernel, memory, count, first, threads)
+        emitter = (emitting or Emitter)(kernel, memory, count, first, threads)
         with I.attr(0, "pragma_parallel_launch_point", 1):
             for step, tail in _with_tails(kernel.program):
                 emitter.step(step, tail)
+            emitter.end()
     return builder.get()
 
 
@@ -89,12 +92,20 @@ def _with_tails(program: Program) -> Iterator[tuple[Step, bool]]:
 
 
 @dataclass(frozen=True)
-class _Emitter:
+class Emitter:
+    """Emits the steps of a kernel; a profiler is one that notes when stages begin."""
+
     kernel: Kernel
     memory: Memory
     count: Expr
     first: Expr
     threads: Expr
+
+    def begin(self, stage: Stage, thread: Expr) -> None:
+        """What a thread does where it begins a stage of one token."""
+
+    def end(self) -> None:
+        """What follows the last stage."""
 
     def step(self, step: Step, tail: bool) -> None:
         if isinstance(step, Stage):
@@ -107,20 +118,21 @@ class _Emitter:
     def _stage(self, stage: Stage, layer: Expr | None, tail: bool) -> None:
         start = self.first if tail and not self.kernel.decode else T.int32(0)
         if self.kernel.decode:
-            with self._parallel() as thread:
+            with self.parallel() as thread:
+                self.begin(stage, thread)
                 place = Place(T.int32(0), thread, layer, self.first)
                 self._rows(stage, place)
                 self._tiles(stage, place, start)
             return
         if stage.rows:
-            with self._parallel() as thread, self._share(thread, start, self.count) as token:
+            with self.parallel() as thread, self._share(thread, start, self.count) as token:
                 self._rows(stage, Place(token, T.int32(0), layer, self.first))
         if stage.tiles:
-            with self._parallel() as thread:
+            with self.parallel() as thread:
                 self._tiles(stage, Place(T.int32(0), thread, layer, self.first), start)
 
     @contextmanager
-    def _parallel(self) -> Iterator[Expr]:
+    def parallel(self) -> Iterator[Expr]:
         """Run the body on every thread, followed by a barrier."""
         with (
             I.attr(0, "pragma_parallel_barrier_when_finish", 1),

@@ -13,7 +13,7 @@ from mmfree_compiler.wording import counted
 
 @dataclass(frozen=True)
 class PackWeights:
-    """All other constants stay as they are."""
+    """Pack ternary weights as the kernels read them; all other constants stay as they are."""
 
     name: ClassVar[str] = "pack_weights"
 

@@ -13,7 +13,10 @@ from mmfree_compiler.wording import counted
 
 @dataclass(frozen=True)
 class PackWeights:
-    """All other constants stay as they are: `emit` puts them between the weights."""
+    """Pack ternary weights into lines of the engines.
+
+    All other constants stay as they are: `emit` puts them between the weights.
+    """
 
     layout: Trits
     name: ClassVar[str] = "pack_weights"

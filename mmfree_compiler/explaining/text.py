@@ -1,0 +1,201 @@
+"""An explanation as text: short, with all notes if wanted."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import PurePath
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from mmfree_compiler.explaining.schema import (
+    Audit,
+    Cost,
+    Coverage,
+    Explanation,
+    PassStep,
+    StageBox,
+    TargetPart,
+)
+from mmfree_compiler.explaining.summary import audited
+from mmfree_compiler.tables import facts, grid, size
+from mmfree_compiler.wording import counted, printable
+
+WIDTH = 80
+UNKNOWN = "-"
+
+
+def text(explanation: Explanation, notes: bool = False) -> str:
+    """The explanation in lines of at most WIDTH characters; `notes` adds those of all passes."""
+    file = io.StringIO()
+    console = Console(file=file, width=WIDTH, highlight=False, no_color=True, emoji=False)
+    console.print(*rendered(explanation, notes), sep="\n")
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def rendered(explanation: Explanation, notes: bool = False) -> Iterator[RenderableType]:
+    """The parts of the text."""
+    yield Text(printable(explanation.model.title), "bold")
+    yield _line(explanation.summary)
+    yield _passes(explanation)
+    if notes:
+        yield from _notes(explanation.passes)
+    for part in explanation.targets:
+        yield from _target(part)
+    if explanation.coverage:
+        yield _coverage(explanation.kinds, explanation.coverage)
+    if explanation.audit:
+        yield from _audit(explanation.audit)
+    if explanation.failed:
+        yield Text(f"\nNot compiled: {printable(explanation.failed)}")
+    yield from (_line(f"Not known: {what}") for what in explanation.missing)
+
+
+def profile_table(part: TargetPart) -> Table:
+    """What a decode step costs, stage by stage; measured times beside the least possible ones."""
+    assert part.program is not None
+    stages = part.program.stages
+    total = sum(stage.cost.measured_us or 0.0 for stage in stages)
+    rows = [_stage(stage, total) for stage in stages]
+    header = ("", "ops", "bytes", "adds", "fp32", "µs", "roofline", "share")
+    table = grid("\nA decode step, stage by stage", header, rows)
+    table.columns[1].justify = "left"
+    return table
+
+
+def _line(sentence: str) -> Text:
+    return Text(printable(sentence))
+
+
+def _passes(explanation: Explanation) -> Table:
+    """A row for each pass: ops before and after, notes, seconds, the difference."""
+    header = ("pass", "stage", "ops", "lines", "notes", "seconds", "difference")
+    table = grid("\nPasses", header, (_pass(explanation, step) for step in explanation.passes))
+    table.columns[1].justify = "left"
+    return table
+
+
+def _pass(explanation: Explanation, step: PassStep) -> tuple[str, ...]:
+    before, after = (
+        None if at is None else explanation.snapshots[at] for at in (step.before, step.after)
+    )
+    ops = lines = UNKNOWN
+    if before and after:
+        ops, lines = f"{before.nodes} → {after.nodes}", f"{before.lines} → {after.lines}"
+    seconds = UNKNOWN if step.seconds is None else f"{step.seconds:.2f}"
+    largest = step.difference.largest
+    differs = UNKNOWN if largest is None else f"{largest:.1e}"
+    stage = step.stage.partition(":")[0]
+    return step.name, stage, ops, lines, str(len(step.notes)), seconds, differs
+
+
+def _notes(steps: Iterable[PassStep]) -> Iterator[RenderableType]:
+    """What each pass does, and what it did, node by node."""
+    for step in steps:
+        yield Text(f"\n{printable(step.name)} ({len(step.notes)})", "bold")
+        if step.purpose:
+            yield Padding(_line(step.purpose), (0, 0, 0, 2))
+        yield Padding(facts((note.node, note.text) for note in step.notes), (0, 0, 0, 2))
+
+
+def _target(part: TargetPart) -> Iterator[RenderableType]:
+    rows = [
+        ("builds", ", ".join(part.builds)),
+        ("runs here", part.runs_here),
+        ("ternary weights", _weights(part)),
+        ("embedding", size(part.embedding_bytes) if part.embedding_bytes else ""),
+        ("other constants", size(part.other_bytes) if part.other_bytes else ""),
+        *((name, _row(row)) for name, row in part.memory.items()),
+        *((name, _row(row)) for name, row in part.kernels.items()),
+        ("ceilings", _ceilings(part)),
+        ("a decode step", _decode(part)),
+        *(("not known", what) for what in part.missing),
+    ]
+    yield facts([row for row in rows if row[1]], f"\nTarget {part.target}")
+    if part.program:
+        yield profile_table(part)
+
+
+def _weights(part: TargetPart) -> str:
+    if not part.weight_bytes:
+        return ""
+    return f"{size(part.weight_bytes)}, {part.bits_per_weight or 0:.3g} bits per weight"
+
+
+def _row(row: dict[str, int | float | str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in row.items())
+
+
+def _ceilings(part: TargetPart) -> str:
+    """The rates of the machine, as far as they are known."""
+    found = part.ceilings
+    if found is None:
+        return ""
+    rates = (
+        (found.bytes_per_second, "GB/s"),
+        (found.integer_operations_per_second, "billion additions/s"),
+        (found.float_operations_per_second, "billion fp32 operations/s"),
+    )
+    known = ", ".join(f"{rate / 1e9:,.3g} {unit}" for rate, unit in rates if rate)
+    return f"{known} ({found.how})"
+
+
+def _decode(part: TargetPart) -> str:
+    if part.decode_us is None:
+        return ""
+    threads = f" with {counted(part.threads, 'thread')}" if part.threads else ""
+    return f"{part.decode_us:,.1f} µs{threads}"
+
+
+def _stage(stage: StageBox, total: float) -> tuple[str, ...]:
+    cost = stage.cost
+    measured = cost.measured_us
+    share = f"{measured / total:.0%}" if measured is not None and total else UNKNOWN
+    times = f" x{stage.times}" if stage.times > 1 else ""
+    work = (_nbytes(cost), _count(cost.integer_operations), _count(cost.float_operations))
+    spent = map(_us, (measured, cost.roofline_us))
+    return (stage.id.removeprefix("stage ") + times, stage.title, *work, *spent, share)
+
+
+def _nbytes(cost: Cost) -> str:
+    return size(cost.constant_bytes + cost.state_bytes)
+
+
+def _count(number: int) -> str:
+    """A number in at most four digits: "1.3M"."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{name}"
+    return str(number)
+
+
+def _us(microseconds: float | None) -> str:
+    return UNKNOWN if microseconds is None else f"{microseconds:,.1f}"
+
+
+def _coverage(kinds: tuple[str, ...], rows: tuple[Coverage, ...]) -> Table:
+    """How often each op runs for one token, and the targets that lack it."""
+    lacking = [(row, [kind for kind in kinds if kind not in row.targets]) for row in rows]
+    cells = [
+        (row.op, f"{row.count:,}", f"all but {', '.join(lack)}" if lack else "all")
+        for row, lack in lacking
+    ]
+    return grid(f"\nOps, and which of {', '.join(kinds)} lower them", ("", "", ""), cells)
+
+
+def _audit(audit: Audit) -> Iterator[RenderableType]:
+    """What the search found, with the line of each product that is left."""
+    yield _line(f"\nAudit of {counted(audit.examined, 'call')}: {audited(audit)}")
+    for product in audit.products:
+        yield Padding(
+            _line(f"{product.op} at {_short(product.source)}: {product.why}"), (0, 0, 0, 2)
+        )
+
+
+def _short(source: str) -> str:
+    """A source line without the folders of its file."""
+    file, colon, rest = source.partition(":")
+    return f"{PurePath(file).name}{colon}{rest}" if colon else source or "an unknown line"
