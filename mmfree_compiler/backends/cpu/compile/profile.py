@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,22 +23,30 @@ from mmfree_compiler.backends.cpu.run.launcher import BYTES_PER_THREAD
 from mmfree_compiler.backends.cpu.run.library import load_library, readable
 from mmfree_compiler.backends.cpu.run.scratch import arenas
 from mmfree_compiler.backends.cpu.run.states import CpuStates
-from mmfree_compiler.backends.cpu.strides import float_stride
+from mmfree_compiler.backends.cpu.strides import LINE, float_stride
 from mmfree_compiler.backends.explained import Profile, Rates
 from mmfree_compiler.building import cache
 from mmfree_compiler.threads import resolve_threads
 from mmfree_compiler.wording import counted
 
-ROUNDS = 15  # the fastest one counts: other processes only make a round slower
-ROUND_SECONDS = 0.02
+ROUNDS = 60  # the fastest one of each counts: other processes only make a round slower
+ROUND_SECONDS = 0.004
 
 
 def profile(artifact: Artifact, threads: int | None) -> Profile:
     """See explained.Profiler."""
     build = choose(artifact.entry)
     bench = _Bench.of(artifact, build, resolve_threads(threads))
-    seconds = bench.stages()
-    return Profile(bench.threads, sum(seconds), seconds, bench.rates())
+    work, begun, first = bench.work(), time.perf_counter(), bench.started()
+    rounds = [(bench.ticks(), [bench.seconds(name) for name in work]) for _ in range(ROUNDS)]
+    tick = (time.perf_counter() - begun) / (bench.noted() - first)
+    stages = tick * np.min([ticks for ticks, _ in rounds], axis=0)
+    fastest = np.min([seconds for _, seconds in rounds], axis=0).tolist()
+    found = {
+        name: amount / seconds
+        for (name, amount), seconds in zip(work.items(), fastest, strict=True)
+    }
+    return Profile(bench.threads, float(stages.sum()), tuple(stages.tolist()), bench.rates(found))
 
 
 @dataclass(frozen=True)
@@ -66,66 +74,69 @@ class _Bench:
         key = cache.key(job.key(build.name), profiling.__name__)
         code = cache.get(key, lambda: profiling.library(program, isa, tensors))
         library = load_library(np.frombuffer(code, np.uint8))
-        stages = sum(1 for _ in program.stages())
-        scratch = aligned_empty(max(64 * threads, 8 * (profiling.HEADER + stages + 1)), np.uint8)
+        notes, stages = profiling.notes_bytes(program), sum(1 for _ in program.stages())
+        scratch = aligned_empty(notes + LINE * threads, np.uint8)
         arrays = [*_rows(artifact), *arenas(facts.memory, threads)[:-1], scratch]
         arguments = [tvm_ffi.from_dlpack(readable(artifact.weights))]
         arguments += [tvm_ffi.from_dlpack(array.reshape(-1)) for array in arrays]
         packed = sum(t.nbytes for t in tensors.values() if t.layout == facts.layout)
         team = min(threads, 1 + packed // BYTES_PER_THREAD)
-        cells = scratch[: 8 * (profiling.HEADER + stages + 1)].view(np.int64)
+        cells = scratch[:notes].view(np.int64)[: profiling.HEADER + stages + 1]
         return cls(artifact, program, library, arguments, cells, team, build.name)
 
     def call(self, name: str) -> None:
         """One call of a function."""
         self.library[name](*self.arguments, 1, 0, self.threads)
 
-    def stages(self) -> tuple[float, ...]:
-        """Seconds of each stage in a decode step, in the fastest round."""
+    def started(self) -> int:
+        """The ticks at the end of a first decode step."""
         self.cells[:] = 0
         self.call(profiling.TIMED)
-        begun, first = time.perf_counter(), int(self.cells[0])
-        rounds = [self._round() for _ in range(ROUNDS)]
-        rate = (time.perf_counter() - begun) / max(1, int(self.cells[0]) - first)
-        return tuple(float(ticks) * rate for ticks in min(rounds, key=np.sum))
+        return self.noted()
 
-    def _round(self) -> NDArray[np.float64]:
-        """Ticks of each stage, the mean of many steps."""
+    def noted(self) -> int:
+        """The ticks at the end of the last decode step."""
+        return int(self.cells[0])
+
+    def ticks(self) -> NDArray[np.float64]:
+        """Ticks of each stage in a decode step, the mean of many."""
         ticks = self.cells[profiling.HEADER :]
         ticks[:] = 0
-        calls = _repeated(lambda: self.call(profiling.TIMED))[1]
-        return ticks[:-1] / calls
+        calls = self._repeated(profiling.TIMED)
+        return ticks[:-1] / len(calls)
 
-    def rates(self) -> Rates:
-        """What the same threads read and compute at most."""
-        known = {profiling.COMPUTE: profiling.computed() * self.threads}
+    def seconds(self, name: str) -> float:
+        """Seconds of a call, the fastest of many."""
+        return min(self._repeated(name))
+
+    def _repeated(self, name: str) -> list[float]:
+        """The seconds of each of some calls."""
+        found: list[float] = []
+        while sum(found) < ROUND_SECONDS:
+            start = time.perf_counter()
+            self.call(name)
+            found.append(time.perf_counter() - start)
+        return found
+
+    def work(self) -> dict[str, int]:
+        """What a call of each other function reads or computes."""
+        found = {profiling.COMPUTE: profiling.computed() * self.threads}
         if any(constant.role == "ternary" for constant in self.program.constants.values()):
-            tensors = self.artifact.entry.tensors
-            nbytes = profiling.read_span(self.program, tensors)[1]
-            known[profiling.READ] = nbytes * profiling.readings(nbytes)
-            known[profiling.MULTIPLY] = profiling.multiplied(self.program) * self.threads
-        found = {name: amount / self._fastest(name) for name, amount in known.items() if amount}
+            nbytes = profiling.read_span(self.program, self.artifact.entry.tensors)[1]
+            found[profiling.READ] = nbytes * profiling.readings(nbytes)
+            found[profiling.MULTIPLY] = profiling.multiplied(self.program) * self.threads
+        return found
+
+    def rates(self, found: Mapping[str, float]) -> Rates:
+        """What bounds the same threads, by the work per second of the other functions."""
         return Rates(
             f"measured on this machine with {counted(self.threads, 'thread')}: reading all "
             f"weights in turn, {self.title} products of weights in the first cache, fp32 products "
             "and sums in registers",
-            nbytes=found.get(profiling.READ),
+            nbytes=found.get(profiling.READ) or None,
             integers=found.get(profiling.MULTIPLY),
             floats=found[profiling.COMPUTE],
         )
-
-    def _fastest(self, name: str) -> float:
-        rounds = (_repeated(lambda: self.call(name)) for _ in range(ROUNDS))
-        return min(seconds / calls for seconds, calls in rounds)
-
-
-def _repeated(call: Callable[[], None]) -> tuple[float, int]:
-    """Seconds of about ROUND_SECONDS of calls, and their number."""
-    start, calls = time.perf_counter(), 0
-    while (seconds := time.perf_counter() - start) < ROUND_SECONDS or not calls:
-        call()
-        calls += 1
-    return seconds, calls
 
 
 def _rows(artifact: Artifact) -> list[NDArray[Any]]:

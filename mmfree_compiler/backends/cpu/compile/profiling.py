@@ -3,7 +3,7 @@
 All functions take the arguments of run/launcher.py. The first thread notes times, in ticks of the
 CPU's counter, in "scratch": int64 numbers, of which the first two are the time of the last note and
 the stage that began then; the others are the ticks of each stage so far, its barrier included, and
-of what comes between calls.
+of what comes between calls. Behind these notes each thread has a line for what it computed.
 """
 
 from __future__ import annotations
@@ -27,17 +27,24 @@ from mmfree_compiler.backends.cpu.compile.planned import PlannedProgram
 from mmfree_compiler.backends.cpu.compile.products import BLOCK
 from mmfree_compiler.backends.cpu.compile.vector import LANES, Buffer, Expr
 from mmfree_compiler.backends.cpu.layouts import LAYOUTS
+from mmfree_compiler.backends.cpu.strides import LINE, round_up
 from mmfree_compiler.program import Constant, Stage
 
 TIMED, READ, MULTIPLY, COMPUTE = "timed", "read", "multiply", "compute"
 HEADER = 2  # cells in front of the stages'
 LINES = 8  # cache lines that a thread reads at once
-STEP = 64 * LINES
+STEP = LINE * LINES
 READ_BYTES = 8 << 20  # that a call of `read` reads at least, roughly
-REPEATS = 1 << 14  # of the work in registers and in the first cache
+REPEATS = 1 << 14  # of the work in registers
+MULTIPLIED = 1 << 12  # tiles whose products a call computes, roughly
 CHAINS = 8  # independent sums: more than a unit's latency takes
 WINDOW = 16 << 10  # bytes of weights that stay in the first cache
 _COUNTER = {"x86_64": "llvm.readcyclecounter", "aarch64": "llvm.readsteadycounter"}
+
+
+def notes_bytes(program: PlannedProgram) -> int:
+    """The bytes of the notes of all stages, in whole lines."""
+    return round_up(8 * (HEADER + 1 + sum(1 for _ in program.stages())), LINE)
 
 
 def library(program: PlannedProgram, isa: Isa, tensors: Mapping[str, TensorEntry]) -> bytes:
@@ -92,7 +99,7 @@ def _function(
         emitter = Emitter(kernel, memory, count, first, threads)
         with I.attr(0, "pragma_parallel_launch_point", 1), emitter.parallel() as thread:
             kept = T.reinterpret("uint8x64", body(kernel, memory, thread, threads))
-            v.store(buffers["scratch"], thread * 64, kept, 64)
+            v.store(buffers["scratch"], notes_bytes(kernel.program) + thread * LINE, kept, LINE)
     return builder.get()
 
 
@@ -116,7 +123,7 @@ def _read(kernel: Kernel, memory: Memory, thread: Expr, threads: Expr) -> Expr:
     with I.serial(0, readings(nbytes)), I.serial(begin, end) as k:
         at = I.bind(T.int64(start) + T.Cast("int64", k) * T.int64(STEP))
         for line, cell in enumerate(sums):
-            found = T.reinterpret(v.INTS, v.load(weights, at + T.int64(64 * line), "uint8x64"))
+            found = T.reinterpret(v.INTS, v.load(weights, at + T.int64(LINE * line), "uint8x64"))
             v.store(cell, 0, T.bitwise_xor(v.load(cell, 0, v.INTS), found))
     return _together(sums)
 
@@ -128,18 +135,24 @@ def readings(nbytes: int) -> int:
 
 def multiplied(program: PlannedProgram) -> int:
     """How many weights each thread of `multiply` multiplies."""
-    return REPEATS * LANES * _largest(program).matrix_shape[1]
+    weight = _largest(program)
+    return MULTIPLIED // _window(weight) * _window(weight) * LANES * weight.matrix_shape[1]
+
+
+def _window(weight: Constant) -> int:
+    """How many tiles of a weight stay in the first cache."""
+    tiles, blocks, *_ = LAYOUTS[weight.layout.name].packed_shape(weight.matrix_shape)
+    return max(1, min(tiles, WINDOW // (blocks * BLOCK)))
 
 
 def _multiply(kernel: Kernel, memory: Memory, thread: Expr, threads: Expr) -> Expr:  # noqa: ARG001
     """Tiles of the largest weight that stay in the first cache, times codes, again and again."""
     weight, total = _largest(kernel.program), v.zeros("int32")
-    layout = LAYOUTS[weight.layout.name]
-    tiles, blocks = layout.packed_shape(weight.matrix_shape)[:2]
-    window = max(1, min(tiles, WINDOW // (blocks * BLOCK)))
+    layout, window = LAYOUTS[weight.layout.name], _window(weight)
+    blocks = layout.packed_shape(weight.matrix_shape)[1]
     start = memory.constant(weight.name, None)
-    with I.serial(0, REPEATS) as k:
-        first = I.bind(start + T.Cast("int64", k % window) * T.int64(blocks * BLOCK))
+    with I.serial(0, MULTIPLIED // window), I.serial(0, window) as k:
+        first = I.bind(start + T.Cast("int64", k) * T.int64(blocks * BLOCK))
         tile = Tile(layout, memory.buffers["weights"], first, T.int32(blocks))
         sums = multiply(kernel.isa, tile, [(memory.buffers["codes"], T.int32(0))])
         v.store(total, 0, v.load(total, 0, v.INTS) + sums(T.int32(0)))
