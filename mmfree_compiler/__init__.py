@@ -17,21 +17,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmfree_compiler import models as models
-    from mmfree_compiler.compiler import CompiledModel as CompiledModel
+    from mmfree_compiler.compiled_model import CompiledModel as CompiledModel
     from mmfree_compiler.compiler import compile as compile  # noqa: A004
+    from mmfree_compiler.compiler import explain as explain
     from mmfree_compiler.errors import MmfreeError as MmfreeError
     from mmfree_compiler.runtime import load as load
     from mmfree_compiler.target import Target as Target
 
     __version__: str
 
-__all__ = ["CompiledModel", "MmfreeError", "Target", "compile", "load", "models"]
+__all__ = ["CompiledModel", "MmfreeError", "Target", "compile", "explain", "load", "models"]
 
 _LAZY = {
-    "CompiledModel": "compiler",
+    "CompiledModel": "compiled_model",
     "MmfreeError": "errors",
     "Target": "target",
     "compile": "compiler",
+    "explain": "compiler",
     "load": "runtime",
 }
 

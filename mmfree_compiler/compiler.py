@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gc
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Literal, Unpack, overload
 
 import torch
@@ -16,10 +14,11 @@ from torch import fx, nn
 from mmfree_compiler import backends, passes
 from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.artifact.ranges import ordered
-from mmfree_compiler.backends import files
 from mmfree_compiler.checking import Checker
-from mmfree_compiler.errors import InputError
-from mmfree_compiler.explaining import Explanation, History, explain_artifact
+from mmfree_compiler.compiled_model import CompiledModel
+from mmfree_compiler.errors import InputError, TraceError, UnsupportedError
+from mmfree_compiler.explaining import Explanation, History, explain_graph, with_audit
+from mmfree_compiler.explaining.audit import audit_run
 from mmfree_compiler.fallback import EagerModel, eager_model
 from mmfree_compiler.fingerprint import fingerprint
 from mmfree_compiler.goals import Goal, Steps
@@ -29,70 +28,10 @@ from mmfree_compiler.packaging import Made, package
 from mmfree_compiler.parted import Parted
 from mmfree_compiler.parts import cut
 from mmfree_compiler.program import Program
-from mmfree_compiler.runtime import Generation, Sampling, Session
+from mmfree_compiler.runtime import Session
 from mmfree_compiler.sources import Model, Source, check_examples
 from mmfree_compiler.target import DEFAULT_TARGET, Target, Targets, parse_targets
 from mmfree_compiler.trace import trace
-
-
-@dataclass(frozen=True, eq=False)
-class CompiledModel:
-    """A compiled model, ready to run in this process.
-
-    A call goes to its `session` (see runtime.Session): `logits, state = compiled(tokens)`, or
-    tensors in and tensors out for a module that is not a language model.
-    """
-
-    artifact: Artifact = field(repr=False)
-    threads: int | None = None  # of its session
-    history: History = field(default_factory=History, repr=False)
-
-    def __repr__(self) -> str:
-        return f"CompiledModel({self.artifact.title})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return CompiledModel, (self.artifact, self.threads, self.history)  # a session opens anew
-
-    @property
-    def program(self) -> Program:
-        """The Program of the first target, after all passes.
-
-        Raises InputError on a model that was unpickled.
-        """
-        if self.artifact.program is None:
-            cause = "is not part of a pickled model"
-            raise InputError("program", cause, "Look at it in the process that compiled it")
-        return self.artifact.program
-
-    @cached_property
-    def session(self) -> Session:
-        """Opened on first use, for the first target that runs here.
-
-        The model may have been compiled for another machine.
-        """
-        return Session(self.artifact, self.threads)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.session(*args, **kwargs)
-
-    def generate(self, prompt: Any, sampling: Sampling | None = None, **options: Any) -> Generation:
-        """Stream tokens; see runtime.Session.generate."""
-        return self.session.generate(prompt, sampling, **options)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to `path`, in the form that its suffix names: .mmfree, or .onnx.
-
-        Raises ArtifactError, and TargetError if a target cannot be saved so.
-        """
-        files.write(self.artifact, path)
-
-    def explain(self, measure: bool = False) -> Explanation:
-        """What each pass did, and what came out of it; print() shows it as text.
-
-        With `measure`, the first target that runs here and can measure its stages does so: that
-        compiles its kernels again, a function for each stage.
-        """
-        return explain_artifact(self.artifact, self.history, self.threads, measure)
 
 
 @overload
@@ -165,6 +104,33 @@ def compile(  # noqa: A001
             return eager_model(source, lambda: flow.parted(source), flow.history)
         compiled = flow.compiled(source)
         return compiled_module(compiled.artifact) if in_torch else compiled
+
+
+def explain(
+    model: Model,
+    target: Targets = DEFAULT_TARGET,
+    *,
+    measure: bool = False,
+    **keywords: Unpack[Keywords],
+) -> Explanation:
+    """What `compile` does to a model; a model that it refuses is explained as far as it came.
+
+    The arguments are those of `compile`, and of CompiledModel.explain. The explanation of a model
+    that cannot be traced or lowered has the error as `failed`, and its audit names the products of
+    float matrices. Raises all other errors of `compile`.
+    """
+    flow = _Flow.of(parse_targets(target), Options.of(keywords))
+    source = Source.of(model, flow.options.example_inputs)
+    with torch.autocast("cpu", enabled=False):
+        try:
+            return flow.compiled(source).explain(measure)
+        except (TraceError, UnsupportedError) as error:
+            title = type(model).__name__ if isinstance(model, nn.Module) else str(model)
+            notes = flow.history.notes
+            found = explain_graph(title, "module", flow.history, notes, error)
+    if found.audit is None:
+        found = with_audit(found, audit_run(source.module, source.traced))
+    return found
 
 
 @dataclass(frozen=True)

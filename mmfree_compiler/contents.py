@@ -40,14 +40,13 @@ def state_bytes(manifest: Manifest) -> int:
     return 4 * sum(math.prod(slot.shape) * slot.count for slot in manifest.states)
 
 
-def ternary_tensors(entry: TargetEntry, layout: str | None = None) -> list[TensorEntry]:
-    """The ternary weights in `layout`, or in the layout that takes the fewest bytes."""
+def ternary_tensors(entry: TargetEntry) -> list[TensorEntry]:
+    """The ternary weights, in the layout that takes the fewest bytes where there are several."""
     layouts: dict[str, list[TensorEntry]] = {}
     for tensor in entry.tensors.values():
         if tensor.role == "ternary":
             layouts.setdefault(tensor.layout, []).append(tensor)
-    fewest = min(layouts.values(), key=lambda listed: sum(t.nbytes for t in listed), default=[])
-    return layouts.get(layout or "", fewest)
+    return min(layouts.values(), key=lambda listed: sum(t.nbytes for t in listed), default=[])
 
 
 def other_tensors(entry: TargetEntry) -> list[TensorEntry]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmfree_compiler.errors import MmfreeError, TargetError, ToolchainError
-from mmfree_compiler.explaining import Explanation, History, explain_graph
+from mmfree_compiler.explaining import Explanation, History, explain_graph, with_audit
 from mmfree_compiler.explaining.audit import audit_run
 from mmfree_compiler.modes import calling
 from mmfree_compiler.notes import Note
@@ -29,7 +29,8 @@ class EagerModel:
 
     There are no gradients, and sequences start from a zero state at each call. `module` itself runs
     where nothing is compiled (`parted` is None), and on inputs of other dtypes or widths than the
-    examples that it was compiled for. `eager` names what runs in torch.
+    examples that it was compiled for. `eager` names what runs in torch. `examples` are kept where
+    nothing is compiled.
     """
 
     module: nn.Module = field(repr=False)
@@ -37,6 +38,7 @@ class EagerModel:
     eager: tuple[str, ...]
     notes: tuple[Note, ...] = field(repr=False)
     history: History = field(default_factory=History, repr=False)
+    examples: tuple[Tensor, ...] = field(default=(), repr=False)
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         if self.parted is not None and not options and self.parted.takes(inputs):
@@ -53,9 +55,16 @@ class EagerModel:
         )
 
     def explain(self) -> Explanation:
-        """What all passes and parts did, and what runs in torch; print() shows it as text."""
+        """What all passes and parts did, and what runs in torch; print() shows it as text.
+
+        Where nothing is compiled, a copy of the module runs on the example inputs, to see what it
+        computes.
+        """
         title = f"{type(self.module).__name__}, partly in torch"
-        return explain_graph(title, "eager", self.history, self.notes)
+        found = explain_graph(title, "eager", self.history, self.notes)
+        if self.parted is not None:
+            return found
+        return with_audit(found, audit_run(self.module, self.examples))
 
 
 def eager_model(source: Source, make_parts: Callable[[], Parted], history: History) -> EagerModel:
@@ -79,5 +88,4 @@ def _whole(source: Source, error: Exception, history: History) -> EagerModel:
     why = error.fault if isinstance(error, MmfreeError) else described(error)
     warnings.warn(f"{name} runs in torch as a whole: {why}", stacklevel=_LEVEL)
     found = (Note("fallback", name, f"in torch as a whole: {why}"),)
-    history.audit = audit_run(module, source.traced)
-    return EagerModel(module, None, (name,), found, history)
+    return EagerModel(module, None, (name,), found, history, source.traced)

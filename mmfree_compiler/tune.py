@@ -14,6 +14,7 @@ import numpy as np
 
 from mmfree_compiler import backends, compiler
 from mmfree_compiler.backends.interface import Batch, Settings, Tunable
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.errors import InputError, TargetError
 from mmfree_compiler.runtime import Session
 from mmfree_compiler.sources import Model
@@ -80,7 +81,7 @@ class _Search:
     target: Target
     spec: Any
     maker: Tunable
-    compiled: compiler.CompiledModel
+    compiled: CompiledModel
     progress: Progress
 
     @classmethod

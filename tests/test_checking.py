@@ -16,7 +16,7 @@ import mmfree_compiler as mmf
 from mmfree_compiler import passes
 from mmfree_compiler.backends.reference.compiler import ReferenceCompiler
 from mmfree_compiler.checking import Check
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.errors import InputError, MmfreeError
 from mmfree_compiler.models import BitLinear, MatMulFreeLM, ModelConfig
 from mmfree_compiler.models.initial import initialize

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import mmfree_compiler as mmf
 from mmfree_compiler.checking import Check
-from mmfree_compiler.compiler import CompiledModel, Keywords, Options
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.errors import (
     InputError,
     StateError,
@@ -23,6 +23,7 @@ from mmfree_compiler.errors import (
 from mmfree_compiler.fallback import EagerModel
 from mmfree_compiler.models import GLU, MLGRU, BitLinear, MatMulFreeLM, ModelConfig
 from mmfree_compiler.models.initial import initialize
+from mmfree_compiler.options import Keywords, Options
 from mmfree_compiler.runtime import load
 
 TARGET = "cpu:portable"

@@ -16,7 +16,7 @@ from op_modules import TinyLM, mm
 from torch import Tensor, nn
 
 import mmfree_compiler as mmf
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.elementary import ARITHMETIC
 from mmfree_compiler.models import GLU, MatMulFreeLM, ModelConfig
 from mmfree_compiler.models.initial import initialize

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import mmfree_compiler as mmf
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.errors import ArtifactError, InputError, StateError
 from mmfree_compiler.runtime import State, load
 

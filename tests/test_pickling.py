@@ -17,7 +17,7 @@ import torch
 from test_compiler import Unusual, rows, tiny_lm
 
 import mmfree_compiler as mmf
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.errors import ArtifactError, InputError
 from mmfree_compiler.fallback import EagerModel
 from mmfree_compiler.runtime import Session, State, load

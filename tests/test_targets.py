@@ -16,7 +16,7 @@ from wrong_passes import DoublesLastScale
 import mmfree_compiler as mmf
 from mmfree_compiler.artifact import WEIGHTS, Artifact, read_artifact
 from mmfree_compiler.backends.cpu.compile.compiler import CpuCompiler
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.errors import ArtifactError, InputError, MmfreeError, TargetError
 from mmfree_compiler.models import BitLinear
 from mmfree_compiler.runtime import Session, State, load

@@ -13,6 +13,7 @@ from mmfree_compiler.cli.bench import bench
 from mmfree_compiler.cli.compile import compile_checkpoint
 from mmfree_compiler.cli.disasm import disasm
 from mmfree_compiler.cli.doctor import doctor
+from mmfree_compiler.cli.explain import explain
 from mmfree_compiler.cli.import_bin import import_bin
 from mmfree_compiler.cli.inspect import inspect
 from mmfree_compiler.cli.naming import in_options
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "import-bin": import_bin,
     "run": run,
     "inspect": inspect,
+    "explain": explain,
     "disasm": disasm,
     "verify": verify,
     "sign": sign,

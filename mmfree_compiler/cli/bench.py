@@ -16,6 +16,7 @@ from mmfree_compiler.cli.loading import load_language_model
 from mmfree_compiler.cli.measure import Spread, peak_rss
 from mmfree_compiler.cli.options import Json, Progressless, RunTarget
 from mmfree_compiler.cli.output import emit, progress
+from mmfree_compiler.cli.profiling import show_profile
 from mmfree_compiler.cli.projecting import projected, show
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.tables import facts, grid, size
@@ -31,7 +32,10 @@ MOST_TOKENS = 1 << 20  # per prompt, whose ids are held in memory
 def bench(
     model: Annotated[
         Path | None,
-        typer.Argument(metavar="MODEL", help="Compiled model, a .mmfree or .onnx file."),
+        typer.Argument(
+            metavar="MODEL",
+            help="Compiled model, a .mmfree or .onnx file; with --profile, a checkpoint folder.",
+        ),
     ] = None,
     prompt_tokens: Annotated[
         int, typer.Option(help="Number of prompt tokens.", min=1, max=MOST_TOKENS)
@@ -50,6 +54,9 @@ def bench(
     gantt: Annotated[
         Path | None, typer.Option(help="Draw a projection into this file, .svg or .png.")
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Measure each stage of a decode step of a checkpoint.")
+    ] = False,
     quiet: Progressless = False,
     json: Json = False,
 ) -> None:
@@ -57,6 +64,9 @@ def bench(
 
     Where the target's hardware is simulated, show what its cycle model says instead.
     """
+    if profile:
+        show_profile(model, target, thread_counts(threads)[0], json)
+        return
     projection = projected(model, target, shape)
     if projection is not None:
         show(projection, json, gantt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -45,12 +46,13 @@ def audit_graph(graph: GraphModule) -> Audit:
 def audit_run(module: nn.Module, inputs: tuple[Tensor, ...]) -> Audit | None:
     """The products among the operations of a call of `module`, which has no graph.
 
-    None if the module does not run on `inputs`.
+    A copy runs, which may change itself. None if there is none, or if it does not run on `inputs`.
     """
     watch = _Watch()
     try:
-        with torch.no_grad(), calling(module), watch:
-            module(*(x.clone() for x in inputs))
+        own = copy.deepcopy(module)
+        with torch.no_grad(), calling(own), watch:
+            own(*(x.clone() for x in inputs))
     except Exception:  # a third party's forward may raise anything
         return None
     return Audit(where="call", examined=watch.examined, products=tuple(watch.found.values()))

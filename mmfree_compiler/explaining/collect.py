@@ -9,14 +9,9 @@ from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.contents import Parameters, state_bytes
 from mmfree_compiler.errors import MmfreeError
 from mmfree_compiler.explaining.coverage import coverage, ops_of
+from mmfree_compiler.explaining.drawn import NoteLine
 from mmfree_compiler.explaining.history import History, purpose
-from mmfree_compiler.explaining.schema import (
-    Difference,
-    Explanation,
-    ModelFacts,
-    NoteLine,
-    PassStep,
-)
+from mmfree_compiler.explaining.schema import Audit, Difference, Explanation, ModelFacts, PassStep
 from mmfree_compiler.explaining.summary import summary
 from mmfree_compiler.explaining.targets import target_part
 from mmfree_compiler.notes import Note
@@ -81,6 +76,12 @@ def explain_graph(
         audit=history.audit,
         failed=str(error or ""),
     )
+
+
+def with_audit(explanation: Explanation, audit: Audit | None) -> Explanation:
+    """An explanation of a model whose graph is not known, with an audit of another kind."""
+    found = summary((), explanation.coverage, audit)
+    return explanation.model_copy(update={"audit": audit, "summary": found})
 
 
 def _steps(history: History, notes: Mapping[str, list[Note]]) -> Iterator[PassStep]:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from mmfree_compiler.explaining.schema import Ceilings, Cost
+from mmfree_compiler.explaining.drawn import Cost
+from mmfree_compiler.explaining.schema import Ceilings
 from mmfree_compiler.ops import OPS, Kind, Op
 from mmfree_compiler.program import Constant, Node, Program, Value
 

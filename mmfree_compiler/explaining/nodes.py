@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mmfree_compiler.explaining.costs import cost, meaning, together
-from mmfree_compiler.explaining.schema import (
+from mmfree_compiler.explaining.drawn import (
     ConstantUse,
     Edge,
     GraphNode,
@@ -68,7 +68,7 @@ class _Drawing:
     maker: dict[str, str] = field(default_factory=dict)
 
     def outside(self, name: str, kind: Kind, **fields: object) -> None:
-        """A node that is no call of an op."""
+        """A node that is not a call of an op."""
         self.nodes.append(GraphNode(id=f"{kind} {name}", op=name, kind=kind, **fields))  # type: ignore[arg-type]
 
     def edge(self, name: str, reader: str) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
+from math import prod
 
 from mmfree_compiler import backends
-from mmfree_compiler.artifact import Artifact, TensorEntry
+from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.backends.explained import Explained, Profile, Profiler, Rates
 from mmfree_compiler.backends.explained import Table as Facts
 from mmfree_compiler.backends.interface import Backend
 from mmfree_compiler.contents import other_tensors, ternary_tensors
 from mmfree_compiler.errors import TargetError, ToolchainError
 from mmfree_compiler.explaining.costs import roofline_us
+from mmfree_compiler.explaining.drawn import Cost, ProgramGraph
 from mmfree_compiler.explaining.nodes import program_graph
-from mmfree_compiler.explaining.schema import Ceilings, Cost, ProgramGraph, Table, TargetPart
+from mmfree_compiler.explaining.schema import Ceilings, Table, TargetPart
 from mmfree_compiler.notes import Note
 
 _NOT_ASKED = "not measured: pass measure=True, or run mmfree explain"
@@ -83,26 +86,28 @@ def _notes(artifact: Artifact) -> Iterator[Note]:
 
 
 def _sizes(artifact: Artifact, graph: ProgramGraph | None) -> dict[str, object]:
-    """Bytes of the constants in the layout that is read here; in the smallest without a Program."""
-    entry = artifact.entry
-    layouts = {
-        use.layout
-        for node in (graph.nodes if graph else ())
-        for use in node.constants
-        if use.role == "ternary"
-    }
-    ternary, others = ternary_tensors(entry, next(iter(layouts), None)), other_tensors(entry)
-    elements = sum(tensor.elements for tensor in ternary)
+    """Bytes of the constants that are read; without a Program, of those in the smallest layout."""
+    if graph:
+        sizes = [
+            (use.role, use.nbytes, prod(use.shape) * use.parts)
+            for node in graph.nodes
+            for use in node.constants
+            if node.kind == "constant"
+        ]
+    else:
+        tensors = (*ternary_tensors(artifact.entry), *other_tensors(artifact.entry))
+        sizes = [(tensor.role, tensor.nbytes, tensor.elements) for tensor in tensors]
+    nbytes, elements = Counter[str](), Counter[str]()
+    for role, size, count in sizes:
+        nbytes[role] += size
+        elements[role] += count
+    ternary = nbytes["ternary"]
     return {
-        "weight_bytes": _bytes(ternary),
-        "embedding_bytes": _bytes(x for x in others if x.role == "table"),
-        "other_bytes": _bytes(x for x in others if x.role != "table"),
-        "bits_per_weight": 8 * _bytes(ternary) / elements if elements else None,
+        "weight_bytes": ternary,
+        "embedding_bytes": nbytes["table"],
+        "other_bytes": nbytes["row"] + nbytes["taps"],
+        "bits_per_weight": 8 * ternary / elements["ternary"] if ternary else None,
     }
-
-
-def _bytes(tensors: Iterable[TensorEntry]) -> int:
-    return sum(tensor.nbytes for tensor in tensors)
 
 
 def _table(facts: Facts) -> Table:

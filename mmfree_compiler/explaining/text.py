@@ -11,15 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from mmfree_compiler.explaining.schema import (
-    Audit,
-    Cost,
-    Coverage,
-    Explanation,
-    PassStep,
-    StageBox,
-    TargetPart,
-)
+from mmfree_compiler.explaining.drawn import Cost, StageBox
+from mmfree_compiler.explaining.schema import Audit, Coverage, Explanation, PassStep, TargetPart
 from mmfree_compiler.explaining.summary import audited
 from mmfree_compiler.tables import facts, grid, size
 from mmfree_compiler.wording import counted, printable
@@ -110,8 +103,8 @@ def _target(part: TargetPart) -> Iterator[RenderableType]:
         ("other constants", size(part.other_bytes) if part.other_bytes else ""),
         *((name, _row(row)) for name, row in part.memory.items()),
         *((name, _row(row)) for name, row in part.kernels.items()),
-        ("ceilings", _ceilings(part)),
-        ("a decode step", _decode(part)),
+        ("ceilings", ceilings(part)),
+        ("a decode step", decode(part)),
         *(("not known", what) for what in part.missing),
     ]
     yield facts([row for row in rows if row[1]], f"\nTarget {part.target}")
@@ -129,8 +122,8 @@ def _row(row: dict[str, int | float | str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in row.items())
 
 
-def _ceilings(part: TargetPart) -> str:
-    """The rates of the machine, as far as they are known."""
+def ceilings(part: TargetPart) -> str:
+    """The rates of the machine, as far as they are known; "" where none is."""
     found = part.ceilings
     if found is None:
         return ""
@@ -143,7 +136,8 @@ def _ceilings(part: TargetPart) -> str:
     return f"{known} ({found.how})"
 
 
-def _decode(part: TargetPart) -> str:
+def decode(part: TargetPart) -> str:
+    """The measured time of a decode step, "" where it is not known."""
     if part.decode_us is None:
         return ""
     threads = f" with {counted(part.threads, 'thread')}" if part.threads else ""

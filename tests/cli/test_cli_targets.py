@@ -13,7 +13,7 @@ from no_gpu import without_a_gpu
 
 from mmfree_compiler import compiler
 from mmfree_compiler.artifact import read_artifact
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.errors import TargetError
 from mmfree_compiler.target import Target
 from mmfree_compiler.tune import tune

@@ -16,7 +16,7 @@ from op_modules import distinct, runnable_variants
 import mmfree_compiler as mmf
 from mmfree_compiler import backends
 from mmfree_compiler.backends.interface import Tunable
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.errors import TargetError
 from mmfree_compiler.runtime import Session
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import mmfree_compiler as mmf
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.models import BitLinear
 from mmfree_compiler.ops import OPS
 from mmfree_compiler.runtime import State

@@ -13,7 +13,7 @@ from op_modules import distinct, runnable_variants
 from special_values import Rows, assert_same_bits, forced_rows
 
 import mmfree_compiler as mmf
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.runtime import Session
 
 VARIANTS = distinct(runnable_variants())

@@ -27,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmfree_compiler.backends.cpu import BACKEND
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.errors import ArtifactError, InputError, StateError, TargetError
 from mmfree_compiler.runtime import Session, load
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from mmfree_compiler.artifact import Artifact
+from mmfree_compiler.backends.explained import Rates, Table
 from mmfree_compiler.backends.fpga import spec
 from mmfree_compiler.backends.fpga.spec import Spec
 from mmfree_compiler.backends.interface import Backend, Check
@@ -62,6 +63,28 @@ class FpgaBackend:
         from mmfree_compiler.backends.fpga.project import project_shape
 
         return project_shape(program, spec, shape)
+
+    def memory_plan(self, artifact: Artifact) -> Table:
+        """See explained.Explained, also for what follows."""
+        from mmfree_compiler.backends.fpga import explained
+
+        return explained.memory_plan(artifact)
+
+    def kernel_choices(self, artifact: Artifact) -> Table:
+        from mmfree_compiler.backends.fpga import explained
+
+        return explained.kernel_choices(artifact)
+
+    def rates(self, artifact: Artifact) -> Rates | None:
+        from mmfree_compiler.backends.fpga import explained
+
+        return explained.rates(artifact)
+
+    def chosen(self, artifact: Artifact) -> str:
+        return artifact.entry.builds[0].name  # the simulator runs all
+
+    def as_read(self, program: Program, artifact: Artifact) -> Program:  # noqa: ARG002 - the interface
+        return program
 
     def compiler(self) -> FpgaCompiler:
         from mmfree_compiler.backends.fpga.compile.compiler import FpgaCompiler

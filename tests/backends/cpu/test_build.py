@@ -24,7 +24,7 @@ from mmfree_compiler.backends.cpu.compile.planned import PlannedProgram
 from mmfree_compiler.backends.cpu.compile.tuning import Tuning
 from mmfree_compiler.backends.cpu.layouts import TILE16_2BIT, TILE16_TRITS
 from mmfree_compiler.building import jobs
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.errors import ToolchainError
 from mmfree_compiler.program import Node, Stage
 

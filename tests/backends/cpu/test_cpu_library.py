@@ -15,7 +15,7 @@ from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.backends.cpu.compile.toolchain import compile_object, link
 from mmfree_compiler.backends.cpu.compile.toolchains import host_triple
 from mmfree_compiler.backends.cpu.variants import usual_variants
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiled_model import CompiledModel
 
 # All that a library may call. Of these only pthread_create allocates: a worker's stack, once.
 POOL = """__cxa_finalize __register_atfork __sched_cpucount __tls_get_addr clock_gettime

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import mmfree_compiler as mmf
 from mmfree_compiler import backends
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.ops import OPS
 from mmfree_compiler.runtime import Session
 

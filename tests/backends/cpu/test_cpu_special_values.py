@@ -9,7 +9,7 @@ from special_values import Pointwise, Rows, assert_same_bits, pairs
 from torch import Tensor, nn
 
 import mmfree_compiler as mmf
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.runtime import Session
 
 WIDTH = 37  # two whole vectors, and one that ends in padding

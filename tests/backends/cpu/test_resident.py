@@ -12,7 +12,7 @@ from op_modules import SmallLM, state_rows
 
 import mmfree_compiler as mmf
 from mmfree_compiler.backends.cpu.layouts import LAYOUTS
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.runtime import load
 
 VOCABULARY = 200_000

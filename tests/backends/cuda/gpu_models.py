@@ -11,7 +11,7 @@ from torch import Tensor
 
 import mmfree_compiler as mmf
 from mmfree_compiler.backends.cuda import spec
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.errors import TargetError
 
 DEMO = Path(__file__).parents[3] / "demo"

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 import mmfree_compiler as mmf
 from mmfree_compiler.backends.onnx.run.engine import OPTIMIZATIONS
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.runtime import Session
 
 TARGETS = ("onnx", "onnx:ms")

@@ -19,7 +19,7 @@ import mmfree_compiler as mmf
 from mmfree_compiler.backends.interface import Batch
 from mmfree_compiler.backends.onnx.run import launcher
 from mmfree_compiler.backends.onnx.run.engine import TESTED, Engine
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.errors import ArtifactError, InputError, ToolchainError
 from mmfree_compiler.runtime import Session
 

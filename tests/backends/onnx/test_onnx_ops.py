@@ -16,7 +16,7 @@ from special_values import Pointwise, Rows, assert_same_bits, forced_rows, pairs
 from torch import Tensor, nn
 
 from mmfree_compiler import backends
-from mmfree_compiler.compiler import CompiledModel
+from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.errors import TargetError
 from mmfree_compiler.ops import OPS
 
