@@ -168,7 +168,7 @@ def test_what_runs_in_torch_as_a_whole(name: str) -> None:
         model, module = compiled(WHOLE[name])
     assert caught[-1].filename == __file__
     assert model.parted is None
-    assert "Layers  in torch as a whole" in model.explain()
+    assert "Layers  in torch as a whole" in model.explain().text(notes=True)
     assert_equals_module(model, module)
 
 

@@ -41,7 +41,7 @@ def test_a_compiled_model(model: CompiledModel) -> None:
         assert isinstance(other, CompiledModel)
         assert other.artifact.manifest == model.artifact.manifest
         assert np.array_equal(other(TOKENS)[0], model(TOKENS)[0])
-        assert other.explain() == model.explain()
+        assert other.explain().passes == model.explain().passes
 
 
 def test_its_session_artifact_and_state(model: CompiledModel, tmp_path: Path) -> None:

@@ -34,7 +34,11 @@ def test_what_is_not_followed_of_a_tokenizer_is_noted(module: MatMulFreeLM, tmp_
     made.save(str(module.tokenizer_path))
     model = mmf.compile(module, "reference", check=False)
     assert model.session.encode("b a b a").tolist() == [1, 0, 1, 0]
-    assert "load (1)\n  tokenizer.json  truncation is switched off" in model.explain()
+    first = model.explain().passes[0]
+    assert first.name == "load"
+    assert [(note.node, note.text) for note in first.notes] == [
+        ("tokenizer.json", "truncation is switched off")
+    ]
 
 
 def test_a_tokenizer_of_more_ids_than_the_model(module: MatMulFreeLM, tmp_path: Path) -> None:

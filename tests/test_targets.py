@@ -135,9 +135,9 @@ def test_every_target_runs_in_the_process(module: tuple[CompiledModel, list[str]
 
 
 def test_explain_says_whose_passes_they_are(module: tuple[CompiledModel, list[str]]) -> None:
-    explained = module[0].explain()
-    assert "cpu: pack_weights (1)\n" in explained
-    assert explained.count("group_stages (1)\n") == 1
+    explained = module[0].explain().text(notes=True)
+    assert "pack_weights (1), cpu" in explained
+    assert explained.count("group_stages (1), program\n") == 1
 
 
 def test_targets_that_are_not_saved(

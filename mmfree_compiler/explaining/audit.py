@@ -26,7 +26,7 @@ PRODUCTS: frozenset[Any] = frozenset(
     # Passes split it into a quantizer and a ternary product, if its weight is ternary.
     {*flop_registry, *(getattr(aten, name) for name in _COMPOSED), torch.ops.mmfree.bit_linear}
 )
-_IN_TORCH = "the module runs in torch as a whole"
+_IN_TORCH = "seen in a call of the module in torch: it has no graph"
 _WHY = "it was not recognized as a product of int8 codes and ternary weights"
 
 

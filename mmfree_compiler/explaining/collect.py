@@ -17,12 +17,13 @@ from mmfree_compiler.explaining.targets import target_part
 from mmfree_compiler.notes import Note
 
 _NOT_SAVED = (
-    "the Program, what each pass changed, and what each op costs are not part of a compiled model: "
-    "explain the checkpoint that it was made of"
+    "the Program, what each pass changed, the audit, and what each op costs are not part of a "
+    "compiled model: explain the checkpoint that it was made of"
 )
+LOAD = "load"
 # What leaves notes besides passes.
 _OTHERS = {
-    "load": "Read the model and its tokenizer.",
+    LOAD: "Read the model and its tokenizer.",
     "fallback": "Run in torch what the target cannot lower, or all of the module.",
 }
 
@@ -85,13 +86,14 @@ def with_audit(explanation: Explanation, audit: Audit | None) -> Explanation:
 
 
 def _steps(history: History, notes: Mapping[str, list[Note]]) -> Iterator[PassStep]:
-    """The passes of `history` with their notes; notes of others come first.
+    """The passes of `history` with their notes, between those of loading and of compiled parts.
 
     `notes` are by target, those of what all have in common by "".
     """
     common = notes.get("", [])
     names = {step.name for step in history.steps}
-    yield from _of_notes("graph", (note for note in common if note.pass_name not in names))
+    others = [note for note in common if note.pass_name not in names]
+    yield from _of_notes("model", (note for note in others if note.pass_name == LOAD))
     for number, step in enumerate(history.steps):
         own = notes.get(step.stage, common)
         yield PassStep(
@@ -104,6 +106,7 @@ def _steps(history: History, notes: Mapping[str, list[Note]]) -> Iterator[PassSt
             seconds=step.seconds,
             difference=history.difference(number),
         )
+    yield from _of_notes("parts", (note for note in others if note.pass_name != LOAD))
 
 
 def _saved(artifact: Artifact, notes: Mapping[str, list[Note]]) -> Iterator[PassStep]:
@@ -115,8 +118,7 @@ def _saved(artifact: Artifact, notes: Mapping[str, list[Note]]) -> Iterator[Pass
     manifest = artifact.manifest
     named = [("graph" if name in graph else "program", name) for name in manifest.passes]
     named += [(entry.target, name) for entry in manifest.targets for name in entry.passes]
-    names = set(manifest.passes)
-    yield from _of_notes("graph", (note for note in notes[""] if note.pass_name not in names))
+    yield from _of_notes("model", (note for note in notes[""] if note.pass_name == LOAD))
     for stage, name in named:
         own = notes.get(stage, notes[""])
         yield PassStep(

@@ -37,7 +37,8 @@ def _folded(lines: list[str], kinds: Kinds) -> Iterator[str]:
     yield from _folded(lines[:start], kinds[:start])
     yield from lines[start : start + period]
     indent = len(lines[start]) - len(lines[start].lstrip())
-    yield f"{' ' * indent}... {counted(period, 'line')} like these, {count - 1:,} more times"
+    more = counted(count - 1, "more time")
+    yield f"{' ' * indent}... {counted(period, 'line')} like these, {more}"
     yield from _folded(lines[end:], kinds[end:])
 
 

@@ -55,7 +55,8 @@ class Difference(Record):
 class PassStep(Record):
     """A pass, in the order in which they ran.
 
-    `stage` is "graph", "program", or the target whose own pass it is. `purpose` is a sentence or
+    `stage` is "graph", "program", or the target whose own pass it is; "model" for what was read,
+    and "parts" for the passes on the compiled parts of an eager model. `purpose` is a sentence or
     more on what it does to any model, `notes` are what it did to this one. `before` and `after` are
     indices of `Explanation.snapshots`; None where only the notes were kept.
     """

@@ -33,13 +33,14 @@ def rendered(explanation: Explanation, notes: bool = False) -> Iterator[Renderab
     """The parts of the text."""
     yield Text(printable(explanation.model.title), "bold")
     yield _line(explanation.summary)
-    yield _passes(explanation)
+    if explanation.passes:
+        yield _passes(explanation)
     if notes:
         yield from _notes(explanation.passes)
     for part in explanation.targets:
         yield from _target(part)
     if explanation.coverage:
-        yield _coverage(explanation.kinds, explanation.coverage)
+        yield from _coverage(explanation.kinds, explanation.coverage)
     if explanation.audit:
         yield from _audit(explanation.audit)
     if explanation.failed:
@@ -88,7 +89,7 @@ def _pass(explanation: Explanation, step: PassStep) -> tuple[str, ...]:
 def _notes(steps: Iterable[PassStep]) -> Iterator[RenderableType]:
     """What each pass does, and what it did, node by node."""
     for step in steps:
-        yield Text(f"\n{printable(step.name)} ({len(step.notes)})", "bold")
+        yield Text(f"\n{printable(step.name)} ({len(step.notes)}), {printable(step.stage)}", "bold")
         if step.purpose:
             yield Padding(_line(step.purpose), (0, 0, 0, 2))
         yield Padding(facts((note.node, note.text) for note in step.notes), (0, 0, 0, 2))
@@ -170,14 +171,17 @@ def _us(microseconds: float | None) -> str:
     return UNKNOWN if microseconds is None else f"{microseconds:,.1f}"
 
 
-def _coverage(kinds: tuple[str, ...], rows: tuple[Coverage, ...]) -> Table:
-    """How often each op runs for one token, and the targets that lack it."""
-    lacking = [(row, [kind for kind in kinds if kind not in row.targets]) for row in rows]
-    cells = [
-        (row.op, f"{row.count:,}", f"all but {', '.join(lack)}" if lack else "all")
-        for row, lack in lacking
-    ]
-    return grid(f"\nOps, and which of {', '.join(kinds)} lower them", ("", "", ""), cells)
+def _coverage(kinds: tuple[str, ...], rows: tuple[Coverage, ...]) -> Iterator[RenderableType]:
+    """How often each op runs for one token, and the targets that cannot lower it."""
+    yield _line(f"\nOps for one token, and the targets of {', '.join(kinds)} that lower them")
+    yield facts((f"{row.op} x{row.count:,}", _lowered(kinds, row)) for row in rows)
+
+
+def _lowered(kinds: tuple[str, ...], row: Coverage) -> str:
+    lacking = [kind for kind in kinds if kind not in row.targets]
+    if not row.targets:
+        return "none"
+    return f"all but {', '.join(lacking)}" if lacking else "all"
 
 
 def _audit(audit: Audit) -> Iterator[RenderableType]:

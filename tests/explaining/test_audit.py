@@ -1,0 +1,90 @@
+"""The audit: it finds products of float matrices, with their lines, wherever they are left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from left_over import Attending, Branching, LeftOver, rows
+from torch import nn
+
+import mmfree_compiler as mmf
+from mmfree_compiler.explaining import Explanation
+from mmfree_compiler.explaining.audit import audit_graph
+from mmfree_compiler.models.modules import BitLinear
+
+X = rows(2, 3)
+Explain = Callable[[nn.Module], Explanation]
+
+
+def refused(module: nn.Module) -> Explanation:
+    return mmf.explain(module, "reference", example_inputs=(X,))
+
+
+def in_parts(module: nn.Module) -> Explanation:
+    return mmf.compile(module, "reference", example_inputs=(X,), fallback="eager").explain()
+
+
+def left(explanation: Explanation) -> list[str]:
+    assert explanation.audit is not None
+    return [product.op for product in explanation.audit.products]
+
+
+def test_nothing_is_left_of_a_bitlinear() -> None:
+    found = mmf.compile(BitLinear(32, 16), "reference", example_inputs=(X,)).explain()
+    assert left(found) == []
+    assert found.audit is not None
+    assert found.audit.examined > 0
+    assert "no product of float matrices is left" in found.summary
+
+
+@pytest.mark.parametrize("explained", [refused, in_parts])
+def test_a_float_product_is_named_with_its_line(explained: Explain) -> None:
+    found = explained(LeftOver().eval())
+    assert left(found) == ["aten.linear"]
+    assert found.audit is not None
+    (product,) = found.audit.products
+    file, _, rest = product.source.partition(":")
+    assert Path(file).name == "left_over.py"
+    assert "y = self.plain(self.first(x))" in rest
+    assert "not quantized" in product.why
+    assert "1 product of float matrices left: aten.linear" in str(found)
+
+
+@pytest.mark.parametrize("explained", [refused, in_parts])
+def test_products_of_rows_with_rows(explained: Explain) -> None:
+    assert left(explained(Attending().eval())) == ["aten.matmul"] * 2
+
+
+@pytest.mark.filterwarnings("ignore:Branching runs in torch")
+def test_a_module_that_cannot_be_traced_is_watched() -> None:
+    """Its call runs in a copy: the module stays as it was."""
+    module = Branching().eval()
+    model = mmf.compile(module, "reference", example_inputs=(X,), fallback="eager")
+    calls = module.calls
+    assert left(model.explain()) == ["aten.mm", "aten.addmm"]  # BitLinears are float products too
+    assert module.calls == calls
+    found = refused(module)
+    assert "branches on the value of a tensor" in found.failed
+    assert left(found) == ["aten.mm", "aten.addmm"]
+
+
+def test_what_was_reached_of_a_refused_model() -> None:
+    found = refused(LeftOver().eval())
+    assert found.failed.startswith("1 operation: not supported by the target")
+    assert [step.stage for step in found.passes] == ["graph"] * len(found.passes)
+    assert {row.op: row.targets for row in found.coverage}["aten.linear"] == ()
+    assert not found.targets
+
+
+def test_products_of_integers_do_not_count() -> None:
+    graph = torch.fx.Graph()
+    x = graph.placeholder("x")
+    x.meta["val"] = torch.zeros(2, 2, dtype=torch.int32)
+    graph.output(graph.call_function(torch.ops.aten.mm.default, (x, x)))
+    gm = torch.fx.GraphModule(nn.Module(), graph)
+    assert audit_graph(gm).products == ()
+    x.meta["val"] = torch.zeros(2, 2)
+    assert [product.op for product in audit_graph(gm).products] == ["aten.mm"]
