@@ -25,7 +25,8 @@ class LeftOver(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.plain(self.first(x))  # the product that is left
-        return self.last(torch.relu(y))
+        out: Tensor = self.last(torch.relu(y))
+        return out
 
 
 class Branching(LeftOver):
@@ -47,4 +48,5 @@ class Attending(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.first(x)
-        return y @ y.transpose(-1, -2) @ y
+        out: Tensor = y @ y.transpose(-1, -2) @ y
+        return out
