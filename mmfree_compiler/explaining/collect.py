@@ -52,7 +52,7 @@ def explain_artifact(
         model=model,
         summary=summary(targets, table, history.audit),
         passes=tuple(_steps(history, named) if history.steps else _saved(artifact, named)),
-        snapshots=tuple(history.snapshots),
+        snapshots=history.snapshots,
         targets=targets,
         coverage=table,
         kinds=kinds,
@@ -65,13 +65,13 @@ def explain_graph(
     title: str, kind: str, history: History, notes: Iterable[Note], error: MmfreeError | None = None
 ) -> Explanation:
     """What was done to a model of which no artifact was made: `error` says why, if it failed."""
-    last = history.snapshots[-1].ops if history.snapshots else {}
+    last = history.taken[-1].ops if history.taken else {}
     kinds, table = coverage({name.removeprefix("mmfree."): n for name, n in last.items()})
     return Explanation(
         model=ModelFacts(title=title, kind=kind),
         summary=summary((), table, history.audit),
         passes=tuple(_steps(history, {"": list(notes)})),
-        snapshots=tuple(history.snapshots),
+        snapshots=history.snapshots,
         coverage=table,
         kinds=kinds,
         audit=history.audit,

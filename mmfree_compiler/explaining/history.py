@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal, Self
 
 from torch.fx import GraphModule
 
@@ -36,6 +36,34 @@ class Step:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A graph or Program as it was between two passes; see schema.Snapshot."""
+
+    form: Literal["graph", "program"]
+    ops: dict[str, int]
+    text: str
+
+    @classmethod
+    def of(cls, subject: GraphModule | Program) -> Self:
+        """What a graph or a Program is like now. Compiling waits for it: nothing is folded yet."""
+        if isinstance(subject, Program):
+            ops = Counter(node.op for node in subject.nodes())
+            return cls("program", dict(ops), program_text.listing(subject))
+        ops = Counter(map(_op, filter(_computes, subject.graph.nodes)))
+        return cls("graph", dict(ops), graph_text.listing(subject))
+
+    def snapshot(self) -> Snapshot:
+        """As a record."""
+        return Snapshot(
+            form=self.form,
+            nodes=sum(self.ops.values()),
+            ops=dict(sorted(self.ops.items())),
+            text=folded(self.text),
+            lines=self.text.count("\n") + 1,
+        )
+
+
 @dataclass
 class History:
     """The steps of one compilation, with the graph or Program between them.
@@ -45,13 +73,18 @@ class History:
     """
 
     steps: list[Step] = field(default_factory=list)
-    snapshots: list[Snapshot] = field(default_factory=list)
+    taken: list[Taken] = field(default_factory=list)
     differences: dict[int, float] = field(default_factory=dict)
     audit: Audit | None = None
     notes: tuple[Note, ...] = ()
     _common: int = 0  # the snapshot that the passes of every target start from
     _last: int = 0  # the snapshot that the next pass starts from
     _told: int | None = None  # the step whose result was told last
+
+    @property
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """The graphs and Programs as records."""
+        return tuple(taken.snapshot() for taken in self.taken)
 
     def observer(self, stage: str, passes: Iterable[Any]) -> Observer:
         """What is to look at the `passes` of one stage while they run."""
@@ -75,11 +108,11 @@ class History:
     def _observe(
         self, stage: str, purposes: dict[str, str], name: str, subject: Any, seconds: float
     ) -> None:
-        if name == "input" and self.snapshots:
+        if name == "input" and self.taken:
             self._last, self._told = self._common, None
             return
-        before, self._last = self._last, len(self.snapshots)
-        self.snapshots.append(snapshot(subject))
+        before, self._last = self._last, len(self.taken)
+        self.taken.append(Taken.of(subject))
         if name != "input":
             self._told = len(self.steps)
             about = purposes.get(name, "")
@@ -96,23 +129,6 @@ def _name(step: Any) -> str:
 def purpose(step: Any) -> str:
     """What a pass says that it does: the first paragraph of its docstring."""
     return " ".join((inspect.getdoc(step) or "").partition("\n\n")[0].split())
-
-
-def snapshot(subject: GraphModule | Program) -> Snapshot:
-    """What a graph or a Program is like now."""
-    if isinstance(subject, Program):
-        form, text = "program", program_text.listing(subject)
-        ops = Counter(node.op for node in subject.nodes())
-    else:
-        form, text = "graph", graph_text.listing(subject)
-        ops = Counter(map(_op, filter(_computes, subject.graph.nodes)))
-    return Snapshot(
-        form=form,  # type: ignore[arg-type]  # mypy widens the literal
-        nodes=ops.total(),
-        ops=dict(sorted(ops.items())),
-        text=folded(text),
-        lines=text.count("\n") + 1,
-    )
 
 
 def _computes(node: Any) -> bool:
