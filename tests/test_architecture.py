@@ -79,11 +79,6 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "contents": ({"artifact"}, set()),
     "tables": ({"wording"}, {"rich"}),
-    "explaining": (
-        {"artifact", "backends", "contents", "errors", "graph_text", "modes", "notes", "ops"}
-        | {"origin", "passes", "program", "program_text", "tables", "wording"},
-        {"numpy", "pydantic", "rich", "torch"},
-    ),
     "same_bits": ({"backends", "errors", "runtime"}, {"numpy"}),
     "backends.cpu": (
         _BACKEND | {"building", "debug", "interrupts", "ops", "temporary", "threads"},
