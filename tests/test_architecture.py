@@ -26,7 +26,7 @@ _BACKEND = {"artifact", "backends", "elementary", "errors", "parallel", "program
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "wording": (set(), set()),
     "errors": ({"wording"}, set()),
-    "notes": ({"wording"}, set()),
+    "notes": (set(), set()),
     "structure": (set(), set()),
     "debug": (set(), set()),
     "interrupts": (set(), set()),

@@ -38,6 +38,11 @@ def _scan(program: Program, node: Node) -> Operations:
     return 0, 2 * math.prod(program.state(node.state).shape)
 
 
+# The fields of a Cost that add up.
+_COUNTED = (
+    *("constant_bytes", "state_bytes", "value_bytes"),
+    *("integer_operations", "float_operations"),
+)
 # No Program has compound ops: passes split them.
 _OPERATIONS: dict[Kind, Callable[[Program, Node], Operations]] = {
     "linear": _linear,
@@ -67,10 +72,8 @@ def cost(program: Program, node: Node, times: int) -> Cost:
 
 def together(costs: Iterable[Cost]) -> Cost:
     """The sum of what several nodes cost, without times."""
-    counts = ("constant_bytes", "state_bytes", "value_bytes")
-    counts += ("integer_operations", "float_operations")  # type: ignore[assignment]
     found = list(costs)
-    return Cost(**{name: sum(getattr(each, name) for each in found) for name in counts})
+    return Cost(**{name: sum(getattr(each, name) for each in found) for name in _COUNTED})
 
 
 def roofline_us(cost: Cost, ceilings: Ceilings) -> float | None:

@@ -14,7 +14,7 @@ from zoo_parts import Gated, Mixer, Tiny
 from mmfree_compiler.checking import Checker
 from mmfree_compiler.errors import MmfreeError
 from mmfree_compiler.graph_text import listing, notes
-from mmfree_compiler.notes import Note, text
+from mmfree_compiler.notes import Note
 from mmfree_compiler.ops import OPS
 from mmfree_compiler.passes import GRAPH, left_over, run
 from mmfree_compiler.trace import trace
@@ -119,4 +119,4 @@ def test_notes_say_what_each_pass_did() -> None:
     assert "1 row of codes, one reduction" in [note.text for note in found]
     made = {"detect_norm", "detect_mlgru", "detect_gated_norm", "ternarize", "fuse_norm_quant"}
     assert made <= {note.pass_name for note in found}
-    assert "detect_mlgru (1)\n" in text(found)
+    assert [note.pass_name for note in found].count("detect_mlgru") == 1

@@ -81,7 +81,9 @@ class FpgaBackend:
         return explained.rates(artifact)
 
     def chosen(self, artifact: Artifact) -> str:
-        return artifact.entry.builds[0].name  # the simulator runs all
+        from mmfree_compiler.backends.fpga import explained
+
+        return explained.chosen(artifact)
 
     def as_read(self, program: Program, artifact: Artifact) -> Program:  # noqa: ARG002 - the interface
         return program

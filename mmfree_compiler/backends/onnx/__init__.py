@@ -54,7 +54,7 @@ class OnnxBackend:
         return None
 
     def chosen(self, artifact: Artifact) -> str:
-        return artifact.entry.builds[0].name
+        return next((build.name for build in artifact.entry.builds), "")
 
     def as_read(self, program: Program, artifact: Artifact) -> Program:  # noqa: ARG002 - the interface
         return program
