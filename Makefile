@@ -3,12 +3,13 @@
 # make lint        style and types alone
 # make bench       published shapes beside this CPU's limits and other engines; BENCH="--shapes 370M"
 # make bench-gpu   published shapes on this GPU, beside torch; BENCH="--shapes 370M"
+# make libraries   the JavaScript of the explain page, fetched from npm as its table pins it
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo.mmfree
 
-.PHONY: demo test lint bench bench-gpu
+.PHONY: demo test lint bench bench-gpu libraries
 
 demo: $(DEMO)
 	$(BIN)/mmfree run $(DEMO) --prompt "The list is" --max-new-tokens 200 \
@@ -27,6 +28,9 @@ bench: .venv/.installed
 
 bench-gpu: .venv/.installed
 	$(BIN)/python -m benchmarks.gpu $(BENCH)
+
+libraries: .venv/.installed
+	$(BIN)/python .ci/fetch_libraries.py
 
 $(DEMO): .venv/.installed $(wildcard demo/*)
 	mkdir -p $(@D)

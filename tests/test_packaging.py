@@ -89,14 +89,17 @@ def test_wheel_holds_the_whole_package(built: Path) -> None:
 
 
 def test_wheel_is_small(built: Path) -> None:
-    """A runtime installs all of it."""
+    """A runtime installs all of it. Half are the libraries of the explain page."""
     (wheel,) = built.glob("*.whl")
-    assert wheel.stat().st_size < 1_000_000
+    assert wheel.stat().st_size < 1_500_000
 
 
-def test_wheel_holds_the_licence(built: Path) -> None:
+def test_wheel_holds_the_licences(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
-    assert any(name.endswith("licenses/LICENSE") for name in zipfile.ZipFile(wheel).namelist())
+    held = [name.partition("/licenses/")[2] for name in zipfile.ZipFile(wheel).namelist()]
+    libraries = (ROOT / "mmfree_compiler/explaining/web/libraries").glob("*.LICENSE")
+    expected = {"LICENSE", *(path.relative_to(ROOT).as_posix() for path in libraries)}
+    assert expected == {name for name in held if name}
 
 
 def test_runs_an_artifact_in_an_empty_environment(

@@ -167,6 +167,12 @@ class Explanation(Record):
         """The explanation as a JSON document."""
         return self.model_dump_json(indent=1)
 
+    def html(self) -> str:
+        """The explanation as one HTML page, about 2.5 MB, which opens without a network."""
+        from mmfree_compiler.explaining.page import page
+
+        return page(self)
+
     @classmethod
     def from_json(cls, document: str | bytes) -> Self:
         """What `json` wrote. Raises InputError on anything else."""

@@ -72,7 +72,7 @@ const details = (() => {
   function ofNode(node, graph, choose) {
     const attributes = Object.entries(node.attributes).map(([name, value]) => `${name} = ${value}`);
     return [
-      html("h3", {}, names.title(node), html("small", {}, names.subtitle(node))),
+      html("h3", {}, names.title(node), " ", html("small", {}, names.subtitle(node))),
       node.meaning && html("p", {}, prose(node.meaning)),
       tables.facts([
         ["kind", KINDS[node.kind]], ["runs in", names.isOp(node) ? place(node, graph) : ""],

@@ -119,14 +119,14 @@ const passes = (() => {
       const made = html("button",
         { type: "button", class: unchanged ? "pass unchanged" : "pass", "aria-controls": "pass",
           click: () => choose(step) },
-        html("b", {}, step.name), html("span", {}, effect(step, explanation)));
+        html("b", {}, step.name), " ", html("span", {}, effect(step, explanation)));
       buttons.set(step, made);
       return html("li", {}, made);
     };
     const strip = groups(explanation.passes).map(([stage, steps]) => {
       const [title, about] = STAGES[stage] ?? [stage, "passes of this target alone"];
       return html("section", { class: "strip" },
-        html("h3", {}, title, html("small", {}, about, totals(steps, explanation))),
+        html("h3", {}, title, " ", html("small", {}, about, totals(steps, explanation))),
         html("ol", {}, steps.map(button)));
     });
     choose(explanation.passes.find((step) => step.before !== step.after) ?? explanation.passes[0]);

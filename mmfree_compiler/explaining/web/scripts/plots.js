@@ -8,7 +8,7 @@ const plots = (() => {
   const figure = (caption, drawn) => html("figure", { role: "group", "aria-label": caption },
     html("figcaption", {}, caption), drawn);
 
-  const short = (text) => (text.length > 38 ? `${text.slice(0, 37)}…` : text);
+  const short = (text) => (text.length > 32 ? `${text.slice(0, 31)}…` : text);
 
   /** Horizontal bars of {label, value, mark, sort}; `mark` is a line to compare a bar with. */
   function bars(caption, rows, format) {
@@ -16,11 +16,13 @@ const plots = (() => {
     const order = rows.map((row) => row.label);
     const label = (row) => (row.mark ? `${format(row.value)}, at least ${format(row.mark)}` : format(row.value));
     return figure(caption, Plot.plot({
-      width: 760, height: rows.length * ROW + 40, marginLeft: LABEL, marginRight: 150,
-      style: { background: "transparent", fontSize: "12px", overflow: "visible" },
+      width: 600, height: rows.length * ROW + 20, marginTop: 4, marginBottom: 8, marginLeft: LABEL,
+      marginRight: 140,
+      style: { background: "transparent", fontSize: "12.5px", overflow: "visible" },
       x: { axis: null }, y: { domain: order, label: null, tickFormat: short, tickSize: 0 },
       marks: [
-        Plot.barX(rows, { y: "label", x: "value", fill: (row) => `var(--${row.sort}-line)`, insetTop: 3, insetBottom: 3 }),
+        Plot.barX(rows, { y: "label", x: "value", fill: (row) => `var(--${row.sort}-line)`,
+          insetTop: 3, insetBottom: 3 }),
         Plot.tickX(marked, { y: "label", x: "mark", stroke: "currentColor", strokeWidth: 2 }),
         Plot.text(rows, { y: "label", x: (row) => Math.max(row.value, row.mark ?? 0), text: label,
           textAnchor: "start", dx: 6, fill: "currentColor" }),

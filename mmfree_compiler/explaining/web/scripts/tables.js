@@ -4,14 +4,15 @@ const tables = (() => {
   const { html } = elements;
 
   /**
-   * A table. `columns` are {title, value, number}: `value` makes a row's cell, a text or an
-   * element; numbers are aligned at the right.
+   * A table. Columns are {title, value, number}: `value` makes a row's cell, a text or an
+   * element; numbers are aligned at the right. Columns without any value are left out.
    */
-  function table(caption, columns, rows) {
+  function table(caption, all, rows) {
+    const columns = all.filter((column) => rows.some((row) => (column.value(row) ?? "") !== ""));
     const sort = (column) => ({ class: column.number ? "number" : null });
     const head = columns.map((column) => html("th", { scope: "col", ...sort(column) }, column.title));
     const line = (row) =>
-      html("tr", {}, columns.map((column) => html("td", sort(column), column.value(row) ?? "")));
+      html("tr", {}, columns.map((column) => html("td", sort(column), column.value(row))));
     return html("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": caption },
       html("table", {}, html("caption", {}, caption), html("thead", {}, html("tr", {}, head)),
         html("tbody", {}, rows.map(line))));
