@@ -81,7 +81,7 @@ const graph = (() => {
     next.focus();
   }
 
-  /** The drawn graph; `chosen` is called with the id of a box. Also a function that marks one. */
+  /** The drawn graph, and what marks a box and scrolls to one; `chosen` is called with a box's id. */
   function drawing(places, chosen) {
     const inOrder = [...places.boxes].sort((a, b) => a.y - b.y || a.x - b.x);
     const groups = new Map(places.boxes.map((placed) => [placed.id, box(placed, chosen)]));
@@ -101,7 +101,8 @@ const graph = (() => {
       lines.forEach((each) => each.classList.toggle("near",
         each.dataset.source === id || each.dataset.target === id));
     };
-    return { picture, mark };
+    const reveal = (id) => groups.get(id)?.scrollIntoView({ block: "nearest", inline: "nearest" });
+    return { picture, mark, reveal };
   }
 
   const LEGEND = [["row", "needs whole rows"], ["product", "product of a ternary matrix"],
@@ -110,21 +111,29 @@ const graph = (() => {
   const legend = () => html("ul", { class: "legend" }, LEGEND.map(([sort, text]) =>
     html("li", {}, html("span", { class: `swatch ${sort}` }), text)));
 
+  /** Some milliseconds later: the layout of a large graph takes seconds, the rest need not wait. */
+  const painted = () => new Promise((resolve) => { setTimeout(resolve, 20); });
+
   /** The graph with the panel of what is chosen beside it. */
   function view(program) {
     const holder = html("div", { class: "graph" }, html("p", {}, "Laying out the graph"));
     const panel = html("aside", { class: "panel", id: "chosen", "aria-live": "polite" });
-    let mark = () => {};
+    let drawn = null;
     const choose = (id) => {
-      mark(id);
-      panel.replaceChildren(...details.of(id, program, choose).flat(Infinity).filter(Boolean));
+      drawn.mark(id);
+      panel.replaceChildren(...details.of(id, program, follow).flat(Infinity).filter(Boolean));
       panel.scrollTop = 0;
+    };
+    const follow = (id) => {
+      choose(id);
+      drawn.reveal(id);
     };
     const first = program.nodes.find(names.ternary) ?? program.nodes.find(names.isOp);
     const draw = async (constants) => {
-      const drawn = drawing(await layout.of(program, constants), choose);
+      await painted();
+      drawn = drawing(await layout.of(program, constants), choose);
       holder.replaceChildren(drawn.picture);
-      mark = drawn.mark;
+      holder.scrollLeft = (holder.scrollWidth - holder.clientWidth) / 2;
       if (first) choose(first.id);
       holder.dataset.drawn = "true";
     };

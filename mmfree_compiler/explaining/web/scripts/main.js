@@ -36,7 +36,8 @@
 
   function facts(part) {
     const { model } = explanation;
-    const tokens = part?.decode_us && `${wording.microseconds(part.decode_us)}, ${wording.significant(1e6 / part.decode_us)} tokens per second`;
+    const tokens = part?.decode_us
+      && `${wording.microseconds(part.decode_us)}, ${wording.significant(1e6 / part.decode_us)} tokens per second`;
     return tables.facts([
       ["parameters", model.parameters === null ? "" : wording.count(model.parameters)],
       ["ternary weights", part ? wording.bytes(part.weight_bytes) : ""],
@@ -60,6 +61,7 @@
   function show(part) {
     const shown = (...children) => children.flat(Infinity).filter(Boolean);
     document.getElementById("summary").replaceChildren(...shown(
+      html("p", { class: "quiet" }, "mmfree_compiler: what was compiled, how, and what it costs"),
       html("h1", {}, explanation.model.title), choice(part),
       html("p", { class: "lead" }, sentence(part)),
       explanation.failed && html("p", { class: "verdict bad" }, explanation.failed), facts(part),

@@ -105,6 +105,23 @@ const passes = (() => {
     return `: ${wording.counted(first.nodes, "op")}${become}`;
   }
 
+  /** All passes in one table, and the ops that each left. */
+  function overview(explanation) {
+    const after = (step) => snapshot(explanation, step.after);
+    const known = explanation.passes.filter(after);
+    const title = "All passes in one table";
+    return html("details", {}, html("summary", {}, title), html("div", { class: "columns" },
+      tables.table(title, [
+        { title: "pass", value: (step) => html("code", {}, step.name) },
+        { title: "ops after it", number: true, value: (step) => (after(step) ? wording.count(after(step).nodes) : "") },
+        { title: "notes", number: true, value: (step) => wording.count(step.notes.length) },
+        { title: "seconds", number: true, value: (step) => (step.seconds === null ? "" : wording.significant(step.seconds)) },
+        { title: "difference from the module", value: (step) => accuracy(step.difference) },
+      ], explanation.passes),
+      known.length > 0 && plots.bars("Ops after each pass",
+        known.map((step) => ({ label: step.name, value: after(step).nodes, sort: "row" })), wording.count)));
+  }
+
   /** The strip of passes and the panel of the chosen one. */
   function view(explanation) {
     if (!explanation.passes.length) return html("p", {}, "No passes are known.");
@@ -130,7 +147,7 @@ const passes = (() => {
         html("ol", {}, steps.map(button)));
     });
     choose(explanation.passes.find((step) => step.before !== step.after) ?? explanation.passes[0]);
-    return [html("div", { class: "strips" }, strip), shown];
+    return [html("div", { class: "strips" }, strip), overview(explanation), shown];
   }
 
   return { view };

@@ -3,21 +3,24 @@
 const plots = (() => {
   const { html } = elements;
   const ROW = 26; // the height of a bar with its gap, in pixels
-  const LABEL = 250; // the width of the labels at the left
+  const WIDTH = 600;
+  const LETTER = 7.4; // the width of a letter, in pixels
+  const LONGEST = 40; // letters of a label
 
   const figure = (caption, drawn) => html("figure", { role: "group", "aria-label": caption },
     html("figcaption", {}, caption), drawn);
 
-  const short = (text) => (text.length > 32 ? `${text.slice(0, 31)}…` : text);
+  const short = (text) => (text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text);
 
   /** Horizontal bars of {label, value, mark, sort}; `mark` is a line to compare a bar with. */
   function bars(caption, rows, format) {
     const marked = rows.filter((row) => row.mark !== null && row.mark !== undefined);
     const order = rows.map((row) => row.label);
     const label = (row) => (row.mark ? `${format(row.value)}, at least ${format(row.mark)}` : format(row.value));
+    const space = (texts) => Math.max(0, ...texts.map((text) => short(text).length)) * LETTER + 12;
     return figure(caption, Plot.plot({
-      width: 600, height: rows.length * ROW + 20, marginTop: 4, marginBottom: 8, marginLeft: LABEL,
-      marginRight: 140,
+      width: WIDTH, height: rows.length * ROW + 12, marginTop: 4, marginBottom: 8,
+      marginLeft: space(order), marginRight: space(rows.map(label)),
       style: { background: "transparent", fontSize: "12.5px", overflow: "visible" },
       x: { axis: null }, y: { domain: order, label: null, tickFormat: short, tickSize: 0 },
       marks: [

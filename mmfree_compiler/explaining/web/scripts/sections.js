@@ -3,6 +3,8 @@
 const sections = (() => {
   const { html } = elements;
 
+  const MOST = 24; // bars of a plot
+
   const total = (cost) => cost.constant_bytes + cost.state_bytes + cost.value_bytes;
   const known = (time) => (time === null ? "" : wording.microseconds(time));
 
@@ -22,14 +24,15 @@ const sections = (() => {
 
   /** Times where they were measured, else bytes: what decode is bounded by. */
   function stagePlot(graph) {
-        const measured = graph.stages.filter((box) => box.cost.measured_us !== null);
-    if (measured.length) {
-      return plots.bars("Measured time of each stage, and the least that the machine allows (line)",
-        measured.map((box) => ({ label: names.wholeStage(box), value: box.cost.measured_us, mark: box.cost.roofline_us, sort: "row" })),
-        wording.microseconds);
-    }
-    return plots.bars("Bytes that each stage reads and writes",
-      graph.stages.map((box) => ({ label: names.wholeStage(box), value: total(box.cost), sort: "row" })), wording.bytes);
+    const label = (box) => names.stage(box) + (box.times > 1 ? ` × ${box.times}` : "");
+    const measured = graph.stages.filter((box) => box.cost.measured_us !== null);
+    const time = ({ cost, ...box }) =>
+      ({ label: label(box), value: cost.measured_us, mark: cost.roofline_us, sort: "row" });
+    const size = (box) => ({ label: label(box), value: total(box.cost), sort: "row" });
+    return measured.length
+      ? plots.bars("Measured time of each stage; the line is the least that the machine allows",
+        measured.map(time), wording.microseconds)
+      : plots.bars("Bytes that each stage reads and writes", graph.stages.map(size), wording.bytes);
   }
 
   function opPlot(graph) {
@@ -37,7 +40,16 @@ const sections = (() => {
     const rows = [...byName].map(([label, nodes]) => ({
       label, sort: names.sort(nodes[0]), value: nodes.reduce((sum, node) => sum + total(node.cost), 0) }));
     return plots.bars("Bytes that each op reads and writes",
-      rows.sort((a, b) => b.value - a.value).slice(0, 24), wording.bytes);
+      rows.sort((a, b) => b.value - a.value).slice(0, MOST), wording.bytes);
+  }
+
+  /** "47.3 µs measured, at least 25.1 µs": a decode step beside the sum of its stages' rooflines. */
+  function step(part) {
+    const least = part.program.stages.reduce((sum, box) => sum + (box.cost.roofline_us ?? 0), 0);
+    const said = [part.decode_us !== null && `${wording.microseconds(part.decode_us)} measured`,
+      part.threads !== null && `with ${wording.counted(part.threads, "thread")}`,
+      least > 0 && `at least ${wording.microseconds(least)} by the ceilings of the machine`];
+    return said.filter(Boolean).join(", ");
   }
 
   function cost(part) {
@@ -45,8 +57,9 @@ const sections = (() => {
     if (!graph) return html("p", {}, "Not known.");
     const rate = (number, unit) => (number ? `${wording.significant(number / 1e9)} ${unit}` : "");
     return [
+      tables.facts([["decode step", step(part)]]),
       ceilings && tables.facts([
-        ["ceilings", ceilings.how],
+        ["ceilings of the machine", ceilings.how],
         ["memory", rate(ceilings.bytes_per_second, "GB/s")],
         ["int8", rate(ceilings.integer_operations_per_second, "billion operations per second")],
         ["fp32", rate(ceilings.float_operations_per_second, "billion operations per second")],
@@ -56,7 +69,7 @@ const sections = (() => {
     ];
   }
 
-  function weights(part) {
+  function kept(part) {
     const rows = [
       { label: "ternary weights", value: part.weight_bytes, sort: "product" },
       { label: "embedding tables", value: part.embedding_bytes, sort: "tile" },
@@ -65,8 +78,20 @@ const sections = (() => {
     return plots.bars("What the model keeps in memory", rows, wording.bytes);
   }
 
+  /** The ternary weights, those of all layers together. */
+  function weights(graph) {
+    const products = graph.nodes.filter(names.ternary);
+    const rows = products.map((node) =>
+      ({ label: names.subtitle(node), value: names.ternary(node).nbytes, sort: "product" }));
+    const byLabel = Map.groupBy(rows, (row) => row.label);
+    const merged = [...byLabel.values()].map((same) =>
+      ({ ...same[0], value: same.reduce((sum, row) => sum + row.value, 0) }));
+    return merged.length > 0 && plots.bars("Ternary weights, all layers together",
+      merged.sort((a, b) => b.value - a.value).slice(0, MOST), wording.bytes);
+  }
+
   const memory = (part) => [
-    html("div", { class: "columns" }, weights(part)),
+    html("div", { class: "columns" }, kept(part), part.program && weights(part.program)),
     Object.keys(part.memory).length ? tables.free("Memory plan", "part", part.memory) : null,
     Object.keys(part.kernels).length ? tables.free("Kernels", "kernel", part.kernels) : null,
   ];

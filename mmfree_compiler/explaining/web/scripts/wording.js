@@ -4,7 +4,9 @@ const wording = (() => {
   const grouped = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
   const UNITS = ["B", "KB", "MB", "GB", "TB"];
 
-  const significant = (number) => String(Number(number.toPrecision(3)));
+  /** Three digits, with groups: "0.0513", "21,100". */
+  const significant = (number) =>
+    (number >= 1000 ? count(Number(number.toPrecision(3))) : String(Number(number.toPrecision(3))));
 
   const count = (number) => grouped.format(number);
 
