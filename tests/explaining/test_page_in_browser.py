@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import DEMO
-from explanation_samples import explanation
+from explanation_samples import COST, explanation
 
 from mmfree_compiler.explaining.schema import Explanation, ModelFacts
 
@@ -146,6 +146,22 @@ def test_the_audit_names_what_is_left(opened: Open) -> None:
     assert "1 product of float matrices left" in audit
     assert "aten.mm" in audit
     assert "model.py:9" in audit
+
+
+@pytest.mark.parametrize(("measured", "said"), [(2.0, False), (1.0, True)])
+def test_times_below_the_roofline_are_called_wrong(
+    opened: Open, measured: float, said: bool
+) -> None:
+    whole = explanation()
+    (target,) = whole.targets
+    assert target.program
+    (stage,) = target.program.stages
+    timed = stage.model_copy(update={"cost": COST.model_copy(update={"measured_us": measured})})
+    program = target.program.model_copy(update={"stages": (timed,)})
+    parts = (target.model_copy(update={"program": program}),)
+    page = opened(whole.model_copy(update={"targets": parts}))
+    assert ("contradict" in page.inner_text("#cost")) == said
+    assert f"measured, all of stage 0\n{measured:g} µs" in page.inner_text("#chosen")
 
 
 def test_another_target_can_be_chosen(opened: Open) -> None:

@@ -12,10 +12,13 @@ const details = (() => {
 
   const shape = (constant) => `${constant.dtype}[${constant.shape.join(" × ")}]`;
 
-  /** "path/lm.py:63" and the code of that line. */
+  /** The end of a path, which is enough to know the file by. */
+  const ending = (path) => path.split("/").slice(-3).join("/");
+
+  /** "package/models/lm.py:63" and the code of that line; the whole path is its tooltip. */
   function source(text) {
     const [, place, line] = /^(.*?:\d+): (.*)$/s.exec(text) ?? [null, text, ""];
-    return text && [html("h4", {}, "Line of the model"), html("p", { class: "quiet" }, place),
+    return text && [html("h4", {}, "Line of the model"), html("p", { class: "quiet", title: place }, ending(place)),
       line && html("pre", {}, line)];
   }
 
@@ -33,6 +36,13 @@ const details = (() => {
       ["at least", time(known.roofline_us) && `${time(known.roofline_us)}, the roofline`],
       ["measured", time(known.measured_us) || unknown],
     ])];
+  }
+
+  /** The measured time of the stage that a node is part of, where nodes are not measured alone. */
+  function ofItsStage(node, graph) {
+    const box = graph.stages.find((each) => each.id === node.stage);
+    return node.cost.measured_us === null && box?.cost.measured_us != null
+      && tables.facts([[`measured, all of ${box.id}`, wording.microseconds(box.cost.measured_us)]]);
   }
 
   const listed = (title, rows, item) => rows.length > 0
@@ -80,7 +90,7 @@ const details = (() => {
         ["state", node.state ? code(node.state) : ""],
       ]),
       neighbours(node.id, graph, choose),
-      names.isOp(node) && cost(node.cost),
+      names.isOp(node) && cost(node.cost), names.isOp(node) && ofItsStage(node, graph),
       source(node.source),
       listed("Reads", node.inputs, operand), listed("Makes", node.outputs, operand),
       listed("Constants", node.constants, constant), notes(node.notes),

@@ -52,11 +52,22 @@ const sections = (() => {
     return said.filter(Boolean).join(", ");
   }
 
+  /** No program is faster than a ceiling: where one seems to be, a measurement was disturbed. */
+  function contradiction(graph) {
+    const faster = graph.stages.filter(({ cost }) =>
+      cost.measured_us !== null && cost.roofline_us !== null && cost.measured_us < cost.roofline_us);
+    return faster.length > 0 && html("p", { class: "verdict bad" },
+      html("b", {}, "These times contradict each other. "),
+      `${faster.map(names.stage).join(", ")}: measured as faster than the ceilings allow. `,
+      "Do not compare them with the roofline; measure again on an idle machine.");
+  }
+
   function cost(part) {
     const { ceilings, program: graph } = part;
     if (!graph) return html("p", {}, "Not known.");
     const rate = (number, unit) => (number ? `${wording.significant(number / 1e9)} ${unit}` : "");
     return [
+      contradiction(graph),
       tables.facts([["decode step", step(part)]]),
       ceilings && tables.facts([
         ["ceilings of the machine", ceilings.how],
