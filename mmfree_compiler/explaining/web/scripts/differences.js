@@ -9,16 +9,21 @@ const differences = (() => {
 
   /** Rows of {before, after, same}; null where a side has no line. */
   function rows(before, after) {
-    const parts = Diff.diffLines(`${before}\n`, `${after}\n`, { timeout: LIMIT_MS })
-      ?? [{ value: before, removed: true }, { value: after, added: true }];
+    const parts = Diff.diffLines(`${before}\n`, `${after}\n`, { timeout: LIMIT_MS }) ?? [
+      { value: before, removed: true },
+      { value: after, added: true },
+    ];
     const found = [];
     let removed = [];
-    const unpaired = () => removed.splice(0).forEach((line) => found.push({ before: line, after: null }));
+    const unpaired = () =>
+      removed.splice(0).forEach((line) => found.push({ before: line, after: null }));
     for (const part of parts) {
       if (part.removed) removed = lines(part);
-      else if (part.added) for (const line of lines(part)) {
-        found.push({ before: removed.length ? removed.shift() : null, after: line });
-      } else {
+      else if (part.added)
+        for (const line of lines(part)) {
+          found.push({ before: removed.length ? removed.shift() : null, after: line });
+        }
+      else {
         unpaired();
         found.push(...lines(part).map((line) => ({ before: line, after: line, same: true })));
       }
@@ -48,8 +53,11 @@ const differences = (() => {
   function fold(hidden) {
     const open = () => folded.replaceWith(...hidden.map(line));
     const label = `${wording.counted(hidden.length, "equal line")}, show`;
-    const folded = html("tr", { class: "fold" },
-      html("td", { colspan: "2" }, html("button", { type: "button", click: open }, label)));
+    const folded = html(
+      "tr",
+      { class: "fold" },
+      html("td", { colspan: "2" }, html("button", { type: "button", click: open }, label)),
+    );
     return folded;
   }
 
@@ -75,12 +83,30 @@ const differences = (() => {
 
   /** The table of both texts. */
   function sideBySide(before, after) {
-    return html("div", { class: "scroll difference", tabindex: "0", role: "group",
-      "aria-label": "Text before and after" },
-    html("table", {},
-      html("thead", {}, html("tr", {}, html("th", { scope: "col" }, "Before"),
-        html("th", { scope: "col" }, "After"))),
-      html("tbody", {}, folded(rows(before, after)))));
+    return html(
+      "div",
+      {
+        class: "scroll difference",
+        tabindex: "0",
+        role: "group",
+        "aria-label": "Text before and after",
+      },
+      html(
+        "table",
+        {},
+        html(
+          "thead",
+          {},
+          html(
+            "tr",
+            {},
+            html("th", { scope: "col" }, "Before"),
+            html("th", { scope: "col" }, "After"),
+          ),
+        ),
+        html("tbody", {}, folded(rows(before, after))),
+      ),
+    );
   }
 
   return { sideBySide };

@@ -6,7 +6,8 @@ const elements = (() => {
   function filled(made, attributes, children) {
     for (const [name, value] of Object.entries(attributes)) {
       if (typeof value === "function") made.addEventListener(name, value);
-      else if (value !== null && value !== false) made.setAttribute(name, value === true ? "" : value);
+      else if (value !== null && value !== false)
+        made.setAttribute(name, value === true ? "" : value);
     }
     // append() makes text nodes of strings.
     made.append(...children.flat(Infinity).filter((child) => child !== null && child !== false));

@@ -29,14 +29,25 @@ const graph = (() => {
     const [from, to] = parts.reduce((best, part) => (length(part) > length(best) ? part : best));
     const middle = `${(from[0] + to[0]) / 2} ${(from[1] + to[1]) / 2}`;
     const turn = from[0] === to[0] ? "rotate(-90)" : "";
-    return svg("text", { class: "title", "text-anchor": "middle", dy: 4,
-      transform: `translate(${middle}) ${turn}` }, "next layer");
+    return svg(
+      "text",
+      { class: "title", "text-anchor": "middle", dy: 4, transform: `translate(${middle}) ${turn}` },
+      "next layer",
+    );
   }
 
   const line = ({ edge, points }) =>
-    svg("path", { d: path(points), class: edge.carried ? "edge carried" : "edge",
-      "marker-end": "url(#arrow)", "data-source": edge.source, "data-target": edge.target },
-    svg("title", {}, edge.name));
+    svg(
+      "path",
+      {
+        d: path(points),
+        class: edge.carried ? "edge carried" : "edge",
+        "marker-end": "url(#arrow)",
+        "data-source": edge.source,
+        "data-target": edge.target,
+      },
+      svg("title", {}, edge.name),
+    );
 
   function title(placed) {
     if (placed.node) return placed.node.op;
@@ -56,19 +67,50 @@ const graph = (() => {
 
   function box(placed, choose) {
     const { node, x, y, width, height } = placed;
-    const sort = node ? `node ${node.kind === "carried" ? "carried" : names.sort(node)}`
-      : "count" in placed.box ? "loop" : "stage";
-    const label = node && node.kind !== "carried"
-      ? `${names.title(node)} ${names.subtitle(node)}` : title(placed);
-    return svg("g", { class: sort, "data-id": placed.id, role: "button", tabindex: "-1",
-      "aria-label": label, "aria-pressed": "false", click: () => choose(placed.id) },
-    svg("rect", { x, y, width, height, rx: node ? 6 : 8 }), texts(placed));
+    const sort = node
+      ? `node ${node.kind === "carried" ? "carried" : names.sort(node)}`
+      : "count" in placed.box
+        ? "loop"
+        : "stage";
+    const label =
+      node && node.kind !== "carried"
+        ? `${names.title(node)} ${names.subtitle(node)}`
+        : title(placed);
+    return svg(
+      "g",
+      {
+        class: sort,
+        "data-id": placed.id,
+        role: "button",
+        tabindex: "-1",
+        "aria-label": label,
+        "aria-pressed": "false",
+        click: () => choose(placed.id),
+      },
+      svg("rect", { x, y, width, height, rx: node ? 6 : 8 }),
+      texts(placed),
+    );
   }
 
-  const arrow = () => svg("defs", {}, svg("marker",
-    { id: "arrow", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 9, markerHeight: 9,
-      markerUnits: "userSpaceOnUse", orient: "auto" },
-    svg("path", { d: "M0 0L8 4L0 8z", class: "arrow" })));
+  const arrow = () =>
+    svg(
+      "defs",
+      {},
+      svg(
+        "marker",
+        {
+          id: "arrow",
+          viewBox: "0 0 8 8",
+          refX: 7,
+          refY: 4,
+          markerWidth: 9,
+          markerHeight: 9,
+          markerUnits: "userSpaceOnUse",
+          orient: "auto",
+        },
+        svg("path", { d: "M0 0L8 4L0 8z", class: "arrow" }),
+      ),
+    );
 
   /** Arrow keys go through the boxes in their order from the top, Enter and space choose one. */
   function keys(event, groups, choose) {
@@ -87,32 +129,55 @@ const graph = (() => {
     const groups = new Map(places.boxes.map((placed) => [placed.id, box(placed, chosen)]));
     const lines = places.lines.map(line);
     const order = inOrder.map((placed) => groups.get(placed.id));
-    const picture = svg("svg", { width: places.width, height: places.height, role: "group",
-      viewBox: `0 0 ${places.width} ${places.height}`, "aria-label": "Graph of the program",
-      keydown: (event) => keys(event, order, chosen) },
-    arrow(), [...groups.values()].filter((group) => !group.classList.contains("node")), lines,
-    places.lines.filter(({ edge }) => edge.carried).map(({ points }) => around(points)),
-    [...groups.values()].filter((group) => group.classList.contains("node")));
+    const picture = svg(
+      "svg",
+      {
+        width: places.width,
+        height: places.height,
+        role: "group",
+        viewBox: `0 0 ${places.width} ${places.height}`,
+        "aria-label": "Graph of the program",
+        keydown: (event) => keys(event, order, chosen),
+      },
+      arrow(),
+      [...groups.values()].filter((group) => !group.classList.contains("node")),
+      lines,
+      places.lines.filter(({ edge }) => edge.carried).map(({ points }) => around(points)),
+      [...groups.values()].filter((group) => group.classList.contains("node")),
+    );
     const mark = (id) => {
       groups.forEach((group, each) => {
         group.setAttribute("aria-pressed", each === id);
         group.setAttribute("tabindex", each === id ? "0" : "-1");
       });
-      lines.forEach((each) => each.classList.toggle("near",
-        each.dataset.source === id || each.dataset.target === id));
+      lines.forEach((each) =>
+        each.classList.toggle("near", each.dataset.source === id || each.dataset.target === id),
+      );
     };
     const reveal = (id) => groups.get(id)?.scrollIntoView({ block: "nearest", inline: "nearest" });
     return { picture, mark, reveal };
   }
 
-  const LEGEND = [["row", "needs whole rows"], ["product", "product of a ternary matrix"],
-    ["tile", "each column alone"], ["scan", "recurrence over tokens"], ["state", "state of a sequence"]];
+  const LEGEND = [
+    ["row", "needs whole rows"],
+    ["product", "product of a ternary matrix"],
+    ["tile", "each column alone"],
+    ["scan", "recurrence over tokens"],
+    ["state", "state of a sequence"],
+  ];
 
-  const legend = () => html("ul", { class: "legend" }, LEGEND.map(([sort, text]) =>
-    html("li", {}, html("span", { class: `swatch ${sort}` }), text)));
+  const legend = () =>
+    html(
+      "ul",
+      { class: "legend" },
+      LEGEND.map(([sort, text]) => html("li", {}, html("span", { class: `swatch ${sort}` }), text)),
+    );
 
   /** Some milliseconds later: the layout of a large graph takes seconds, the rest need not wait. */
-  const painted = () => new Promise((resolve) => { setTimeout(resolve, 20); });
+  const painted = () =>
+    new Promise((resolve) => {
+      setTimeout(resolve, 20);
+    });
 
   /** The graph with the panel of what is chosen beside it. */
   function view(program) {
@@ -140,12 +205,19 @@ const graph = (() => {
     const failed = (error) => {
       holder.replaceChildren(html("p", {}, `The graph could not be laid out: ${error.message}`));
     };
-    const toggle = html("input", { type: "checkbox", id: "constants",
-      change: () => draw(toggle.checked).catch(failed) });
+    const toggle = html("input", {
+      type: "checkbox",
+      id: "constants",
+      change: () => draw(toggle.checked).catch(failed),
+    });
     draw(false).catch(failed);
     return [
-      html("div", { class: "bar" }, legend(),
-        html("label", { for: "constants" }, toggle, " show constants")),
+      html(
+        "div",
+        { class: "bar" },
+        legend(),
+        html("label", { for: "constants" }, toggle, " show constants"),
+      ),
       html("div", { class: "beside" }, holder, panel),
     ];
   }

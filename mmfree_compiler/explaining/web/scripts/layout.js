@@ -17,11 +17,17 @@ const layout = (() => {
     "elk.spacing.edgeNode": "14",
     "elk.spacing.edgeEdge": "10",
   };
-  const PADDING = { stage: "[top=30,left=12,bottom=12,right=12]", loop: "[top=38,left=16,bottom=16,right=16]" };
+  const PADDING = {
+    stage: "[top=30,left=12,bottom=12,right=12]",
+    loop: "[top=38,left=16,bottom=16,right=16]",
+  };
 
   /** Edges into a loop and around it, by the loop and the nodes that read the same value there. */
   function byReaders(graph, loopOf, match) {
-    const byName = Map.groupBy(graph.edges.filter(match), (edge) => `${loopOf.get(edge.target)} ${edge.name}`);
+    const byName = Map.groupBy(
+      graph.edges.filter(match),
+      (edge) => `${loopOf.get(edge.target)} ${edge.name}`,
+    );
     const key = (edges) => [...new Set(edges.map((edge) => edge.target))].sort().join("\n");
     return Map.groupBy([...byName.values()], key);
   }
@@ -33,8 +39,11 @@ const layout = (() => {
   function withEntries(graph) {
     const loopOf = new Map(graph.nodes.map((node) => [node.id, node.loop]));
     const kept = new Set(graph.nodes.filter(names.stored).map((node) => node.id));
-    const enters = (edge) => !edge.carried && !kept.has(edge.source) && loopOf.get(edge.target)
-      && loopOf.get(edge.source) !== loopOf.get(edge.target);
+    const enters = (edge) =>
+      !edge.carried &&
+      !kept.has(edge.source) &&
+      loopOf.get(edge.target) &&
+      loopOf.get(edge.source) !== loopOf.get(edge.target);
     const entering = byReaders(graph, loopOf, enters);
     const replaced = new Set();
     const added = { nodes: [], edges: [] };
@@ -42,10 +51,19 @@ const layout = (() => {
       const id = `layer input ${added.nodes.length}`;
       const routed = [...around, ...(entering.get(readers) ?? [])].flat();
       routed.forEach((edge) => replaced.add(edge));
-      added.nodes.push({ id, op: "layer input", kind: "carried", stage: null,
-        loop: loopOf.get(routed[0].target) });
-      added.edges.push(...routed.map((edge) => ({ ...edge, target: id })),
-        ...readers.split("\n").map((target) => ({ source: id, target, name: routed[0].name, carried: false })));
+      added.nodes.push({
+        id,
+        op: "layer input",
+        kind: "carried",
+        stage: null,
+        loop: loopOf.get(routed[0].target),
+      });
+      added.edges.push(
+        ...routed.map((edge) => ({ ...edge, target: id })),
+        ...readers
+          .split("\n")
+          .map((target) => ({ source: id, target, name: routed[0].name, carried: false })),
+      );
     }
     return {
       nodes: [...graph.nodes, ...added.nodes],
@@ -54,9 +72,13 @@ const layout = (() => {
   }
 
   /** One line for all values that go from one node to another. */
-  const unique = (edges) => [...Map.groupBy(edges, (edge) =>
-    `${edge.source}\n${edge.target}\n${edge.carried}`).values()].map(([first, ...rest]) =>
-    ({ ...first, name: [...new Set([first, ...rest].map((edge) => edge.name))].join(", ") }));
+  const unique = (edges) =>
+    [
+      ...Map.groupBy(edges, (edge) => `${edge.source}\n${edge.target}\n${edge.carried}`).values(),
+    ].map(([first, ...rest]) => ({
+      ...first,
+      name: [...new Set([first, ...rest].map((edge) => edge.name))].join(", "),
+    }));
 
   /** Constants and states are drawn in the stage of their first reader. */
   function placedByReader({ nodes, edges }) {
@@ -70,7 +92,10 @@ const layout = (() => {
   function size(node) {
     const lines = node.kind === "carried" ? [node.op] : [names.title(node), names.subtitle(node)];
     const letters = Math.max(...lines.map((line) => Math.min(line.length, 26)));
-    return { width: Math.max(96, letters * LETTER + 24), height: HEIGHT[names.isOp(node) ? "op" : "other"] };
+    return {
+      width: Math.max(96, letters * LETTER + 24),
+      height: HEIGHT[names.isOp(node) ? "op" : "other"],
+    };
   }
 
   /** The input of ELK: boxes in boxes. Constants are left out unless they are wanted. */
@@ -78,24 +103,41 @@ const layout = (() => {
     const whole = placedByReader(withEntries(graph));
     const nodes = whole.nodes.filter((node) => constants || node.kind !== "constant");
     const known = new Set(nodes.map((node) => node.id));
-    const leaves = (match) => nodes.filter(match).map((node) => ({ id: node.id, node, ...size(node) }));
+    const leaves = (match) =>
+      nodes.filter(match).map((node) => ({ id: node.id, node, ...size(node) }));
     const stage = (box) => ({
-      id: box.id, box, layoutOptions: { "elk.padding": PADDING.stage },
+      id: box.id,
+      box,
+      layoutOptions: { "elk.padding": PADDING.stage },
       children: leaves((node) => node.stage === box.id),
     });
     const stages = (loop) => graph.stages.filter((box) => box.loop === loop).map(stage);
     const loop = (box) => ({
-      id: box.id, box, layoutOptions: { "elk.padding": PADDING.loop },
-      children: [...leaves((node) => node.stage === null && node.loop === box.id), ...stages(box.id)],
+      id: box.id,
+      box,
+      layoutOptions: { "elk.padding": PADDING.loop },
+      children: [
+        ...leaves((node) => node.stage === null && node.loop === box.id),
+        ...stages(box.id),
+      ],
     });
     const edges = whole.edges.filter((edge) => known.has(edge.source) && known.has(edge.target));
     return {
-      id: "graph", layoutOptions: OPTIONS,
-      children: [...leaves((node) => node.stage === null && node.loop === null),
-        ...stages(null), ...graph.loops.map(loop)],
-      edges: edges.map((edge, i) => ({ id: `edge ${i}`, edge, sources: [edge.source], targets: [edge.target],
+      id: "graph",
+      layoutOptions: OPTIONS,
+      children: [
+        ...leaves((node) => node.stage === null && node.loop === null),
+        ...stages(null),
+        ...graph.loops.map(loop),
+      ],
+      edges: edges.map((edge, i) => ({
+        id: `edge ${i}`,
+        edge,
+        sources: [edge.source],
+        targets: [edge.target],
         // Of the edges of a loop, the carried one is drawn upwards.
-        layoutOptions: { "elk.layered.priority.direction": edge.carried ? "0" : "10" } })),
+        layoutOptions: { "elk.layered.priority.direction": edge.carried ? "0" : "10" },
+      })),
     };
   }
 
@@ -112,7 +154,11 @@ const layout = (() => {
     })(result, 0, 0);
     const lines = result.edges.map((line) => {
       const { x, y } = origin.get(line.container ?? result.id);
-      const points = line.sections.flatMap((part) => [part.startPoint, ...(part.bendPoints ?? []), part.endPoint]);
+      const points = line.sections.flatMap((part) => [
+        part.startPoint,
+        ...(part.bendPoints ?? []),
+        part.endPoint,
+      ]);
       return { edge: line.edge, points: points.map((point) => [x + point.x, y + point.y]) };
     });
     return { width: result.width, height: result.height, boxes, lines };

@@ -6,13 +6,36 @@
 
   const SECTIONS = [
     ["audit", "Audit", "Is a product of float matrices left?", () => sections.audit(explanation)],
-    ["passes", "Passes", "What each pass did, in order. Choose one.", () => passes.view(explanation)],
-    ["program", "Program", "What a token goes through. Choose a box, with the mouse or arrow keys.",
-      (part) => (part?.program ? graph.view(part.program) : html("p", {}, "The program is not known."))],
-    ["cost", "Cost", "What a decode step of one token reads and computes.", (part) => part && sections.cost(part)],
-    ["memory", "Memory and kernels", "What the target keeps, and the code that was made.",
-      (part) => part && sections.memory(part)],
-    ["coverage", "Coverage", "Which targets can run these ops.", () => sections.coverage(explanation)],
+    [
+      "passes",
+      "Passes",
+      "What each pass did, in order. Choose one.",
+      () => passes.view(explanation),
+    ],
+    [
+      "program",
+      "Program",
+      "What a token goes through. Choose a box, with the mouse or arrow keys.",
+      (part) => part?.program && graph.view(part.program),
+    ],
+    [
+      "cost",
+      "Cost",
+      "What a step for one token reads and computes.",
+      (part) => part?.program && sections.cost(part),
+    ],
+    [
+      "memory",
+      "Memory and kernels",
+      "What the target keeps, and the code that was made.",
+      (part) => part && sections.memory(part),
+    ],
+    [
+      "coverage",
+      "Coverage",
+      "Which targets can run these ops.",
+      () => explanation.coverage.length > 0 && sections.coverage(explanation),
+    ],
   ];
 
   /** "24 layers became one loop of 4 stages; ..." */
@@ -22,27 +45,39 @@
     const program = part?.program;
     if (program) {
       const whole = model.layers ? wording.counted(model.layers, "layer") : "The module";
-      const loops = program.loops.map((loop) => `a loop of ${wording.counted(loop.stages.length, "stage")}`);
-      said.push(`${whole} became ${loops.join(" and ") || wording.counted(program.stages.length, "stage")}`);
-      const products = program.nodes.filter(names.ternary).reduce((sum, node) => sum + node.times, 0);
-      const bits = part.bits_per_weight ? `, ${wording.significant(part.bits_per_weight)} bits per weight` : "";
+      const loops = program.loops.map(
+        (loop) => `a loop of ${wording.counted(loop.stages.length, "stage")}`,
+      );
+      said.push(
+        `${whole} became ${loops.join(" and ") || wording.counted(program.stages.length, "stage")}`,
+      );
+      const products = program.nodes
+        .filter(names.ternary)
+        .reduce((sum, node) => sum + node.times, 0);
+      const bits = part.bits_per_weight
+        ? `, ${wording.significant(part.bits_per_weight)} bits per weight`
+        : "";
       if (products) said.push(`${wording.counted(products, "product")} of ternary matrices${bits}`);
     }
-    if (audit) said.push(audit.products.length
-      ? `${wording.counted(audit.products.length, "product")} of float matrices left`
-      : "no product of float matrices is left");
+    if (audit)
+      said.push(
+        audit.products.length
+          ? `${wording.counted(audit.products.length, "product")} of float matrices left`
+          : "no product of float matrices is left",
+      );
     return said.length ? `${said.join("; ")}.` : "";
   }
 
   function facts(part) {
     const { model } = explanation;
-    const tokens = part?.decode_us
-      && `${wording.microseconds(part.decode_us)}, ${wording.significant(1e6 / part.decode_us)} tokens per second`;
+    const tokens =
+      part?.decode_us &&
+      `${wording.microseconds(part.decode_us)}, ${wording.significant(1e6 / part.decode_us)} tokens per second`;
     return tables.facts([
       ["parameters", model.parameters === null ? "" : wording.count(model.parameters)],
       ["ternary weights", part ? wording.bytes(part.weight_bytes) : ""],
       ["embeddings", part ? wording.bytes(part.embedding_bytes) : ""],
-      ["state of a sequence", wording.bytes(model.state_bytes)],
+      ["state of a sequence", model.state_bytes ? wording.bytes(model.state_bytes) : ""],
       ["decode step", tokens ?? ""],
       ["builds", part ? part.builds.join(", ") : ""],
       ["runs here", part ? part.runs_here || "no build" : ""],
@@ -53,24 +88,54 @@
     const { targets } = explanation;
     if (targets.length < 2) return null;
     const options = targets.map((part, i) =>
-      html("option", { value: String(i), selected: part === chosen }, part.target));
-    const select = html("select", { id: "target", change: () => show(targets[Number(select.value)]) }, options);
+      html("option", { value: String(i), selected: part === chosen }, part.target),
+    );
+    const select = html(
+      "select",
+      { id: "target", change: () => show(targets[Number(select.value)]) },
+      options,
+    );
     return html("label", { for: "target" }, "Target ", select);
   }
 
   function show(part) {
     const shown = (...children) => children.flat(Infinity).filter(Boolean);
-    document.getElementById("summary").replaceChildren(...shown(
-      html("p", { class: "quiet" }, "mmfree_compiler: what was compiled, how, and what it costs"),
-      html("h1", {}, explanation.model.title), choice(part),
-      html("p", { class: "lead" }, sentence(part)),
-      explanation.failed && html("p", { class: "verdict bad" }, explanation.failed), facts(part),
-      sections.missing([...explanation.missing, ...(part?.missing ?? [])])));
-    document.getElementById("contents").replaceChildren(
-      ...SECTIONS.map(([id, title]) => html("a", { href: `#${id}` }, title)));
-    document.getElementById("sections").replaceChildren(...SECTIONS.map(([id, title, about, view]) =>
-      html("section", { id, "aria-labelledby": `${id}-title` },
-        html("h2", { id: `${id}-title` }, title), html("p", { class: "quiet" }, about), view(part))));
+    document
+      .getElementById("summary")
+      .replaceChildren(
+        ...shown(
+          html(
+            "p",
+            { class: "quiet" },
+            "mmfree_compiler: what was compiled, how, and what it costs",
+          ),
+          html("h1", {}, explanation.model.title),
+          choice(part),
+          html("p", { class: "lead" }, sentence(part)),
+          explanation.failed && html("p", { class: "verdict bad" }, explanation.failed),
+          facts(part),
+          sections.missing([...explanation.missing, ...(part?.missing ?? [])]),
+        ),
+      );
+    const known = SECTIONS.map(([id, title, about, view]) => [id, title, about, view(part)]).filter(
+      ([, , , content]) => content,
+    ); // the others are not known of this model
+    document
+      .getElementById("contents")
+      .replaceChildren(...known.map(([id, title]) => html("a", { href: `#${id}` }, title)));
+    document
+      .getElementById("sections")
+      .replaceChildren(
+        ...known.map(([id, title, about, content]) =>
+          html(
+            "section",
+            { id, "aria-labelledby": `${id}-title` },
+            html("h2", { id: `${id}-title` }, title),
+            html("p", { class: "quiet" }, about),
+            content,
+          ),
+        ),
+      );
   }
 
   show(explanation.targets[0]);

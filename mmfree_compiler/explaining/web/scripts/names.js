@@ -7,7 +7,7 @@ const names = (() => {
 
   /** The weight of a product of a ternary matrix, undefined for other nodes. */
   const ternary = (node) =>
-    (isOp(node) ? node.constants.find((constant) => constant.role === "ternary") : undefined);
+    isOp(node) ? node.constants.find((constant) => constant.role === "ternary") : undefined;
 
   /** The class of a node for colours: a product of a ternary matrix is a tile of its own sort. */
   const sort = (node) => (ternary(node) ? "product" : node.kind);
@@ -17,8 +17,13 @@ const names = (() => {
    * "gate_proj[64:128]" for the second 64 rows of a weight.
    */
   function weight(constant) {
-    const [, whole, first] = /^(.*?)(?:_weight)?(?:_codes(?:_(\d+))?)?(?:@.*)?$/s.exec(constant.name);
-    const own = whole.replace(/^.*_\d+_(?=\D)/s, "").replace(/^module_/, "");
+    const [, whole, first] = /^(.*?)(?:_weight)?(?:_codes(?:_(\d+))?)?(?:@.*)?$/s.exec(
+      constant.name,
+    );
+    const own = whole
+      .replace(/^.*_\d+_(?=\D)/s, "")
+      .replace(/^module_/, "")
+      .replace(/^(?=\d+$)/, "module ");
     return first === undefined ? own : `${own}[${first}:${Number(first) + constant.shape[0]}]`;
   }
 

@@ -6,7 +6,7 @@ const wording = (() => {
 
   /** Three digits, with groups: "0.0513", "21,100". */
   const significant = (number) =>
-    (number >= 1000 ? count(Number(number.toPrecision(3))) : String(Number(number.toPrecision(3))));
+    number >= 1000 ? count(Number(number.toPrecision(3))) : String(Number(number.toPrecision(3)));
 
   const count = (number) => grouped.format(number);
 
@@ -24,7 +24,7 @@ const wording = (() => {
 
   /** A difference, which may be the text "Infinity" or "NaN". */
   const relative = (number) =>
-    (Number.isFinite(Number(number)) ? Number(number).toExponential(1) : String(number));
+    Number.isFinite(Number(number)) ? Number(number).toExponential(1) : String(number);
 
   /** "+3", "−34", "0": a change with its sign. */
   const change = (number) => (number > 0 ? `+${count(number)}` : count(number).replace("-", "−"));
