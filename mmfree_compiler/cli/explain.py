@@ -23,6 +23,7 @@ FAILED = 1
 FORMATS: dict[str, Callable[[Explanation, bool], str]] = {
     "text": lambda explanation, notes: explanation.text(notes) + "\n",
     "json": lambda explanation, _: explanation.json() + "\n",
+    "html": lambda explanation, _: explanation.html(),
 }
 
 

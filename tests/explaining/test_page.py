@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from explanation_samples import explanation
+from typer.testing import CliRunner
 
+from mmfree_compiler.cli.app import app
 from mmfree_compiler.explaining import page as page_module
 from mmfree_compiler.explaining.schema import Explanation
 
@@ -36,6 +38,15 @@ def test_the_explanation_can_be_read_back() -> None:
     whole = explanation("</script><!-- & \u2028 \N{SNOWMAN}")
     found = dict(SCRIPT.findall(whole.html()))[' type="application/json" id="explanation"']
     assert Explanation.from_json(found) == whole
+
+
+def test_the_command_writes_the_page(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    path = tmp_path / "page.html"
+    arguments = ["explain", tiny_checkpoint, "--target", "reference", "--no-measure", "--quiet"]
+    result = CliRunner().invoke(app, [*map(str, arguments), "--format", "html", "-o", str(path)])
+    assert result.exit_code == 0, result.stderr
+    found = dict(SCRIPT.findall(path.read_text()))[' type="application/json" id="explanation"']
+    assert Explanation.from_json(found).model.layers == 2
 
 
 def test_no_text_of_a_model_is_markup() -> None:

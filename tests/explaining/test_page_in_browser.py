@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import left_over
 import pytest
 from conftest import DEMO
 from explanation_samples import COST, explanation
@@ -209,26 +210,23 @@ def test_nothing_is_wider_than_the_window(opened: Open, width: int) -> None:
 
 
 def test_a_float_product_left_on_purpose_is_named(opened: Open) -> None:
-    import torch
-    from torch import nn
-
     from mmfree_compiler import compiler
-    from mmfree_compiler.models import BitLinear
 
-    model = nn.Sequential(BitLinear(64, 64), nn.Linear(64, 64), BitLinear(64, 64))
-    rows = (torch.zeros(2, 64),)
-    eager = compiler.compile(model, "reference", fallback="eager", example_inputs=rows)
+    eager = compiler.compile(
+        left_over.LeftOver(), "reference", fallback="eager", example_inputs=(left_over.rows(2),)
+    )
     audit = opened(eager.explain()).inner_text("#audit")
     assert "1 product of float matrices left" in audit
     assert "aten.linear" in audit
-    assert "linear.py" in audit
+    assert "left_over.py" in audit
+    assert "y = self.plain(self.first(x))" in audit
 
 
 def test_the_demo_opens(opened: Open) -> None:
     from mmfree_compiler import compiler
 
     page = opened(compiler.compile(DEMO, "reference", check=False).explain())
-    assert "4 layers became a loop of 4 stages" in page.inner_text("#summary")
+    assert "4 repetitions became one loop of 4 stages" in page.inner_text("#summary")
     for box in _boxes(page):
         page.click(f"g[data-id='{box}']")
         assert page.inner_text("#chosen h3")
@@ -241,6 +239,6 @@ def test_24_layers_are_one_loop(opened: Open, tmp_path: Path) -> None:
 
     random_checkpoint(tmp_path / "deep", ModelConfig.of(32, 24, 257))
     page = opened(compiler.compile(tmp_path / "deep", "reference", check=False).explain())
-    assert "24 layers became a loop of 4 stages" in page.inner_text("#summary")
+    assert "24 repetitions became one loop of 4 stages" in page.inner_text("#summary")
     assert "no product of float matrices is left" in page.inner_text("#summary")
     assert len(_boxes(page)) < 30

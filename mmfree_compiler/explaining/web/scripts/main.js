@@ -38,36 +38,6 @@
     ],
   ];
 
-  /** "24 layers became one loop of 4 stages; ..." */
-  function sentence(part) {
-    const { model, audit } = explanation;
-    const said = [];
-    const program = part?.program;
-    if (program) {
-      const whole = model.layers ? wording.counted(model.layers, "layer") : "The module";
-      const loops = program.loops.map(
-        (loop) => `a loop of ${wording.counted(loop.stages.length, "stage")}`,
-      );
-      said.push(
-        `${whole} became ${loops.join(" and ") || wording.counted(program.stages.length, "stage")}`,
-      );
-      const products = program.nodes
-        .filter(names.ternary)
-        .reduce((sum, node) => sum + node.times, 0);
-      const bits = part.bits_per_weight
-        ? `, ${wording.significant(part.bits_per_weight)} bits per weight`
-        : "";
-      if (products) said.push(`${wording.counted(products, "product")} of ternary matrices${bits}`);
-    }
-    if (audit)
-      said.push(
-        audit.products.length
-          ? `${wording.counted(audit.products.length, "product")} of float matrices left`
-          : "no product of float matrices is left",
-      );
-    return said.length ? `${said.join("; ")}.` : "";
-  }
-
   function facts(part) {
     const { model } = explanation;
     const tokens =
@@ -111,7 +81,7 @@
           ),
           html("h1", {}, explanation.model.title),
           choice(part),
-          html("p", { class: "lead" }, sentence(part)),
+          explanation.summary && html("p", { class: "lead" }, `${explanation.summary}.`),
           explanation.failed && html("p", { class: "verdict bad" }, explanation.failed),
           facts(part),
           sections.missing([...explanation.missing, ...(part?.missing ?? [])]),

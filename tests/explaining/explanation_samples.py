@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+from mmfree_compiler.explaining.drawn import (
+    ConstantUse,
+    Cost,
+    Edge,
+    GraphNode,
+    LoopBox,
+    NoteLine,
+    Operand,
+    ProgramGraph,
+    StageBox,
+)
 from mmfree_compiler.explaining.schema import (
     Audit,
     Ceilings,
-    ConstantUse,
-    Cost,
     Coverage,
     Difference,
-    Edge,
     Explanation,
     FloatProduct,
-    GraphNode,
-    LoopBox,
     ModelFacts,
-    NoteLine,
-    Operand,
     PassStep,
-    ProgramGraph,
     Snapshot,
-    StageBox,
     TargetPart,
 )
 
 COST = Cost(constant_bytes=4096, value_bytes=64, integer_operations=8192, roofline_us=1.5)
 _ROW = Operand(name="x", dtype="float32", width=64)
+
+
+def _inside(node: GraphNode) -> GraphNode:
+    """The node, in the loop."""
+    return node.model_copy(update={"stage": "stage 0", "loop": "loop 0", "times": 24, "cost": COST})
 
 
 def graph(name: str = "h") -> ProgramGraph:
@@ -40,24 +47,24 @@ def graph(name: str = "h") -> ProgramGraph:
         layout=f"packed {name}",
         nbytes=24576,
     )
-    inside = {"stage": "stage 0", "loop": "loop 0", "times": 24, "cost": COST}
     note = NoteLine(node=name, text=f"noted {name}")
     nodes = (
         GraphNode(id="input", op=name, kind="input", outputs=(_ROW,)),
         GraphNode(id=weight, op=weight, kind="constant", constants=(use,)),
-        GraphNode(
-            id="norm", op="norm_quant", kind="row", inputs=(_ROW,), meaning=f"of {name}", **inside
+        _inside(
+            GraphNode(id="norm", op="norm_quant", kind="row", inputs=(_ROW,), meaning=f"of {name}")
         ),
-        GraphNode(
-            id="product",
-            op="ternary_linear",
-            kind="tile",
-            attributes={"attribute": name},
-            constants=(use,),
-            source=f"model.py:7: y = layer(x)  # {name}",
-            notes=(note,),
-            outputs=(Operand(name=name, dtype="float32", width=64),),
-            **inside,
+        _inside(
+            GraphNode(
+                id="product",
+                op="ternary_linear",
+                kind="tile",
+                attributes={"attribute": name},
+                constants=(use,),
+                source=f"model.py:7: y = layer(x)  # {name}",
+                notes=(note,),
+                outputs=(Operand(name=name, dtype="float32", width=64),),
+            )
         ),
         GraphNode(id="output", op=name, kind="output", inputs=(_ROW,)),
     )
@@ -110,6 +117,7 @@ def explanation(name: str = "h", targets: tuple[str, ...] = ("cpu",)) -> Explana
     notes = tuple(NoteLine(node=f"{name}_{i}", text=f"noted {name}") for i in range(5))
     return Explanation(
         model=ModelFacts(title=f"model {name}", kind="module", layers=24, parameters=98304),
+        summary=f"24 repetitions of {name}",
         passes=(
             PassStep(name="first", stage="graph", purpose=f"For {name}.", before=0, after=0),
             PassStep(
