@@ -76,7 +76,7 @@ const sections = (() => {
   function step(part) {
     const least = part.program.stages.reduce((sum, box) => sum + (box.cost.roofline_us ?? 0), 0);
     const said = [
-      part.decode_us !== null && `${wording.microseconds(part.decode_us)} measured`,
+      part.decode_us !== null && `${wording.microseconds(part.decode_us)} measured in its kernels`,
       part.threads !== null && `with ${wording.counted(part.threads, "thread")}`,
       least > 0 && `at least ${wording.microseconds(least)} by the ceilings of the machine`,
     ];
