@@ -3,9 +3,6 @@
 const graph = (() => {
   const { html, svg } = elements;
   const RADIUS = 6; // of the bends of lines, in pixels
-  const LONGEST = 26; // letters of a line in a box
-
-  const short = (text) => (text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text);
 
   /** A path through points with round bends. */
   function path(points) {
@@ -60,8 +57,12 @@ const graph = (() => {
     const middle = { x: x + width / 2, "text-anchor": "middle" };
     if (node.kind === "carried") return svg("text", { ...middle, y: y + height / 2 + 4 }, node.op);
     return [
-      svg("text", { ...middle, y: y + height / 2 - 3, class: "op" }, short(names.title(node))),
-      svg("text", { ...middle, y: y + height / 2 + 13 }, short(names.subtitle(node))),
+      svg(
+        "text",
+        { ...middle, y: y + height / 2 - 3, class: "op" },
+        names.short(names.title(node)),
+      ),
+      svg("text", { ...middle, y: y + height / 2 + 13 }, names.short(names.subtitle(node))),
     ];
   }
 

@@ -91,7 +91,7 @@ const layout = (() => {
 
   function size(node) {
     const lines = node.kind === "carried" ? [node.op] : [names.title(node), names.subtitle(node)];
-    const letters = Math.max(...lines.map((line) => Math.min(line.length, 26)));
+    const letters = Math.max(...lines.map((line) => names.short(line).length));
     return {
       width: Math.max(96, letters * LETTER + 24),
       height: HEIGHT[names.isOp(node) ? "op" : "other"],

@@ -1,6 +1,10 @@
 "use strict";
 // What nodes, stages and loops are called on the page.
 const names = (() => {
+  const LONGEST = 26; // letters of a line in a box
+
+  const short = (text) => (text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text);
+
   const isOp = (node) => ["row", "tile", "scan"].includes(node.kind);
 
   const stored = (node) => ["constant", "state"].includes(node.kind);
@@ -47,5 +51,5 @@ const names = (() => {
   const stage = (box) => box.id.replace(/^./, (letter) => letter.toUpperCase());
   const wholeStage = (box) => `${stage(box)}: ${box.title}`;
 
-  return { isOp, loop, node, sort, stage, stored, subtitle, ternary, title, wholeStage };
+  return { isOp, loop, node, short, sort, stage, stored, subtitle, ternary, title, wholeStage };
 })();
