@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,6 +46,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first, so that at the end no worker has a long one alone."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiling_alone(request: pytest.FixtureRequest) -> Iterator[None]:
+    """pytest-xdist's workers compile without child processes: the other workers have the other
+    CPUs, and each child would import TVM once more.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if hasattr(request.config, "workerinput"):
+            patch.setattr("mmfree_compiler.building.jobs.resolve_threads", lambda _: 1)
+        yield
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -35,8 +37,15 @@ class Everything(nn.Module):
         return [*self.pointwise(x, y), *self.rows(x, y)]
 
 
-def job(module: nn.Module, monkeypatch: pytest.MonkeyPatch, *inputs: Tensor) -> Job:
-    """What compiling the module gives to the code generator."""
+EXAMPLES: dict[Callable[[], nn.Module], tuple[Tensor, ...]] = {
+    SmallLM: (torch.zeros(2, 3, dtype=torch.int64),),
+    Everything: (torch.ones(2, WIDTH), torch.ones(2, WIDTH)),
+}
+
+
+@cache
+def job(model: Callable[[], nn.Module]) -> Job:
+    """What compiling the model for all variants gives to the code generator."""
     found: list[Job] = []
 
     def take(
@@ -45,22 +54,18 @@ def job(module: nn.Module, monkeypatch: pytest.MonkeyPatch, *inputs: Tensor) -> 
         found.append(Job.of(program, tensors, recipes))
         return dict.fromkeys(recipes, b"")
 
-    monkeypatch.setattr(compiler, "libraries", take)
-    mmf.compile(module, TARGET, example_inputs=inputs, check=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "libraries", take)
+        mmf.compile(model(), TARGET, example_inputs=EXAMPLES[model], check=False)
     return found[0]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ISAS)
-def test_nothing_is_fused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_fused(name: str) -> None:
     """In products, and in all else."""
-    example = torch.ones(2, WIDTH)
-    ids = torch.zeros(2, 3, dtype=torch.int64)
-    models: list[tuple[nn.Module, tuple[Tensor, ...]]] = [(SmallLM(), (ids,))]
-    if name in distinct(ISAS):
-        models.append((Everything(), (example, example)))
-    for module, inputs in models:
-        made = job(module, monkeypatch, *inputs)
+    for model in [SmallLM, Everything] if name in distinct(ISAS) else [SmallLM]:
+        made = job(model)
         assembly = compiled(made.read_by(name), ISAS[name], made.tensors).mod.inspect_source("asm")
         assert "mul" in assembly
         found = sorted({match.group(1) for match in FUSED.finditer(assembly)})
