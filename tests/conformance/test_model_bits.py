@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from op_modules import distinct, runnable_variants
 
 import mmfree_compiler as mmf
 from mmfree_compiler import backends
+from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.backends.interface import Tunable
-from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.errors import TargetError
 from mmfree_compiler.runtime import Session
 
@@ -34,9 +35,29 @@ on_cpu = pytest.mark.parametrize(
 )
 
 
+# What is compiled together, since tracing takes most of the time; an artifact has each kind once.
+# The CPU's kernels take longer, and have an artifact of their own.
+TOGETHER = (
+    ["reference", "fpga", "onnx"],
+    ["fpga:kv260,density=2", "onnx:ms"],
+    ["fpga:ecp5-85"],
+)
+
+
+@cache
+def compiled(folder: Path, targets: tuple[str, ...]) -> Artifact:
+    return mmf.compile(folder, targets).artifact
+
+
+def opened(folder: Path, target: str, **options: Any) -> Session:
+    (targets,) = (group for group in TOGETHER if target in group)
+    kind = target.partition(":")[0]
+    return Session(compiled(folder, tuple(targets)), target=kind, **options)
+
+
 @cache
 def reference(folder: Path) -> Session:
-    return mmf.compile(folder, "reference").session
+    return opened(folder, "reference")
 
 
 @cache
@@ -54,16 +75,15 @@ def expected_texts(folder: Path) -> Texts:
     return texts(reference(folder), together=False)
 
 
-@cache
-def compiled(name: str) -> CompiledModel:
-    return mmf.compile(FOLDERS[name], f"cpu:{','.join(VARIANTS[name])}")
+def on_variants(name: str) -> Artifact:
+    return compiled(FOLDERS[name], (f"cpu:{','.join(VARIANTS[name])}",))
 
 
 @on_cpu
 @pytest.mark.slow
 def test_cpu(name: str, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMFREE_VARIANT", variant)
-    artifact = compiled(name).artifact
+    artifact = on_variants(name)
     ways = WAYS[-1:] if is_emulated(variant) else WAYS
     for threads in THREADS:
         session = Session(artifact, threads)
@@ -132,7 +152,7 @@ MACHINES = ["fpga", "fpga:kv260,density=2", "fpga:ecp5-85"]
 @pytest.mark.parametrize("machine", MACHINES)
 def test_fpga(folder: Path, machine: str) -> None:
     """In the simulator, on three boards and with both densities."""
-    session = mmf.compile(folder, machine).session
+    session = opened(folder, machine)
     assert_same_in_all_ways(session, folder, [way for way in WAYS if way[0] == 1])
 
 
@@ -141,13 +161,12 @@ def test_fpga(folder: Path, machine: str) -> None:
 @pytest.mark.slow
 def test_onnx(folder: Path, target: str) -> None:
     """With ONNX Runtime's optimizations of graphs and without, in batches of 1 and 3, in steps."""
-    artifact = mmf.compile(folder, target).artifact
     for level in ("all", "off"):
-        session = Session(artifact, threads=1, optimizations=level)
+        session = opened(folder, target, threads=1, optimizations=level)
         for batch, chunk in ((1, 64), (3, 5)):
             how = f"optimizations {level}, batch {batch}, chunks of {chunk}"
             assert digest(session, batch, chunk) == expected(folder), how
-    session = Session(artifact, threads=2)
+    session = opened(folder, target, threads=2)
     assert ragged_digest(session, together=True) == expected_of_ragged(folder)
     assert texts(session, together=True) == expected_texts(folder)
     assert state_within(session) == state_within(reference(folder))
@@ -167,7 +186,7 @@ def test_reference_in_batches(folder: Path) -> None:
 def test_ragged_batches_and_texts(name: str, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Padded on the left or alone, in a batch or alone, greedy or with a seed."""
     monkeypatch.setenv("MMFREE_VARIANT", variant)
-    session, folder = Session(compiled(name).artifact, threads=2), FOLDERS[name]
+    session, folder = Session(on_variants(name), threads=2), FOLDERS[name]
     for together in (True, False):
         assert ragged_digest(session, together) == expected_of_ragged(folder)
         assert texts(session, together) == expected_texts(folder)
