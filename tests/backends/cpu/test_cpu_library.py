@@ -28,7 +28,7 @@ CALLS = {*POOL.split(), *KERNELS.split()}
 
 def compiled(layers: int) -> CompiledModel:
     ids = torch.zeros(2, 3, dtype=torch.int64)
-    return mmf.compile(SmallLM(L=layers), example_inputs=(ids,))
+    return mmf.compile(SmallLM(L=layers), "cpu:x86-64-amx,portable", example_inputs=(ids,))
 
 
 @pytest.fixture(scope="module")

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
-import pytest
 import torch
-from op_modules import runnable_variants
+from op_modules import distinct, runnable_variants
 from safetensors.torch import load_file, save_file
 from special_values import FINITE, Pointwise, assert_same_bits
 from torch import Tensor
 
 import mmfree_compiler as mmf
 
-WIDTH = 23
-RUNNABLE = runnable_variants()
+WIDTH = 37  # as in test_cpu_special_values.py, which compiles the same kernels
+VARIANTS = distinct(runnable_variants())
 HANG = 120  # seconds after which the child counts as hung
 
-# ARTIFACT INPUTS OUTPUTS: calls by the main thread and by another one, on one thread and on two.
+# ARTIFACT INPUTS OUTPUTS VARIANTS: calls by the main thread and by another one, on one thread and
+# on two.
 PROGRAM = """
-import sys, threading
+import os, sys, threading
 import torch
 from safetensors.torch import load_file, save_file
-import amx_emulation
 import mmfree_compiler as mmf
 
 def flushes():
@@ -32,13 +32,14 @@ def flushes():
 
 def call(caller):
     assert not flushes() and torch.set_flush_denormal(True) and flushes()
-    for threads in (1, 2):
-        for k, y in enumerate(mmf.load(artifact, threads)(x["x"], x["y"])):
-            made[f"{caller} {threads} {k}"] = y.contiguous()
-        assert flushes()
+    for variant in variants:
+        os.environ["MMFREE_VARIANT"] = variant
+        for threads in (1, 2):
+            for k, y in enumerate(mmf.load(artifact, threads)(x["x"], x["y"])):
+                made[f"{variant} {caller} {threads} {k}"] = y.contiguous()
+            assert flushes()
 
-amx_emulation.emulate_amx()
-_, artifact, inputs, outputs = sys.argv
+_, artifact, inputs, outputs, *variants = sys.argv
 x, made = load_file(inputs), {}
 other = threading.Thread(target=call, args=("other",))
 other.start()
@@ -58,30 +59,18 @@ def small_pairs() -> tuple[Tensor, Tensor]:
     return x[:count].view(-1, WIDTH).clone(), y[:count].view(-1, WIDTH).clone()
 
 
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("floats") / "pointwise.mmfree"
-    example = torch.ones(3, WIDTH)
-    target = f"cpu:{','.join(RUNNABLE)}"
-    mmf.compile(Pointwise(), target, example_inputs=(example, example)).save(path)
-    return path
-
-
-@pytest.mark.parametrize("variant", RUNNABLE)
-def test_denormals_are_kept(
-    artifact: Path, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MMFREE_VARIANT", variant)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # of amx_emulation
-    inputs, outputs = tmp_path / "inputs", tmp_path / "outputs"
+def test_denormals_are_kept(tmp_path: Path) -> None:
+    path, inputs, outputs = (tmp_path / name for name in ("pointwise.mmfree", "inputs", "outputs"))
     x, y = small_pairs()
     save_file({"x": x, "y": y}, inputs)
-    arguments = [sys.executable, "-c", PROGRAM, str(artifact), str(inputs), str(outputs)]
+    target = f"cpu:{','.join(VARIANTS)}"
+    mmf.compile(Pointwise(), target, example_inputs=(x[:4], y[:4])).save(path)
+    arguments = [sys.executable, "-c", PROGRAM, *map(str, (path, inputs, outputs)), *VARIANTS]
     child = subprocess.run(arguments, capture_output=True, text=True, timeout=HANG, check=False)
     assert child.returncode == 0, child.stderr
     made = load_file(outputs)
-    expected = Pointwise()(x, y)
-    for caller in ("main", "other"):
-        for threads in (1, 2):
-            for k, (name, b) in enumerate(zip(Pointwise.names, expected, strict=True)):
-                assert_same_bits(made[f"{caller} {threads} {k}"], b, f"{name} of {caller}", x, y)
+    expected = dict(zip(Pointwise.names, Pointwise()(x, y), strict=True))
+    for variant, caller, threads in product(VARIANTS, ("main", "other"), (1, 2)):
+        for k, (name, b) in enumerate(expected.items()):
+            found = made[f"{variant} {caller} {threads} {k}"]
+            assert_same_bits(found, b, f"{name} of {caller} on {variant}", x, y)

@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 from op_modules import SmallLM, distinct, runnable_variants
 
 import mmfree_compiler as mmf
-from mmfree_compiler.artifact import StateEntry
+from mmfree_compiler.artifact import Artifact, StateEntry
 from mmfree_compiler.backends.cpu.run.states import CpuStates
 from mmfree_compiler.backends.cpu.strides import LINE, VECTOR, state_places, state_width
 from mmfree_compiler.backends.interface import Batch
 from mmfree_compiler.backends.numpy_states import NumpyStates
 from mmfree_compiler.runtime import Session
 
+RUNNABLE = runnable_variants()
+# As in test_model_bits.py, which compiles the same kernels.
+TARGETS = (f"cpu:{distinct(RUNNABLE)[0]}", "reference")
 Slots = tuple[StateEntry, ...]
 Rows = Any  # of States.take and put: a slice, a list, an array
 
@@ -182,17 +185,25 @@ def test_an_export_is_a_copy(entries: Slots, count: int) -> None:
 
 
 @cache
-def session(case: GoldenCase | None, target: str) -> Session:
-    """Of a golden case; of a tiny model without one."""
+def compiled(case: GoldenCase | None) -> Artifact:
+    """A golden case, or a tiny model, for both TARGETS."""
     if case is not None:
-        return mmf.compile(case.folder, target).session
+        return mmf.compile(case.folder, TARGETS).artifact
     ids = torch.zeros(2, 3, dtype=torch.int64)
-    return mmf.compile(SmallLM(), target, example_inputs=(ids,)).session
+    targets = (f"cpu:{','.join(RUNNABLE)}", "reference")
+    return mmf.compile(SmallLM(), targets, example_inputs=(ids,)).artifact
 
 
-@pytest.mark.parametrize("variant", runnable_variants())
-def test_kernels_leave_padding_zero(variant: str) -> None:
-    run = session(None, f"cpu:{variant}")
+@cache
+def session(case: GoldenCase | None, target: str) -> Session:
+    return Session(compiled(case), target=target.partition(":")[0])
+
+
+@pytest.mark.parametrize("variant", RUNNABLE)
+def test_kernels_leave_padding_zero(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMFREE_VARIANT", variant)
+    run = Session(compiled(None), target="cpu")
+    assert run.launcher.build == variant
     entries = run.artifact.manifest.states
     assert padding(entries).any()
     states = run.launcher.states(3)
@@ -206,8 +217,6 @@ def test_kernels_leave_padding_zero(variant: str) -> None:
     assert not states.array[2].any()
 
 
-# As in test_model_bits.py, which compiles the same kernels.
-TARGETS = (f"cpu:{distinct(runnable_variants())[0]}", "reference")
 cases = pytest.mark.parametrize("case", golden_cases(), ids=str)
 orders = pytest.mark.parametrize("targets", [TARGETS, TARGETS[::-1]], ids=["cpu", "reference"])
 PARTS = (0, 11, 12, 25, 33)  # several tokens at once, one alone; target by target, in turn
