@@ -22,6 +22,7 @@ from mmfree_compiler.backends.fpga.timing.intervals import intervals
 from mmfree_compiler.backends.fpga.timing.model import Timeline, simulate
 from mmfree_compiler.backends.projection import Projection, Projector
 from mmfree_compiler.models.config import SHAPES
+from mmfree_compiler.program import Program
 from mmfree_compiler.scaled import program_of
 
 COUNTS = (1, 1, 1, 1)
@@ -160,10 +161,15 @@ def test_intervals_fill_the_time() -> None:
 
 
 @cache
+def of_shape(shape: str) -> Program:
+    return program_of(SHAPES[shape])
+
+
+@cache
 def projection(shape: str, options: str) -> Projection:
     backend, spec = backends.of(f"fpga:{options}")
     assert isinstance(backend, Projector)
-    return backend.project_shape(program_of(SHAPES[shape]), spec, shape)
+    return backend.project_shape(of_shape(shape), spec, shape)
 
 
 def figure(shape: str, options: str, name: str) -> float:

@@ -13,8 +13,8 @@ import onnxruntime
 import pytest
 
 import mmfree_compiler as mmf
-from mmfree_compiler.artifact import WEIGHTS, read_artifact
-from mmfree_compiler.backends.files import read, sign
+from mmfree_compiler.artifact import WEIGHTS, Artifact, read_artifact
+from mmfree_compiler.backends.files import read, sign, write
 from mmfree_compiler.backends.onnx import OnnxBackend
 from mmfree_compiler.backends.onnx.compile.compiler import OnnxCompiler
 from mmfree_compiler.errors import ArtifactError, TargetError
@@ -24,9 +24,14 @@ VARIANTS = ("standard", "ms")
 
 
 @pytest.fixture(scope="module", params=["onnx", "onnx:ms"])
-def model(request: pytest.FixtureRequest, tiny_checkpoint: Path) -> Path:
-    path = tiny_checkpoint.with_name(f"{request.param.replace(':', '_')}.onnx")
-    mmf.compile(tiny_checkpoint, request.param).save(path)
+def artifact(request: pytest.FixtureRequest, tiny_checkpoint: Path) -> Artifact:
+    return mmf.compile(tiny_checkpoint, request.param).artifact
+
+
+@pytest.fixture(scope="module")
+def model(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("saved") / "model.onnx"
+    write(artifact, path)
     return path
 
 
@@ -64,9 +69,7 @@ def test_it_is_a_model_of_others_too(model: Path, tiny_artifact: Path) -> None:
     assert sorted(keys) == ["mmfree.manifest", "mmfree.sha256", "mmfree.tokenizer"]
 
 
-def test_it_comes_back(model: Path, tiny_checkpoint: Path) -> None:
-    spec = read(model).entry.target
-    artifact = mmf.compile(tiny_checkpoint, spec).artifact
+def test_it_comes_back(model: Path, artifact: Artifact) -> None:
     loaded = read(model, verify=True)
     assert loaded.manifest == artifact.manifest
     assert loaded.members.keys() == artifact.members.keys()

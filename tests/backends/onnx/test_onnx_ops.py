@@ -16,6 +16,7 @@ from special_values import Pointwise, Rows, assert_same_bits, forced_rows, pairs
 from torch import Tensor, nn
 
 from mmfree_compiler import backends
+from mmfree_compiler.backends.onnx.run.engine import OPTIMIZATIONS
 from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.errors import TargetError
 from mmfree_compiler.ops import OPS
@@ -77,18 +78,17 @@ def test_rows(target: str, level: str, width: int) -> None:
 
 
 @targets
-@levels
-def test_integer_sums_are_exact(target: str, level: str) -> None:
+def test_integer_sums_are_exact(target: str) -> None:
     """Rows of integers with absmax 127 are their own codes, of scale 1: outputs are the sums."""
     module, inputs = Products(), integer_rows(5)
     model = compiled(target, module, *inputs)
-    for a, b in zip(opened(model, level)(*inputs), module.exact(*inputs), strict=True):
-        assert torch.equal(a, b.float())
+    for level in OPTIMIZATIONS:
+        for a, b in zip(opened(model, level)(*inputs), module.exact(*inputs), strict=True):
+            assert torch.equal(a, b.float()), level
 
 
 @targets
-@levels
-def test_a_scan_and_a_convolution(target: str, level: str) -> None:
+def test_a_scan_and_a_convolution(target: str) -> None:
     """Several sequences, with a bias and without."""
     generator = torch.Generator().manual_seed(0)
     taps, bias = torch.randn(WIDTH, 4, generator=generator), torch.ones(WIDTH) * 0.1
@@ -99,14 +99,14 @@ def test_a_scan_and_a_convolution(target: str, level: str) -> None:
 
     module = Apply(both)
     x, f = torch.randn(2, 3, 9, WIDTH, generator=generator)
-    session = opened(compiled(target, module, x, f), level)
-    for k, (a, b) in enumerate(zip(session(x, f), both(x, f), strict=True)):
-        assert_same_bits(a, b, f"output {k}")
+    model = compiled(target, module, x, f)
+    for level in OPTIMIZATIONS:
+        for k, (a, b) in enumerate(zip(opened(model, level)(x, f), both(x, f), strict=True)):
+            assert_same_bits(a, b, f"output {k} with optimizations {level}")
 
 
 @targets
-@levels
-def test_nothing_is_fused_into_other_bits(target: str, level: str) -> None:
+def test_nothing_is_fused_into_other_bits(target: str) -> None:
     """What ONNX Runtime's optimizations look for: quotients, norms, SiLU, a bias of a product."""
     weight, bias = torch.eye(WIDTH, dtype=torch.int8), torch.rand(WIDTH)
 
@@ -117,10 +117,11 @@ def test_nothing_is_fused_into_other_bits(target: str, level: str) -> None:
         return [product, quotient, mm.mul(x, mm.sigmoid(x)), mm.sub(mm.add(x, y), y)]
 
     examples = torch.ones(4, WIDTH), torch.ones(4, WIDTH)
-    session = opened(compiled(target, Apply(chains), *examples), level)
+    model = compiled(target, Apply(chains), *examples)
     x, y = pairs(WIDTH)
-    for k, (a, b) in enumerate(zip(session(x, y), chains(x, y), strict=True)):
-        assert_same_bits(a, b, f"chain {k}", x, y)
+    for level in OPTIMIZATIONS:
+        for k, (a, b) in enumerate(zip(opened(model, level)(x, y), chains(x, y), strict=True)):
+            assert_same_bits(a, b, f"chain {k} with optimizations {level}", x, y)
 
 
 @targets
