@@ -14,6 +14,7 @@ from invoking import invoke, invoke_json
 
 from mmfree_compiler import compiler
 from mmfree_compiler.artifact import read_artifact, sign
+from mmfree_compiler.backends.cpu.compile import compiler as cpu_compiler
 from mmfree_compiler.backends.cpu.compile import density
 from mmfree_compiler.backends.cpu.facts import ABI
 
@@ -93,6 +94,7 @@ def test_inspect_of_weights_in_two_layouts(
 ) -> None:
     """Each variant reads one of them; the weights are counted once."""
     monkeypatch.setattr(density, "CACHE_BYTES", 0)
+    monkeypatch.setattr(cpu_compiler, "libraries", lambda *given: dict.fromkeys(given[2], b"none"))
     output = tmp_path / "both.mmfree"
     invoke("compile", tiny_checkpoint, "-o", output, "--target", "cpu:x86-64-avx512vbmi,portable")
     found, one = invoke_json("inspect", output), invoke_json("inspect", tiny_artifact)

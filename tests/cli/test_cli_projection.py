@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,9 +13,17 @@ import pytest
 from cli_said import assert_one_line
 from invoking import invoke, invoke_json
 
-from mmfree_compiler import compiler
+from mmfree_compiler import compiler, scaled
 
 SHAPE = ("bench", "--target", "fpga:kv260", "--shape", "370M")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_once() -> Iterator[None]:
+    """The programs of shapes, which all these tests ask for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scaled, "program_of", cache(scaled.program_of))
+        yield
 
 
 def test_a_shape() -> None:

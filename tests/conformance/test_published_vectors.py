@@ -105,6 +105,22 @@ def test_logits(case: GoldenCase, key: str) -> None:
         assert distance <= EDGE, message
 
 
+@pytest.mark.parametrize("case", golden_cases("ternary"), ids=str)
+def test_ternary_codes(case: GoldenCase) -> None:
+    """The compiled program holds the reference's codes, all of them and no others."""
+    program = compiled(case).artifact.program
+    assert program is not None
+    ternary = [c for c in program.constants.values() if c.role == "ternary"]
+    assert {c.dtype for c in ternary} == {"int8"}
+    found = [part.tobytes() for c in ternary for part in c.parts]
+    expected = []
+    for name, tensor in case.ternary.items():
+        if name.endswith("|ternary"):  # a GLU's gate and up are two weights of the program
+            halves = tensor.chunk(2) if "gate_proj" in name else (tensor,)
+            expected += [half.numpy().tobytes() for half in halves]
+    assert sorted(found) == sorted(expected)
+
+
 @cases
 def test_few_tokens_are_off(case: GoldenCase) -> None:
     errors = torch.cat([case.errors(found(case, k).logits, k).flatten() for k in SEQUENCES])
