@@ -21,7 +21,9 @@ from mmfree_compiler.errors import TargetError, UnsupportedError
 from mmfree_compiler.models import BitLinear
 from mmfree_compiler.runtime import Session, load
 
-cases = pytest.mark.parametrize("case", golden_cases(), ids=str)
+# One with every kind of layer, and one whose head is the embedding.
+CASES = [case for case in golden_cases() if case.folder.name in ("conv_shared", "tied")]
+cases = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,4 +1,4 @@
-"""One hundredth of each script, in a process of its own: it forks, which pytest's may not."""
+"""A small part of each script, in a process of its own: it forks, which pytest's may not."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def run(script: str, count: int) -> dict[str, int]:
 
 @pytest.mark.slow
 def test_random_modules_are_refused_or_equal() -> None:
-    outcomes = run("modules", 20)
-    assert outcomes["equal"] >= 6  # where all are refused, nothing is tested
+    outcomes = run("modules", 12)
+    assert outcomes["equal"] >= 3  # where all are refused, nothing is tested
 
 
 @pytest.mark.slow
 def test_mutated_inputs_are_refused_or_change_nothing() -> None:
-    outcomes = run("mutations", 200)
-    assert outcomes["refused"] >= 100
+    outcomes = run("mutations", 100)
+    assert outcomes["refused"] >= 50
 
 
 @pytest.mark.slow
 def test_mutated_onnx_models_are_refused_or_models() -> None:
-    outcomes = run("onnx_models", 50)
-    assert outcomes["refused"] >= 20
-    assert outcomes["accepted"] >= 3
+    outcomes = run("onnx_models", 30)
+    assert outcomes["refused"] >= 12
+    assert outcomes["accepted"] >= 2

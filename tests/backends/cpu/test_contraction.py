@@ -21,6 +21,8 @@ from mmfree_compiler.backends.cpu.compile.isa import ISAS
 from mmfree_compiler.backends.cpu.compile.planned import PlannedProgram
 
 WIDTH = 37
+# "portable" has no such instruction: its target is x86-64 without FMA.
+WITH_ALL_OPS = {*distinct(ISAS)} - {"portable"}
 TARGET = f"cpu:{','.join(ISAS)}"
 # x86: vfmadd231ps, vfmsub132ss, vfnmadd..., vfmaddsub...; aarch64: fmla, fmls, fmadd, fnmsub, ...
 FUSED = re.compile(r"^\s*(vfn?m(add|sub)\w*|fml[as]\w*|fn?m(add|sub)\w*)\b", re.MULTILINE)
@@ -64,7 +66,7 @@ def job(model: Callable[[], nn.Module]) -> Job:
 @pytest.mark.parametrize("name", ISAS)
 def test_nothing_is_fused(name: str) -> None:
     """In products, and in all else."""
-    for model in [SmallLM, Everything] if name in distinct(ISAS) else [SmallLM]:
+    for model in [SmallLM, Everything] if name in WITH_ALL_OPS else [SmallLM]:
         made = job(model)
         assembly = compiled(made.read_by(name), ISAS[name], made.tensors).mod.inspect_source("asm")
         assert "mul" in assembly
