@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from invoking import invoke, invoke_json
 
 from mmfree_compiler import compiler
-from mmfree_compiler.artifact import read_artifact, sign
+from mmfree_compiler.artifact import binding, read_artifact, sign
 from mmfree_compiler.backends.cpu.compile import compiler as cpu_compiler
 from mmfree_compiler.backends.cpu.compile import density
 from mmfree_compiler.backends.cpu.facts import ABI
@@ -94,7 +94,8 @@ def test_inspect_of_weights_in_two_layouts(
 ) -> None:
     """Each variant reads one of them; the weights are counted once."""
     monkeypatch.setattr(density, "CACHE_BYTES", 0)
-    monkeypatch.setattr(cpu_compiler, "libraries", lambda *given: dict.fromkeys(given[2], b"none"))
+    none = binding.NOTE + bytes(binding.SIZE)  # code that nothing here runs
+    monkeypatch.setattr(cpu_compiler, "libraries", lambda *given: dict.fromkeys(given[2], none))
     output = tmp_path / "both.mmfree"
     invoke("compile", tiny_checkpoint, "-o", output, "--target", "cpu:x86-64-avx512vbmi,portable")
     found, one = invoke_json("inspect", output), invoke_json("inspect", tiny_artifact)
