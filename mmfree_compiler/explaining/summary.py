@@ -20,7 +20,7 @@ def _parts(
 ) -> Iterator[str]:
     program = targets[0].program if targets else None
     for loop in program.loops if program else ():
-        yield f"{loop.count} repetitions became one loop of {counted(len(loop.stages), 'stage')}"
+        yield f"{loop.count} equal layers became one loop of {counted(len(loop.stages), 'stage')}"
     products = sum(row.count for row in coverage if row.op == "ternary_linear")
     if products:
         bits = targets[0].bits_per_weight if targets else None

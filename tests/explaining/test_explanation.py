@@ -134,7 +134,7 @@ def test_the_model_and_its_coverage() -> None:
     counts = {row.op: row.count for row in found.coverage}
     assert counts["ternary_linear"] == 7 * LAYERS + 1
     assert all("reference" in row.targets for row in found.coverage)
-    assert found.summary.startswith("2 repetitions became one loop of 4 stages; 15 ternary")
+    assert found.summary.startswith("2 equal layers became one loop of 4 stages; 15 ternary")
 
 
 def test_json_round_trip() -> None:

@@ -226,7 +226,7 @@ def test_the_demo_opens(opened: Open) -> None:
     from mmfree_compiler import compiler
 
     page = opened(compiler.compile(DEMO, "reference", check=False).explain())
-    assert "4 repetitions became one loop of 4 stages" in page.inner_text("#summary")
+    assert "4 equal layers became one loop of 4 stages" in page.inner_text("#summary")
     for box in _boxes(page):
         page.click(f"g[data-id='{box}']")
         assert page.inner_text("#chosen h3")
@@ -239,6 +239,6 @@ def test_24_layers_are_one_loop(opened: Open, tmp_path: Path) -> None:
 
     random_checkpoint(tmp_path / "deep", ModelConfig.of(32, 24, 257))
     page = opened(compiler.compile(tmp_path / "deep", "reference", check=False).explain())
-    assert "24 repetitions became one loop of 4 stages" in page.inner_text("#summary")
+    assert "24 equal layers became one loop of 4 stages" in page.inner_text("#summary")
     assert "no product of float matrices is left" in page.inner_text("#summary")
     assert len(_boxes(page)) < 30
