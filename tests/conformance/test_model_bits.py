@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from amx_emulation import is_emulated
 from golden_cases import golden_cases
@@ -18,6 +19,7 @@ import mmfree_compiler as mmf
 from mmfree_compiler import backends
 from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.backends.interface import Tunable
+from mmfree_compiler.backends.onnx.file import MEMBER
 from mmfree_compiler.errors import TargetError
 from mmfree_compiler.runtime import Session
 
@@ -156,6 +158,21 @@ def test_fpga(folder: Path, machine: str) -> None:
     assert_same_in_all_ways(session, folder, [way for way in WAYS if way[0] == 1])
 
 
+def assert_every_value_has_a_type(artifact: Artifact) -> None:
+    """ONNX's checker, and its inference of types and shapes, which is strict here."""
+    model = onnx.load_from_string(artifact.members[MEMBER].tobytes())
+    onnx.checker.check_model(model, full_check=True)
+    graph = onnx.shape_inference.infer_shapes(
+        model, check_type=True, strict_mode=True, data_prop=True
+    ).graph
+    kinds = {x.name: x.type.tensor_type for x in (*graph.value_info, *graph.output)}
+    made = {output for node in graph.node for output in node.output}
+    assert all(kinds[name].elem_type for name in made)
+    # ONNX does not know ONNX Runtime's operators, so nothing behind them has a shape.
+    if all(opset.domain != "com.microsoft" for opset in model.opset_import):
+        assert all(kinds[name].HasField("shape") for name in made)
+
+
 @folders
 @pytest.mark.parametrize("target", ["onnx", "onnx:ms"])
 @pytest.mark.slow
@@ -167,6 +184,7 @@ def test_onnx(folder: Path, target: str) -> None:
             how = f"optimizations {level}, batch {batch}, chunks of {chunk}"
             assert digest(session, batch, chunk) == expected(folder), how
     session = opened(folder, target, threads=2)
+    assert_every_value_has_a_type(session.artifact)
     assert ragged_digest(session, together=True) == expected_of_ragged(folder)
     assert texts(session, together=True) == expected_texts(folder)
     assert state_within(session) == state_within(reference(folder))
