@@ -122,6 +122,34 @@ def test_the_order_of_ops_counts() -> None:
     assert fingerprint(Order("silu"), "reference", x) != fingerprint(Order("tanh"), "reference", x)
 
 
+class Called(nn.Module):
+    """Two norms of the same width, whose weights are called `names`."""
+
+    def __init__(self, *names: str, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.names = names
+        self.eps = eps
+        for name in names:
+            setattr(self, name, nn.Parameter(torch.ones(16)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for name in (self.names[0], self.names[-1]):
+            x = mm.rms_norm(x, getattr(self, name), self.eps)
+        return x
+
+
+def test_names_do_not_count() -> None:
+    """Nor whether equal constants are one, nor digits of a number that fp32 does not have."""
+    x = torch.zeros(2, 3, 16)
+    first = fingerprint(Called("one", "two"), "reference", x)
+    in_fp32 = torch.tensor(1e-5).item()
+    for same in (Called("b", "a"), Called("a"), Called("a", eps=in_fp32)):
+        assert fingerprint(same, "reference", x) == first
+    other = Called("one", "two")
+    other.get_parameter("two").data[0] = 2
+    assert fingerprint(other, "reference", x) != first
+
+
 def test_it_does_not_depend_on_the_process() -> None:
     """States are saved in one and loaded in another, whose hashes of strings are others."""
     code = (
