@@ -11,9 +11,9 @@ from types import FrameType
 
 import torch
 from torch import nn
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
-_TORCH = Path(torch.__file__).parent
+_TORCH, _HERE = Path(torch.__file__).parent, Path(__file__).parent
 _MADE_AT_RUN_TIME = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 _OTHERS = {*sys.stdlib_module_names, "mmfree_compiler", "numpy", "sympy", "torch"} - {"__main__"}
 # Without its source, as in `python -c`, a frame has no line of code.
@@ -34,15 +34,44 @@ def own_line(node: Node) -> str:
 
 
 def source_line(node: Node) -> str:
-    """`file:line: code` of the innermost recorded frame outside of torch, "" without frames."""
+    """`file:line: code` of the innermost recorded frame outside of torch, or else of torch's.
+
+    "" without frames, and where code of this package stands for a model without lines.
+    """
     frames = _frames(node)
-    return _shown((_own(frames) or frames)[-1]) if frames else ""
+    own = _own(frames)
+    known = own or ([] if any(map(_is_ours, frames)) else frames)
+    return _shown(known[-1]) if known else ""
+
+
+def line_or_module(node: Node) -> str:
+    """`source_line`, and `module_of` where there is none."""
+    return source_line(node) or module_of(node)
 
 
 def module_of(node: Node) -> str:
     """The path and class of the module whose forward made a node, "layers.0 (GELU)"."""
     made_by = _maker(node)
     return made_by if " " in made_by else ""
+
+
+def name_in_file(part: nn.Module) -> str:
+    """What messages call a module that was read from a file, "node '/layers.0/MatMul'"; else ""."""
+    return str(vars(part).get("name_in_file", ""))
+
+
+def name_modules(gm: GraphModule, module: nn.Module) -> None:
+    """Call the submodules that nodes are from as files do, where they were read from files."""
+    names = _names_of(module)
+    for node in gm.graph.nodes:
+        stack = node.meta.get("nn_module_stack") or {}
+        for key, (path, kind) in stack.items():
+            stack[key] = names.get(path, path), kind
+
+
+def _names_of(module: nn.Module) -> dict[str, str]:
+    """Paths of submodules -> what messages call them."""
+    return {path: name_in_file(part) or path for path, part in module.named_modules()}
 
 
 def _maker(node: Node) -> str:
@@ -61,8 +90,18 @@ def _frames(node: Node) -> list[dict[str, str | None]]:
 
 
 def _own(frames: list[dict[str, str | None]]) -> list[dict[str, str | None]]:
-    """Those outside of torch whose code is known."""
-    return [x for x in frames if x["code"] and not Path(str(x["file"])).is_relative_to(_TORCH)]
+    """Those of models whose code is known: neither torch's nor this package's."""
+    return [
+        x
+        for x in frames
+        if x["code"] and not Path(str(x["file"])).is_relative_to(_TORCH) and not _is_ours(x)
+    ]
+
+
+def _is_ours(frame: dict[str, str | None]) -> bool:
+    """Whether a frame is of this package; its models are models like others."""
+    file = Path(str(frame["file"]))
+    return file.is_relative_to(_HERE) and not file.is_relative_to(_HERE / "models")
 
 
 def _shown(frame: dict[str, str | None]) -> str:
@@ -70,7 +109,7 @@ def _shown(frame: dict[str, str | None]) -> str:
 
 
 def running_line() -> str:
-    """`file:line: code` of the innermost line of a model that runs now, "" outside of models."""
+    """As `line_of`, of the code that called this."""
     return line_of(sys._getframe(1))
 
 
@@ -78,7 +117,8 @@ def raising_place(error: BaseException, module: nn.Module) -> str:
     """The innermost line of a model that raised `error`; the part of `module` without one."""
     frames = list(traceback.walk_tb(error.__traceback__))
     lines = [_line(x.f_code.co_filename, number) for x, number in frames if in_model(x)]
-    paths = {id(part): path for path, part in module.named_modules()}
+    names = _names_of(module)
+    paths = {id(part): names[path] for path, part in module.named_modules()}
     owners = [x.f_locals.get("self") for x, _ in frames]
     parts = [part for part in owners if isinstance(part, nn.Module) and id(part) in paths]
     inner = parts[-1] if parts else module
@@ -86,10 +126,18 @@ def raising_place(error: BaseException, module: nn.Module) -> str:
 
 
 def line_of(frame: FrameType | None) -> str:
-    """`file:line: code` of the model's line that `frame` runs or was called from, "" if none."""
-    while frame is not None and not in_model(frame):
+    """`file:line: code` of the model's line that `frame` runs or was called from, "" if none.
+
+    Of a model that was read from a file, what the file calls the part.
+    """
+    while frame is not None:
+        if in_model(frame):
+            return _line(frame.f_code.co_filename, frame.f_lineno)
+        part = frame.f_locals.get("self") if frame.f_code.co_name == "forward" else None
+        if isinstance(part, nn.Module) and name_in_file(part):
+            return _module(name_in_file(part), type(part).__name__)
         frame = frame.f_back
-    return _line(frame.f_code.co_filename, frame.f_lineno) if frame else ""
+    return ""
 
 
 def _line(file: str, number: int) -> str:

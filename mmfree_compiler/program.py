@@ -117,7 +117,8 @@ class Node:
     outputs: tuple[str, ...]
     attrs: Mapping[str, Attr] = field(default_factory=dict)
     state: str | None = None  # the StateSlot of a scan
-    # The line of user code that it came from. Not in repr(), which is part of the cache key.
+    # The line of user code that it came from, or the module. Not in repr(), which is part of the
+    # cache key.
     source: str = field(default="", repr=False)
 
 

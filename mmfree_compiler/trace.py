@@ -29,7 +29,7 @@ from mmfree_compiler.errors import InputError, TraceError
 from mmfree_compiler.inplace import functional, writes_through
 from mmfree_compiler.interrupts import uninterrupted
 from mmfree_compiler.modes import evaluating
-from mmfree_compiler.origin import raising_place
+from mmfree_compiler.origin import name_modules, raising_place
 from mmfree_compiler.wording import described
 
 # Loggers that write down failures which are raised too -> the level from which they may.
@@ -74,12 +74,14 @@ def trace(
     with evaluating(module), torch.no_grad(), uninterrupted(), unknown():
         try:
             shared = _trace_shared(module, inputs, dynamic)
-            return shared or functional(_export(module, inputs, dynamic))
+            graph = shared or functional(_export(module, inputs, dynamic))
         except KeptStateError:  # possibly used up by the call that traced it
             raise
         except TraceError:
             check_runs(module, example_inputs)
             raise
+    name_modules(graph, module)
+    return graph
 
 
 def _trace_shared(

@@ -8,7 +8,7 @@ from inspect import Parameter, Signature
 
 from torch import Tensor, nn
 
-from mmfree_compiler.errors import InputError
+from mmfree_compiler.errors import InputError, MmfreeError
 from mmfree_compiler.origin import raising_place
 from mmfree_compiler.wording import counted, described
 
@@ -27,6 +27,7 @@ def check_number(module: nn.Module, examples: tuple[Tensor, ...]) -> None:
 def check_runs(module: nn.Module, examples: tuple[Tensor, ...]) -> None:
     """Raise InputError, which names the line, when `module` itself raises on its examples.
 
+    Errors of this package are passed on: an imported model names its own nodes.
     A copy of it runs, since a forward may write into parameters; what cannot be copied passes.
     """
     try:
@@ -35,6 +36,8 @@ def check_runs(module: nn.Module, examples: tuple[Tensor, ...]) -> None:
         return
     try:
         module(*(x.clone() for x in examples))
+    except MmfreeError:
+        raise
     except Exception as error:  # the user's code may raise anything
         cause = f"the module itself fails on them: {described(error)}"
         place = raising_place(error, module)

@@ -39,8 +39,9 @@ class LeftOver:
     source: str
 
     def __str__(self) -> str:
-        where = f" in {self.module}" if self.module else ""
-        return f"{self.node.target} ({self.reason}){where} at {self.source or 'an unknown line'}"
+        places = {"in": self.module, "at": self.source}
+        where = " ".join(f"{word} {place}" for word, place in places.items() if place)
+        return f"{self.node.target} ({self.reason}) {where or 'at an unknown line'}"
 
 
 def left_over(gm: GraphModule, names: Collection[str]) -> list[LeftOver]:

@@ -8,17 +8,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from exported import OUT, STYLES, WIDTH, FourLevels, export, saved
+from exported import STYLES, WIDTH, export, saved
 from onnx import TensorProto, helper
 from onnx_sessions import targets
 from op_modules import Products, integer_rows
 from special_values import Pointwise, Rows
-from torch import Tensor, nn
+from torch import Tensor
 
 import mmfree_compiler as mmf
 from mmfree_compiler.backends.onnx.importing.steps import Call, OpStep
 from mmfree_compiler.backends.onnx.variants import VARIANTS
-from mmfree_compiler.errors import CheckpointError, UnsupportedError
+from mmfree_compiler.errors import CheckpointError
 from mmfree_compiler.same_bits import same_bits
 
 X = torch.randn(2, 3, WIDTH, generator=torch.Generator().manual_seed(1))
@@ -106,22 +106,11 @@ def test_products_come_back(target: str, tmp_path: Path) -> None:
 
 
 def test_constants_of_another_layout_are_refused_by_node() -> None:
-    call = Call("mmfree.norm_quant", ("w",), ("first",), {"groups": 1}, ("inners",))
+    named = "node 'first'"
+    call = Call("mmfree.norm_quant", ("w",), ("made",), {"groups": 1}, named, ("inners",))
     for wrong in ({"w": torch.ones(WIDTH)}, {}):
         with pytest.raises(CheckpointError, match="node 'first': calls norm_quant"):
             OpStep(call, wrong, VARIANTS["standard"])
-
-
-def test_four_levels_are_refused_by_name(tmp_path: Path) -> None:
-    path = export(FourLevels(), tmp_path / "model.onnx", 18, False)
-    with pytest.raises(UnsupportedError, match=r"its weight has 4 distinct values.*MatMul"):
-        mmf.compile(path, "reference")
-
-
-def test_a_float_product_is_refused_by_name(tmp_path: Path) -> None:
-    path = export(nn.Linear(WIDTH, OUT), tmp_path / "model.onnx", 18, False)
-    with pytest.raises(UnsupportedError, match=r"a float linear layer\) in .*MatMul"):
-        mmf.compile(path, "reference")
 
 
 def test_all_unknown_operators_are_named(tmp_path: Path) -> None:

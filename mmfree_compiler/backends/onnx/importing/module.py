@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import torch
 from torch import Tensor, nn
 
 from mmfree_compiler.backends.onnx.importing.reading import constants, read_model
@@ -21,7 +22,7 @@ from mmfree_compiler.backends.onnx.importing.values import Value, plain, ternary
 from mmfree_compiler.backends.onnx.names import DOMAIN, NEXT, STATE
 from mmfree_compiler.backends.onnx.variants import VARIANTS, Variant
 from mmfree_compiler.errors import CheckpointError
-from mmfree_compiler.wording import counted
+from mmfree_compiler.wording import counted, described
 
 
 class OnnxModule(nn.Module):
@@ -45,7 +46,7 @@ class OnnxModule(nn.Module):
         functions = {f.name: f for f in self.model.functions if f.domain == DOMAIN}
         calls = [call_of(path, node, functions) for node in graph.node]
         needed = _needed(calls, self.outputs)
-        _check_known(path, graph.node, needed)
+        _check_known(path, needed)
         for name in _read(needed, self.outputs, held):
             self._keep(name, plain(ternary(held[name])))
         for node, call in zip(graph.node, calls, strict=True):
@@ -99,11 +100,23 @@ class OnnxModule(nn.Module):
             if isinstance(step, OpStep):
                 given = zip_strict(call.formals, call.operands)
                 operands = tuple(given[formal] for formal in step.read)
-            made = step(*(values[operand] for operand in operands))
+            made = _run(step, call, *(values[operand] for operand in operands))
             results = made if isinstance(made, tuple | list) and len(call.outputs) > 1 else [made]
             values.update(zip(call.outputs, results, strict=False))
         made = tuple(values[name] for name in self.outputs)
         return made[0] if len(made) == 1 else made
+
+
+def _run(step: nn.Module, call: Call, *operands: Value) -> Value:
+    """What a step makes. Raises CheckpointError where it fails, but for torch.export."""
+    try:
+        return step(*operands)
+    except Exception as error:  # torch raises many types
+        if torch.compiler.is_exporting():
+            raise
+        cause = f"fails: {described(error)}"
+        hint = "Check the model in ONNX Runtime, or pass example_inputs that it takes"
+        raise CheckpointError(f"{call.node} ({call.name})", cause, hint) from error
 
 
 def zip_strict(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
@@ -126,11 +139,10 @@ def _read(calls: Sequence[Call], outputs: Sequence[str], held: dict[str, Tensor]
     yield from (name for name in held if name in read)
 
 
-def _check_known(path: Path, nodes: Sequence[onnx.NodeProto], needed: Sequence[Call]) -> None:
-    names = {node.output[0]: node.name for node in nodes if node.output}
+def _check_known(path: Path, needed: Sequence[Call]) -> None:
     unknown = [call for call in needed if not call.is_known and call.name != "Constant"]
     if unknown:
-        listed = "\n".join(f"  {c.name} (node {names[c.outputs[0]]!r})" for c in unknown)
+        listed = "\n".join(f"  {call.name} ({call.node})" for call in unknown)
         thing = f"{path}: {counted(len(unknown), 'operator')}"
         raise CheckpointError(thing, f"not known:\n{listed}", "Write the model without them")
 

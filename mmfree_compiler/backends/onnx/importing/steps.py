@@ -20,6 +20,7 @@ from mmfree_compiler.backends.onnx.names import DOMAIN, REST, STATE
 from mmfree_compiler.backends.onnx.variants import Variant
 from mmfree_compiler.errors import ArtifactError, CheckpointError
 
+_LONGEST = 200  # characters of a name in a message
 _AGAIN = "Export the model again, from its checkpoint"
 
 
@@ -27,13 +28,15 @@ _AGAIN = "Export the model again, from its checkpoint"
 class Call:
     """What a node calls: the full `name`, attributes in Python's values, operands and outputs.
 
-    `formals` are what a function of this package calls its operands.
+    `node` is what messages call the node; `formals` are what a function of this package calls its
+    operands.
     """
 
     name: str
     operands: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(repr=False)
+    node: str
     formals: tuple[str, ...] = ()
 
     @property
@@ -60,8 +63,15 @@ def call_of(path: Path, node: onnx.NodeProto, functions: Mapping[str, onnx.Funct
         tuple(node.input),
         tuple(node.output),
         attributes,
+        _shown(node),
         tuple(called.input) if called else (),
     )
+
+
+def _shown(node: onnx.NodeProto) -> str:
+    """What messages call a node: by its name, or by what it makes."""
+    name = node.name or ", ".join(node.output)
+    return f"node {name[:_LONGEST]!r}"
 
 
 def _value(path: Path, attribute: onnx.AttributeProto) -> Any:
@@ -78,7 +88,7 @@ class Step(nn.Module):
 
     def __init__(self, call: Call) -> None:
         super().__init__()
-        self.call = call
+        self.call, self.name_in_file = call, call.node
 
     def forward(self, *operands: Value) -> Value:
         return OPERATORS[self.call.name](self.call.attributes, *operands)
@@ -92,7 +102,7 @@ class OpStep(nn.Module):
 
     def __init__(self, call: Call, constants: Mapping[str, Tensor], variant: Variant) -> None:
         super().__init__()
-        self.call = call
+        self.call, self.name_in_file = call, call.node
         given = dict(zip(call.formals, call.operands, strict=True))
         passed = {formal: constants[x] for formal, x in given.items() if x in constants}
         self.op = call.name.partition(".")[2]
@@ -101,7 +111,7 @@ class OpStep(nn.Module):
             buffers = prepared(self.op, passed, call.attributes, variant)
         except (ArtifactError, LookupError, ValueError, TypeError, RuntimeError) as error:
             cause = f"calls {self.op} with other constants than this version writes"
-            raise CheckpointError(f"node {call.outputs[0]!r}", cause, _AGAIN) from error
+            raise CheckpointError(call.node, cause, _AGAIN) from error
         for name, value in buffers.items():
             self.register_buffer(name, value)
             self.held.append(name)
