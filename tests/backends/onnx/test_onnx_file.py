@@ -16,11 +16,12 @@ import mmfree_compiler as mmf
 from mmfree_compiler.artifact import WEIGHTS, Artifact, read_artifact
 from mmfree_compiler.backends.files import read, sign, write
 from mmfree_compiler.backends.onnx import OnnxBackend
+from mmfree_compiler.backends.onnx.compile import model as build
 from mmfree_compiler.backends.onnx.compile.compiler import OnnxCompiler
+from mmfree_compiler.backends.onnx.variants import VARIANTS
 from mmfree_compiler.errors import ArtifactError, TargetError
 
 IDS = np.arange(1, 8)[None]
-VARIANTS = ("standard", "ms")
 
 
 @pytest.fixture(scope="module", params=["onnx", "onnx:ms"])
@@ -103,6 +104,24 @@ def test_constants_in_a_file_of_their_own(outside: Path, tiny_artifact: Path) ->
     session = onnxruntime.InferenceSession(str(outside))
     state = {"state.mlgru_scan": np.zeros((1, 2, 64), np.float32)}
     assert np.array_equal(session.run(["logits"], {"tokens": IDS, **state})[0], logits(outside))
+
+
+def test_a_constant_that_onnx_runtime_does_not_take(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OnnxBackend, "compiler", lambda _: OnnxCompiler(largest=20_000))
+    message = "constant embedding_1/table: has 32,896 bytes; ONNX Runtime takes at most 20,000"
+    with pytest.raises(TargetError, match=message):
+        mmf.compile(tiny_checkpoint, "onnx", check=False)
+
+
+def test_data_is_not_in_the_model_while_it_is_built(tiny_checkpoint: Path) -> None:
+    """Protocol buffers above 2 GiB cannot even be copied within memory."""
+    program = mmf.compile(tiny_checkpoint, "onnx", check=False).program
+    made = build.model(program, VARIANTS["standard"])
+    held = {tensor.name: tensor.raw_data for tensor in made.proto.graph.initializer}
+    assert made.data
+    assert not any(held[name] for name in made.data)
 
 
 def test_a_model_that_was_renamed_finds_its_constants(outside: Path) -> None:

@@ -10,44 +10,56 @@ import numpy as np
 
 from mmfree_compiler.artifact import WEIGHTS, Build
 from mmfree_compiler.backends.interface import Emitted, ProgramPass
-from mmfree_compiler.backends.onnx.compile.external import moved_out
+from mmfree_compiler.backends.onnx.compile.external import embed, moved_out
 from mmfree_compiler.backends.onnx.compile.model import EMITTERS, model
 from mmfree_compiler.backends.onnx.compile.passes.pack_weights import PackWeights
 from mmfree_compiler.backends.onnx.facts import ABI, MODEL, Facts
 from mmfree_compiler.backends.onnx.file import MEMBER
 from mmfree_compiler.backends.onnx.spec import Spec
 from mmfree_compiler.backends.onnx.variants import VARIANTS
+from mmfree_compiler.errors import TargetError
 from mmfree_compiler.program import Program
 
 # Protocol buffers end at 2 GiB; nodes and names take far less than what is left here.
 MAX_EMBEDDED = (1 << 31) - (1 << 26)
+MAX_TENSOR = 1 << 31  # bytes of one tensor that ONNX Runtime takes from memory
 
 
 @dataclass(frozen=True)
 class OnnxCompiler:
-    """See interface.Compiler. Constants of more than `embedded` bytes are a file of their own."""
+    """See interface.Compiler. Constants of more than `embedded` bytes are a file of their own.
+
+    One of more than `largest` bytes is refused (TargetError).
+    """
 
     embedded: int = MAX_EMBEDDED
+    largest: int = MAX_TENSOR
     ops: ClassVar[frozenset[str]] = frozenset(EMITTERS)
 
     def passes(self, program: Program, spec: Spec) -> tuple[ProgramPass, ...]:  # noqa: ARG002 - the interface
         return (PackWeights(VARIANTS[spec.variant]),)
 
     def emit(self, program: Program, spec: Spec) -> Emitted:
-        made, stored = model(program, VARIANTS[spec.variant])
+        made = model(program, VARIANTS[spec.variant])
+        for name, data in made.data.items():
+            if data.nbytes > self.largest:
+                cause = f"has {data.nbytes:,} bytes; ONNX Runtime takes at most {self.largest:,}"
+                raise TargetError(f"constant {name}", cause, "Save the checkpoint in bfloat16")
         weights, location = np.empty(0, np.uint8), ""
-        if stored.total() > self.embedded:
+        if made.stored.total() > self.embedded:
             weights, location = moved_out(made)
+        else:
+            embed(made)
         facts = Facts(
             variant=spec.variant,
             weights=_ternary_weights(program),
-            ternary_bytes=stored["ternary"],
-            table_bytes=stored["table"],
-            other_bytes=stored["row"],
+            ternary_bytes=made.stored["ternary"],
+            table_bytes=made.stored["table"],
+            other_bytes=made.stored["row"],
             location=location,
         )
         build = Build(name=spec.variant, abi=ABI, members={MODEL: MEMBER}, facts=facts.model_dump())
-        code = made.SerializeToString(deterministic=True)
+        code = made.proto.SerializeToString(deterministic=True)
         return Emitted((build,), members={WEIGHTS: weights, MEMBER: code})
 
 

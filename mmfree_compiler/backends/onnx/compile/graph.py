@@ -90,31 +90,34 @@ class Body(Graph):
 
 
 class Model(Graph):
-    """The graph of a model: its constants are `initializers`, its `functions` are there once."""
+    """The graph of a model: its constants are `initializers`, its `functions` are there once.
+
+    `data` has the bytes of tensors, by name, which may be more than protocol buffers can hold.
+    """
 
     def __init__(self, opsets: Sequence[Any]) -> None:
         super().__init__()
         self.opsets = opsets
         self.initializers: list[onnx.TensorProto] = []
         self.functions: list[onnx.FunctionProto] = []
+        self.data: dict[str, Array] = {}
         self.stored: Counter[Role] = Counter()  # bytes of constants
-        self._names: set[str] = set()
         self._known: dict[tuple[str, bytes], str] = {}
         self._versions: Counter[str] = Counter()
 
-    def _store(self, tensor: onnx.TensorProto, role: Role = "row") -> None:
+    def _store(self, tensor: onnx.TensorProto) -> None:
         self.initializers.append(tensor)
-        self.stored[role] += len(tensor.raw_data)
+        self.stored["row"] += len(tensor.raw_data)
 
     def tensor(self, name: str, kind: int, shape: tuple[int, ...], data: Array, role: Role) -> str:
         """A constant called so, of a type that NumPy may not have: `data` are its bytes.
 
         A name stands for one constant: `data` is not looked at the second time.
         """
-        if name not in self._names:
-            self._names.add(name)
-            raw = np.ascontiguousarray(data).tobytes()
-            self._store(TensorProto(name=name, data_type=kind, dims=shape, raw_data=raw), role)
+        if name not in self.data:
+            self.data[name] = np.ascontiguousarray(data)
+            self.initializers.append(TensorProto(name=name, data_type=kind, dims=shape))
+            self.stored[role] += data.nbytes
         return name
 
     def call(

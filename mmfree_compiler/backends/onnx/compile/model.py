@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from mmfree_compiler.backends.onnx.compile.graph import Body, Model
+from mmfree_compiler.backends.onnx.compile.graph import Array, Body, Model
 from mmfree_compiler.backends.onnx.compile.ports import Ports
 from mmfree_compiler.backends.onnx.compile.rows import ROWS
 from mmfree_compiler.backends.onnx.compile.scope import Scope, rest_of
@@ -23,11 +23,20 @@ from mmfree_compiler.program import Loop, Node, Program, Role, Stage
 EMITTERS = ROWS | TILES
 
 
-def model(program: Program, variant: Variant) -> tuple[onnx.ModelProto, Counter[Role]]:
-    """The ONNX model of a Program whose weights are packed for `variant`.
+@dataclass(frozen=True)
+class Made:
+    """An ONNX model without the `data` of its tensors, which are the bytes of each by name.
 
-    With it come the bytes of its constants by what they are.
+    `stored` are the bytes of all constants by what they are.
     """
+
+    proto: onnx.ModelProto
+    data: dict[str, Array]
+    stored: Counter[Role]
+
+
+def model(program: Program, variant: Variant) -> Made:
+    """The ONNX model of a Program whose weights are packed for `variant`."""
     opsets = [helper.make_opsetid(*one) for one in (("", variant.opset), *variant.domains)]
     ports, made = Ports.of(program), Model(opsets)
     writer = _Writer(program, variant, made, ports)
@@ -40,7 +49,7 @@ def model(program: Program, variant: Variant) -> tuple[onnx.ModelProto, Counter[
         ir_version=variant.ir_version,
         producer_name="mmfree-compiler",
     )
-    return proto, made.stored
+    return Made(proto, made.data, made.stored)
 
 
 @dataclass
