@@ -16,6 +16,7 @@ import mmfree_compiler as mmf
 from fuzz import texts
 from fuzz.attempt import Attack, Attempt
 from fuzz.samples import samples
+from mmfree_compiler.artifact import Port
 
 WIDTH, OUT = 8, 5
 OPERATORS = (
@@ -75,7 +76,16 @@ def _bytes(rng: random.Random, folder: Path) -> Attempt:
 
 def _fields(rng: random.Random, folder: Path) -> Attempt:
     """Some fields of a model of others, which stays a protocol buffer."""
-    model = onnx.load_from_string(_foreign())
+    return _changed(rng, folder, _foreign())
+
+
+def _own_fields(rng: random.Random, folder: Path) -> Attempt:
+    """As `_fields`, of a model that this package wrote: its functions become ops again."""
+    return _changed(rng, folder, samples().onnx.read_bytes())
+
+
+def _changed(rng: random.Random, folder: Path, data: bytes) -> Attempt:
+    model = onnx.load_from_string(data)
     changes = [rng.choice(_CHANGES)(rng, model) for _ in range(rng.randint(1, 3))]
     path = folder / "model.onnx"
     path.write_bytes(model.SerializeToString())
@@ -105,6 +115,14 @@ def _attribute(rng: random.Random, model: onnx.ModelProto) -> str:
     made.ints.extend(rng.choices(NUMBERS, k=rng.randint(0, 3)))
     node.attribute.append(made)
     return f"{node.name} has {name} of type {made.type}"
+
+
+def _number(rng: random.Random, model: onnx.ModelProto) -> str:
+    """An attribute that a node has."""
+    node = rng.choice([node for node in model.graph.node if node.attribute])
+    attribute = rng.choice(node.attribute)
+    attribute.i, attribute.f = rng.choice(NUMBERS), rng.choice([0.0, -1.0, float("nan"), 1e30])
+    return f"{node.name} has another {attribute.name}"
 
 
 def _tensor(rng: random.Random, model: onnx.ModelProto) -> str:
@@ -151,14 +169,20 @@ def _version(rng: random.Random, model: onnx.ModelProto) -> str:
     return f"opset {model.opset_import[0].version}, IR {model.ir_version}"
 
 
-_CHANGES = (_operand, _operator, _attribute, _tensor, _port, _nodes, _version)
+_CHANGES = (_operand, _operator, _attribute, _number, _tensor, _port, _nodes, _version)
 
 
 def _compiled(path: Path) -> str:
     """Compile for the target whose ops are in torch, and run."""
     compiled = mmf.compile(path, "reference", check=False)
-    compiled(*(torch.ones(2, 3, port.width) for port in compiled.artifact.manifest.inputs))
+    compiled(*map(_rows, compiled.artifact.manifest.inputs))
     return "accepted"
+
+
+def _rows(port: Port) -> torch.Tensor:
+    """What an input takes."""
+    is_ids = port.dtype == "int64"
+    return torch.zeros(2, 3, dtype=torch.int64) if is_ids else torch.ones(2, 3, port.width)
 
 
 def _own(rng: random.Random, folder: Path) -> Attempt:
@@ -178,4 +202,5 @@ ATTACKS: dict[str, tuple[float, Attack]] = {
     "onnx bytes": (2, _bytes),
     "onnx fields": (6, _fields),
     "onnx of ours": (1, _own),
+    "onnx fields of ours": (1, _own_fields),
 }
