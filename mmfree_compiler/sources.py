@@ -100,6 +100,9 @@ def _of_others(read: Imported, example_inputs: tuple[Tensor, ...] | None) -> Sou
     """What was read from a file of another form; its inputs are known."""
     _check_tensors(example_inputs)
     inputs = tuple(example_inputs or read.examples)
+    check_examples(inputs)
+    with torch.no_grad():
+        read.module(*inputs)  # a file may contradict itself, which no check of the graph would find
     return Source(
         read.module,
         inputs,

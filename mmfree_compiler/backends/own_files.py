@@ -15,6 +15,9 @@ from mmfree_compiler.backends.interface import Backend
 class Imported:
     """A model that was read to be compiled: a `module` of torch, and `examples` of its inputs.
 
+    The module raises CheckpointError where the file contradicts itself, and InputError on another
+    number of inputs.
+
     The rest goes into the artifact: see sources.Source.
     """
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from exported import WIDTH, saved
 from onnx import TensorProto, helper, numpy_helper
+from special_values import Rows
 
 import mmfree_compiler as mmf
 from mmfree_compiler.errors import CheckpointError, MmfreeError
@@ -100,6 +102,38 @@ def _without_outputs(model: onnx.ModelProto) -> None:
 
 def _doubles(model: onnx.ModelProto) -> None:
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A model that this package wrote."""
+    path = tmp_path_factory.mktemp("ours") / "model.onnx"
+    x = torch.randn(2, 3, WIDTH)
+    mmf.compile(Rows(WIDTH), "onnx", example_inputs=(x, x), check=False).save(path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("change", ["left out", "dropped", "one more", "another"])
+def test_functions_of_ours_that_are_called_otherwise(
+    change: str, ours: bytes, tmp_path: Path
+) -> None:
+    model = onnx.load_from_string(ours)
+    found = next(node for node in model.graph.node if node.op_type == "rms_norm")
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(7, np.float32), "seven"))
+    others = {
+        "left out": [""],
+        "dropped": [],
+        "one more": [found.input[-1]] * 2,
+        "another": ["seven"],
+    }
+    operands = [*found.input[:-1], *others[change]]
+    del found.input[:]
+    found.input.extend(operands)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    message = f"^node '{found.name}'.*(calls rms_norm|fails)|is not a valid ONNX model"
+    with pytest.raises(CheckpointError, match=message):
+        mmf.compile(path, "reference", check=False)
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from exported import WIDTH, FourLevels, export, saved
 from onnx import NodeProto, helper
 
 import mmfree_compiler as mmf
-from mmfree_compiler.errors import CheckpointError, MmfreeError, TraceError, UnsupportedError
+from mmfree_compiler.errors import (
+    CheckpointError,
+    InputError,
+    MmfreeError,
+    TraceError,
+    UnsupportedError,
+)
 
 ROWS = np.ones((3, WIDTH), np.float32)
 
@@ -55,6 +62,13 @@ def test_a_node_without_a_name_is_called_by_what_it_makes(tmp_path: Path) -> Non
     path = saved(tmp_path, [helper.make_node("Softmax", ["x"], ["y"])])
     with pytest.raises(UnsupportedError, match=r"in node 'y' \(Softmax\)\n"):
         mmf.compile(path, "reference")
+
+
+def test_another_number_of_inputs(tmp_path: Path) -> None:
+    path = saved(tmp_path, [helper.make_node("Sigmoid", ["x"], ["y"])])
+    x = torch.ones(2, 3, WIDTH)
+    with pytest.raises(InputError, match="are 2 tensors; the model has 1 input"):
+        mmf.compile(path, "reference", example_inputs=(x, x))
 
 
 def test_programs_know_their_nodes(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from mmfree_compiler.backends.onnx.importing.steps import (
 from mmfree_compiler.backends.onnx.importing.values import Value, plain, ternary
 from mmfree_compiler.backends.onnx.names import DOMAIN, NEXT, STATE
 from mmfree_compiler.backends.onnx.variants import VARIANTS, Variant
-from mmfree_compiler.errors import CheckpointError
+from mmfree_compiler.errors import CheckpointError, InputError
 from mmfree_compiler.wording import counted, described
 
 
@@ -92,6 +92,10 @@ class OnnxModule(nn.Module):
         self.steps.append((name, call))
 
     def forward(self, *rows: Tensor) -> Any:
+        if len(rows) != len(self.inputs):
+            inputs = counted(len(self.inputs), "input")
+            cause = f"are {counted(len(rows), 'tensor')}; the model has {inputs}"
+            raise InputError("example_inputs", cause, "Pass one tensor for each")
         values = {**self.known, **zip_strict([x.name for x in self.inputs], rows)}
         values |= {name: getattr(self.constants, key) for name, key in self.buffer_of.items()}
         for name, call in self.steps:

@@ -53,11 +53,18 @@ class Call:
 
 
 def call_of(path: Path, node: onnx.NodeProto, functions: Mapping[str, onnx.FunctionProto]) -> Call:
-    """The call of a node. Raises CheckpointError on a constant that cannot be read."""
+    """The call of a node.
+
+    Raises CheckpointError on a constant that cannot be read, and on a function of this package that
+    is called without one of its operands.
+    """
     own = node.domain in ("", "ai.onnx")
     attributes = {a.name: _value(path, a) for a in node.attribute}
     attributes["outputs"] = len(node.output)
     called = functions.get(node.op_type) if node.domain == DOMAIN else None
+    if called and (len(node.input) != len(called.input) or "" in node.input):
+        cause = f"calls {node.op_type} with other operands than this version writes"
+        raise CheckpointError(_shown(node), cause, _AGAIN)
     return Call(
         node.op_type if own else f"{node.domain}.{node.op_type}",
         tuple(node.input),
