@@ -136,6 +136,19 @@ def test_functions_of_ours_that_are_called_otherwise(
         mmf.compile(path, "reference", check=False)
 
 
+def test_a_state_that_is_read_as_a_row(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    mmf.compile(tiny_checkpoint, "onnx", check=False).save(path)
+    model = onnx.load(path)
+    node = next(node for node in model.graph.node if node.op_type == "gated_norm")
+    node.input[1] = "layer0/mlgru_scan.after"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(
+        CheckpointError, match=r"value 'layer0/mlgru_scan\.after': is read as a row"
+    ):
+        mmf.compile(path, "reference", check=False)
+
+
 @pytest.mark.parametrize(
     ("change", "cause"),
     [

@@ -96,7 +96,7 @@ class OnnxModule(nn.Module):
             inputs = counted(len(self.inputs), "input")
             cause = f"are {counted(len(rows), 'tensor')}; the model has {inputs}"
             raise InputError("example_inputs", cause, "Pass one tensor for each")
-        values = {**self.known, **zip_strict([x.name for x in self.inputs], rows)}
+        values = _Values({**self.known, **zip_strict([x.name for x in self.inputs], rows)})
         values |= {name: getattr(self.constants, key) for name, key in self.buffer_of.items()}
         for name, call in self.steps:
             step = getattr(self.nodes, name)
@@ -109,6 +109,14 @@ class OnnxModule(nn.Module):
             values.update(zip(call.outputs, results, strict=False))
         made = tuple(values[name] for name in self.outputs)
         return made[0] if len(made) == 1 else made
+
+
+class _Values(dict[str, Value]):
+    """Values by name. What no step makes is the state after a scan."""
+
+    def __missing__(self, name: str) -> Value:
+        cause = "is read as a row, but is a state, which importing leaves out"
+        raise CheckpointError(f"value {name!r}", cause, "Export the model again")
 
 
 def _run(step: nn.Module, call: Call, *operands: Value) -> Value:
