@@ -10,6 +10,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from mmfree_compiler.errors import UnsupportedError
 from mmfree_compiler.ops import OPS
+from mmfree_compiler.ops.table import Kind
 from mmfree_compiler.program import Node, Program, Value
 
 _ROWS = "Return rows of floats, with the leading dimensions of an input"
@@ -52,27 +53,63 @@ def check_output(thing: str, value: Value | None) -> None:
 
 
 def check_operands(program: Program, node: Node) -> None:
-    """Raise UnsupportedError on pointwise operands that are not as wide as the result.
+    """Raise UnsupportedError on rows and constants of other sizes than the op takes.
 
-    A constant may be a single element.
+    A constant of a pointwise op may be a single element.
     """
-    if OPS[node.op].kind != "pointwise":
-        return
+    for name, known in zip(node.inputs, _shapes(program, node), strict=False):
+        if name is None:
+            continue
+        shape, constant = _shape(program, name), program.constants.get(name)
+        if not any(_fits(shape, one) for one in known):
+            cause = f"has shape {_written(shape)}, not {' or '.join(map(_written, known))}"
+            raise _unfit(node, name, cause, "Broadcast it first, or make it a buffer of that shape")
+        if OPS[node.op].kind == "pointwise" and constant and constant.dtype != "float32":
+            raise _unfit(node, name, f"is {constant.dtype}, not float32", "Convert it first")
+
+
+def _unfit(node: Node, name: str, cause: str, hint: str) -> UnsupportedError:
+    return UnsupportedError(node.source or node.op, f"operand {name} of {node.op} {cause}", hint)
+
+
+Shape = tuple[int | None, ...]  # None: any size
+
+
+def _shapes(program: Program, node: Node) -> list[list[Shape]]:
+    """The shapes that each operand of a node may have; of a row, those of one token."""
     width = program.values[node.outputs[0]].width
-    for name in node.inputs:
-        if name is not None and not _fits(program, name, width):
-            raise UnsupportedError(
-                node.source or node.op,
-                f"operand {name} of {node.op} is neither a row of {width} floats nor one element",
-                "Broadcast it first, or make it a buffer of that width",
-            )
+    kind = OPS[node.op].kind
+    if kind == "linear":
+        k = program.values[str(node.inputs[0])].width
+        return [[(k,)], [(1,)], [(width, k)], [(1,), ()], [(width,)]]
+    if kind == "gather":
+        return [[(1,)], [(None, width)]]
+    return [_operand(program, name, width, kind) for name in node.inputs]
 
 
-def _fits(program: Program, name: str, width: int) -> bool:
-    if name not in program.constants:
-        return program.values[name].width == width
-    constant = program.constants[name]
-    return constant.dtype == "float32" and constant.shape in ((1,), (width,))
+def _operand(program: Program, name: str | None, width: int, kind: Kind) -> list[Shape]:
+    constant = program.constants.get(name or "")
+    if constant is None:
+        return [(width,)]
+    if constant.role == "taps":
+        return [(width, None)]
+    return [(1,), (width,)] if kind == "pointwise" else [(width,)]
+
+
+def _shape(program: Program, name: str) -> tuple[int, ...]:
+    constant = program.constants.get(name)
+    return constant.shape if constant else (program.values[name].width,)
+
+
+def _fits(shape: tuple[int, ...], known: Shape) -> bool:
+    return len(shape) == len(known) and all(
+        size == other or other is None for size, other in zip(shape, known, strict=True)
+    )
+
+
+def _written(shape: Shape) -> str:
+    sizes = ["any" if size is None else str(size) for size in shape]
+    return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
 
 def check_signature(program: Program) -> None:
