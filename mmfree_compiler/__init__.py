@@ -57,7 +57,8 @@ def _imported(module: str) -> Any:
     try:
         return import_module(f"{__name__}.{module}")
     except ModuleNotFoundError as error:
-        cause = f"needs {error.name}, which is not installed"
+        package = str(error.name).partition(".")[0]
+        cause = f"needs {package}, which is not installed"
         hint = "pip install 'mmfree-compiler[cpu]'"
         raise ToolchainError(f"{__name__}.{module}", cause, hint) from error
 
