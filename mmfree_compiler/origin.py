@@ -6,6 +6,7 @@ import linecache
 import re
 import sys
 import traceback
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -24,35 +25,46 @@ _FRAME = re.compile(
 
 def place_of(node: Node) -> str:
     """The model's line that made a node; without its source, the module that did."""
-    return own_line(node) or _maker(node) or source_line(node) or str(node.target)
-
-
-def own_line(node: Node) -> str:
-    """`file:line: code` of the innermost recorded line outside of torch, "" without one."""
-    own = _own(_frames(node))
-    return _shown(own[-1]) if own else ""
+    return source_line(node) or str(node.target)
 
 
 def source_line(node: Node) -> str:
-    """`file:line: code` of the innermost recorded frame outside of torch, or else of torch's.
+    """`file:line: code` of the innermost recorded line of the model.
 
-    "" without frames, and where code of this package stands for a model without lines.
+    Without one, as for a layer of torch in an nn.Sequential, the module that made the node, such as
+    "net.2 (Linear)"; "" where nothing was recorded.
     """
-    frames = _frames(node)
-    own = _own(frames)
-    known = own or ([] if any(map(_is_ours, frames)) else frames)
-    return _shown(known[-1]) if known else ""
+    return own_line(node) or _maker(node) or next(map(_shown, reversed(_frames(node))), "")
 
 
-def line_or_module(node: Node) -> str:
-    """`source_line`, and `module_of` where there is none."""
-    return source_line(node) or module_of(node)
+def own_line(node: Node) -> str:
+    """`file:line: code` of the innermost recorded line of the model, "" without one."""
+    own = [frame for frame in _frames(node) if _is_own(frame)]
+    return _shown(own[-1]) if own else ""
+
+
+def made_by(node: Node) -> tuple[str, str]:
+    """The module and the line of the model that made a node; "" for what is not known."""
+    line = own_line(node)
+    if line:
+        return module_of(node), line
+    module = _maker(node)
+    return module, "" if module else source_line(node)
+
+
+def placed(module: str, line: str) -> str:
+    """What `made_by` found, as part of a sentence: "in net.2 (Linear) at net.py:9: y = net(x)"."""
+    known = [f"{word} {what}" for word, what in (("in", module), ("at", line)) if what]
+    return " ".join(known) or "at an unknown line"
 
 
 def module_of(node: Node) -> str:
-    """The path and class of the module whose forward made a node, "layers.0 (GELU)"."""
-    made_by = _maker(node)
-    return made_by if " " in made_by else ""
+    """The path and class of the module whose forward made a node, "layers.0 (GELU)".
+
+    "" for a module that is part of none.
+    """
+    made = _maker(node)
+    return made if " " in made else ""
 
 
 def name_in_file(part: nn.Module) -> str:
@@ -89,19 +101,14 @@ def _frames(node: Node) -> list[dict[str, str | None]]:
     return [match.groupdict() for match in _FRAME.finditer(node.stack_trace or "")]
 
 
-def _own(frames: list[dict[str, str | None]]) -> list[dict[str, str | None]]:
-    """Those of models whose code is known: neither torch's nor this package's."""
-    return [
-        x
-        for x in frames
-        if x["code"] and not Path(str(x["file"])).is_relative_to(_TORCH) and not _is_ours(x)
-    ]
+def _is_own(frame: dict[str, str | None]) -> bool:
+    """Whether it is a line of a model whose code is known: neither torch's nor this package's.
 
-
-def _is_ours(frame: dict[str, str | None]) -> bool:
-    """Whether a frame is of this package; its models are models like others."""
+    The package's models are models like others.
+    """
     file = Path(str(frame["file"]))
-    return file.is_relative_to(_HERE) and not file.is_relative_to(_HERE / "models")
+    ours = file.is_relative_to(_HERE) and not file.is_relative_to(_HERE / "models")
+    return bool(frame["code"]) and not ours and not file.is_relative_to(_TORCH)
 
 
 def _shown(frame: dict[str, str | None]) -> str:
@@ -113,16 +120,29 @@ def running_line() -> str:
     return line_of(sys._getframe(1))
 
 
+def running_module(module: nn.Module) -> str:
+    """The path and class of the innermost part of `module` whose method runs now, "" if none."""
+    frames = (frame for frame, _ in traceback.walk_stack(sys._getframe(1)))
+    return next(_parts(frames, module), "")
+
+
 def raising_place(error: BaseException, module: nn.Module) -> str:
     """The innermost line of a model that raised `error`; the part of `module` without one."""
-    frames = list(traceback.walk_tb(error.__traceback__))
+    frames = list(traceback.walk_tb(error.__traceback__))[::-1]
     lines = [_line(x.f_code.co_filename, number) for x, number in frames if in_model(x)]
+    if lines:
+        return lines[0]
+    return next(_parts((x for x, _ in frames), module), type(module).__name__)
+
+
+def _parts(frames: Iterable[FrameType], module: nn.Module) -> Iterator[str]:
+    """The path and class of each part of `module` that a frame runs a method of."""
     names = _names_of(module)
     paths = {id(part): names[path] for path, part in module.named_modules()}
-    owners = [x.f_locals.get("self") for x, _ in frames]
-    parts = [part for part in owners if isinstance(part, nn.Module) and id(part) in paths]
-    inner = parts[-1] if parts else module
-    return lines[-1] if lines else _module(paths[id(inner)], type(inner).__name__)
+    for frame in frames:
+        part = frame.f_locals.get("self")
+        if isinstance(part, nn.Module) and id(part) in paths:
+            yield _module(paths[id(part)], type(part).__name__)
 
 
 def line_of(frame: FrameType | None) -> str:

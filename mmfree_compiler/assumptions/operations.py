@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from mmfree_compiler.errors import TraceError
-from mmfree_compiler.origin import place_of, source_line
+from mmfree_compiler.origin import own_line, place_of, source_line
 
 # Batch normalizations and their argument that says whether they use the batch at hand.
 _NORMS = {"aten::batch_norm": "training", "aten::instance_norm": "use_input_stats"}
@@ -64,7 +64,7 @@ def _holds_a_graph(node: Node) -> TraceError:
     read = [str(x.target) for x in node.all_input_nodes if x.op == "get_attr"]
     graphs = [graph for name, graph in owner.named_children() if name in read]
     inner = [n for graph in graphs if isinstance(graph, fx.GraphModule) for n in graph.graph.nodes]
-    lines = filter(None, map(source_line, (node, *inner)))
+    lines = filter(None, (f(x) for f in (own_line, source_line) for x in (node, *inner)))
     return TraceError(next(lines, name), cause, hint)
 
 

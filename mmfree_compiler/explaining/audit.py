@@ -13,7 +13,7 @@ from torch.utils.flop_counter import flop_registry
 
 from mmfree_compiler.explaining.schema import Audit, FloatProduct
 from mmfree_compiler.modes import calling
-from mmfree_compiler.origin import running_line, source_line
+from mmfree_compiler.origin import made_by, running_line, running_module
 from mmfree_compiler.passes.pattern import aten
 
 # Products that torch's counter of operations does not know: it sees what they are made of.
@@ -48,23 +48,24 @@ def audit_run(module: nn.Module, inputs: tuple[Tensor, ...]) -> Audit | None:
 
     A copy runs, which may change itself. None if there is none, or if it does not run on `inputs`.
     """
-    watch = _Watch()
     try:
         own = copy.deepcopy(module)
+        watch = _Watch(own)
         with torch.no_grad(), calling(own), watch:
             own(*(x.clone() for x in inputs))
     except Exception:  # a third party's forward may raise anything
         return None
-    return Audit(where="call", examined=watch.examined, products=tuple(watch.found.values()))
+    return Audit(where="call", examined=watch.examined, products=tuple(watch.found))
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the products of float matrices that run, once for each line of the model."""
+    """Notes the products of float matrices that run, once for each module and line of a model."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.model = model
         self.examined = 0
-        self.found: dict[tuple[str, str], FloatProduct] = {}
+        self.found: dict[FloatProduct, None] = {}  # in their order
 
     def __torch_dispatch__(
         self, func: Any, _: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -72,8 +73,15 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.examined += 1
         floats = [x for x in args if isinstance(x, Tensor) and x.is_floating_point()]
         if func.overloadpacket in PRODUCTS and floats:
-            op, line = str(func).removesuffix(".default"), running_line()
-            self.found[op, line] = FloatProduct(op=op, node="", source=line, why=_IN_TORCH)
+            module, line = running_module(self.model), running_line()
+            product = FloatProduct(
+                op=str(func).removesuffix(".default"),
+                node="",
+                module=module,
+                source="" if line == module else line,  # as in a model that was read from a file
+                why=_IN_TORCH,
+            )
+            self.found[product] = None
         return func(*args, **(kwargs or {}))
 
 
@@ -89,9 +97,11 @@ def _is_float(node: Node) -> bool:
 
 
 def _left(node: Node) -> FloatProduct:
+    module, line = made_by(node)
     return FloatProduct(
         op=str(node.target).removesuffix(".default"),
         node=node.name,
-        source=source_line(node),
+        module=module,
+        source=line,
         why=str(node.meta.get("reason", _WHY)),
     )

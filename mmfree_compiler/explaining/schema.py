@@ -115,10 +115,15 @@ class Coverage(Record):
 
 
 class FloatProduct(Record):
-    """A product of float matrices that is left: it runs in floating point, not as additions."""
+    """A product of float matrices that is left: it runs in floating point, not as additions.
+
+    `module` and `source` are the part and the line of the model that it comes from: "net.2
+    (Linear)", "net.py:9: y = self.net(x)". What is not known is "".
+    """
 
     op: str
     node: str
+    module: str
     source: str
     why: str
 

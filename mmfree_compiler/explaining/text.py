@@ -14,6 +14,7 @@ from rich.text import Text
 from mmfree_compiler.explaining.drawn import Cost, StageBox
 from mmfree_compiler.explaining.schema import Audit, Coverage, Explanation, PassStep, TargetPart
 from mmfree_compiler.explaining.summary import audited
+from mmfree_compiler.origin import placed
 from mmfree_compiler.tables import facts, grid, size
 from mmfree_compiler.wording import counted, printable
 
@@ -188,12 +189,11 @@ def _audit(audit: Audit) -> Iterator[RenderableType]:
     """What the search found, with the line of each product that is left."""
     yield _line(f"\nAudit of {counted(audit.examined, 'call')}: {audited(audit)}")
     for product in audit.products:
-        yield Padding(
-            _line(f"{product.op} at {_short(product.source)}: {product.why}"), (0, 0, 0, 2)
-        )
+        place = placed(product.module, _short(product.source))
+        yield Padding(_line(f"{product.op} {place}: {product.why}"), (0, 0, 0, 2))
 
 
 def _short(source: str) -> str:
     """A source line without the folders of its file."""
     file, colon, rest = source.partition(":")
-    return f"{PurePath(file).name}{colon}{rest}" if colon else source or "an unknown line"
+    return f"{PurePath(file).name}{colon}{rest}" if colon else source

@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 
 from mmfree_compiler.errors import UnsupportedError
 from mmfree_compiler.ops import OPS
-from mmfree_compiler.origin import module_of, source_line
+from mmfree_compiler.origin import made_by, placed
 from mmfree_compiler.passes.constants import attribute
 from mmfree_compiler.passes.pattern import aten
 from mmfree_compiler.passes.rewrite import is_fp32
@@ -31,23 +31,19 @@ _NAMES = {op.overload: op.name for op in OPS.values() if op.kind != "compound"}
 
 @dataclass(frozen=True)
 class LeftOver:
-    """A node that cannot be lowered: why, the module it is in, and the source line it is from."""
+    """A node that cannot be lowered, and why."""
 
     node: Node
     reason: str
-    module: str
-    source: str
 
     def __str__(self) -> str:
-        places = {"in": self.module, "at": self.source}
-        where = " ".join(f"{word} {place}" for word, place in places.items() if place)
-        return f"{self.node.target} ({self.reason}) {where or 'at an unknown line'}"
+        return f"{self.node.target} ({self.reason}) {placed(*made_by(self.node))}"
 
 
 def left_over(gm: GraphModule, names: Collection[str]) -> list[LeftOver]:
     """The calls that are neither ops in `names` (of the op table) nor items, sizes or views."""
     return [
-        LeftOver(node, _reason(node), module_of(node), source_line(node))
+        LeftOver(node, _reason(node))
         for node in gm.graph.nodes
         if node.op in ("call_function", "call_module") and not _is_lowered(node, names)
     ]

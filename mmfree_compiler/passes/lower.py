@@ -15,7 +15,7 @@ from mmfree_compiler.errors import UnsupportedError
 from mmfree_compiler.graph_text import notes
 from mmfree_compiler.notes import Note
 from mmfree_compiler.ops import OPS, Op
-from mmfree_compiler.origin import line_or_module, own_line
+from mmfree_compiler.origin import own_line, source_line
 from mmfree_compiler.passes.check_supported import VIEWS
 from mmfree_compiler.passes.containers import Describer, outputs_of
 from mmfree_compiler.passes.row_rules import (
@@ -173,7 +173,7 @@ class _Builder:
             check_leading(str(node), node.meta["val"], self.examples)
             state = self._state(node, op)
         self._give_roles(op, inputs)
-        self.nodes.append(Node(op.name, inputs, outputs, attrs, state, line_or_module(node)))
+        self.nodes.append(Node(op.name, inputs, outputs, attrs, state, source_line(node)))
 
     def _arguments(self, node: fx.Node, op: Op) -> tuple[tuple[str | None, ...], dict[str, Attr]]:
         """Operands in order, list arguments flattened, and scalars by name."""

@@ -113,7 +113,9 @@ def explanation(name: str = "h", targets: tuple[str, ...] = ("cpu",)) -> Explana
         text=f"first\nnew = linear(x) {name}\nlast",
         lines=90,
     )
-    product = FloatProduct(op="aten.mm", node=name, source=f"model.py:9: {name}", why=name)
+    product = FloatProduct(
+        op="aten.mm", node=name, module=name, source=f"model.py:9: {name}", why=name
+    )
     notes = tuple(NoteLine(node=f"{name}_{i}", text=f"noted {name}") for i in range(5))
     return Explanation(
         model=ModelFacts(title=f"model {name}", kind="module", layers=24, parameters=98304),

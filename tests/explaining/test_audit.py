@@ -16,6 +16,7 @@ from mmfree_compiler.explaining.audit import audit_graph
 from mmfree_compiler.models.modules import BitLinear
 
 X = rows(2, 3)
+_PLAIN = nn.Linear(8, 8)
 Explain = Callable[[nn.Module], Explanation]
 
 
@@ -54,6 +55,30 @@ def test_a_float_product_is_named_with_its_line(explained: Explain) -> None:
 
 
 @pytest.mark.parametrize("explained", [refused, in_parts])
+def test_a_float_product_is_named_with_its_module(explained: Explain) -> None:
+    """Where no line of the model called it, nothing is said of torch's own lines."""
+    for module, name in ((LeftOver(), "plain"), (nn.Sequential(BitLinear(32, 8), _PLAIN), "1")):
+        found = explained(module.eval())
+        assert found.audit is not None
+        (product,) = found.audit.products
+        assert product.module == f"{name} (Linear)"
+    assert product.source == ""
+    assert "aten.linear in 1 (Linear): its rows" in str(found)
+
+
+@pytest.mark.filterwarnings("ignore:Sequential runs in torch")
+def test_a_part_that_cannot_be_traced_is_named_too() -> None:
+    found = refused(nn.Sequential(nn.Linear(32, 32), Branching()).eval())
+    assert found.audit is not None
+    assert [product.module for product in found.audit.products] == [
+        "0 (Linear)",
+        "1.first (BitLinear)",
+        "1.plain (Linear)",
+        "1.last (BitLinear)",
+    ]
+
+
+@pytest.mark.parametrize("explained", [refused, in_parts])
 def test_products_of_rows_with_rows(explained: Explain) -> None:
     assert left(explained(Attending().eval())) == ["aten.matmul"] * 2
 
@@ -64,11 +89,12 @@ def test_a_module_that_cannot_be_traced_is_watched() -> None:
     module = Branching().eval()
     model = mmf.compile(module, "reference", example_inputs=(X,), fallback="eager")
     calls = module.calls
-    assert left(model.explain()) == ["aten.mm", "aten.addmm"]  # BitLinears are float products too
+    products = ["aten.mm", "aten.addmm", "aten.mm"]  # those of BitLinears too
+    assert left(model.explain()) == products
     assert module.calls == calls
     found = refused(module)
     assert "branches on the value of a tensor" in found.failed
-    assert left(found) == ["aten.mm", "aten.addmm"]
+    assert left(found) == products
 
 
 def test_what_was_reached_of_a_refused_model() -> None:

@@ -205,7 +205,7 @@ def test_everything_left_over_is_listed_with_its_line(x: Tensor) -> None:
     with pytest.raises(UnsupportedError) as error:
         check_supported(lowered(module, x), NAMES)
     message = str(error.value)
-    assert "aten.gelu.default (no lowering) in 1 (GELU) at" in message
+    assert "aten.gelu.default (no lowering) in 1 (GELU)\n" in message
     assert "aten.linear.default" in message
     assert "mmfree.bit_linear.default (its weight has 128 distinct values)" in message
     assert "zoo.py:" in message
@@ -236,7 +236,7 @@ def test_only_a_cast_at_the_end_is_left_over(name: str, x: Tensor) -> None:
     assert op_names(gm) == WITH_NORM
     found = left_over(gm, NAMES)
     assert [str(call.node.target).removesuffix(".default") for call in found] == expected
-    assert all("test_detect_spellings.py" in call.source for call in found)
+    assert all("test_detect_spellings.py" in str(call) for call in found)
 
 
 def test_a_product_scaled_in_double_and_back_is_one_layer(x: Tensor) -> None:

@@ -194,6 +194,7 @@ const sections = (() => {
         [
           { title: "op", value: (row) => html("code", {}, row.op) },
           { title: "node", value: (row) => html("code", {}, row.node) },
+          { title: "module", value: (row) => row.module },
           { title: "line of the model", value: (row) => row.source },
           { title: "why", value: (row) => row.why },
         ],
