@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ _LOUD = {
     "torch.fx.experimental.symbolic_shapes": logging.ERROR,
     "torch._subclasses.fake_tensor": logging.CRITICAL,
 }
+_ENDS_STRINGS = re.compile(r'["\\\x00-\x1f\ud800-\udfff]')
 # What code that needs a value gets told, by whether it compares the value.
 _NEEDS = {
     True: (
@@ -60,14 +62,15 @@ def trace(
     share the module's storage; every node keeps `val` (a fake tensor) and its stack trace.
 
     Raises TraceError, which names a line of the module, when torch.export cannot trace it or what
-    was traced holds for some sizes only, and InputError when an example is not a tensor or the
-    module does not take the examples.
+    was traced holds for some sizes only, and on names of parameters that torch cannot handle;
+    InputError when an example is not a tensor or the module does not take the examples.
     """
     for k, example in enumerate(example_inputs):
         if not isinstance(example, Tensor):
             cause = f"is of type {type(example).__name__}, not a tensor"
             raise InputError(f"example input {k}", cause)
     check_number(module, example_inputs)
+    _check_names(module)
     inputs = tuple(_grown(x) for x in example_inputs) if dynamic else example_inputs
     # no_grad saves a third of the time: nothing is recorded for a backward pass.
     # Ctrl-C is deferred: torch prints and drops exceptions that its Python callbacks raise.
@@ -82,6 +85,14 @@ def trace(
             raise
     name_modules(graph, module)
     return graph
+
+
+def _check_names(module: nn.Module) -> None:
+    """Raise TraceError on names that end the strings which torch writes them into as code."""
+    for name, _ in (*module.named_parameters(), *module.named_buffers()):
+        if _ENDS_STRINGS.search(name):
+            cause = "has a quotation mark, a backslash or a control character in its name"
+            raise TraceError(f"parameter {name!r}", cause, "Name its module in another way")
 
 
 def _trace_shared(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -219,6 +220,20 @@ def test_an_example_of_one_row_is_tried_as_it_is() -> None:
     """Tracing doubles it: what then fails is not the module on its example."""
     with pytest.raises(TraceError, match=r"torch\.export failed"):
         trace(_Does(lambda x: x.reshape(1, 8)), (torch.randn(1, 8),))
+
+
+@pytest.mark.parametrize(
+    "name", ['a"b', 'a", "b', "line\nline", "back\\slash", "end\\", "nul\0", "\ud800"]
+)
+def test_names_that_torch_writes_into_code(name: str) -> None:
+    module = nn.Sequential(OrderedDict({name: nn.Linear(8, 8)}))
+    with pytest.raises(TraceError, match=r"parameter .*: has a quotation mark, a backslash or a"):
+        trace(module, (torch.randn(2, 8),))
+
+
+def test_names_that_are_no_identifiers() -> None:
+    module = nn.Sequential(OrderedDict({"a b <'c'> \u202e": nn.Linear(8, 8)}))
+    assert trace(module, (torch.randn(2, 8),))(torch.ones(1, 8)).shape == (1, 8)
 
 
 class _Interrupted(nn.Module):
