@@ -124,3 +124,11 @@ def test_packed_tensors_need_equal_parts() -> None:
             nbytes=65,
             count=2,
         )
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape"), [(1, "1 layer, 16 wide, "), (4, "4 layers, 16 wide, "), ("4", "")]
+)
+def test_what_it_is_in_a_few_words(layers: Any, shape: str) -> None:
+    artifact = sample_artifact(model={"num_hidden_layers": layers, "hidden_size": 16})
+    assert f", {shape}target " in artifact.manifest.summary

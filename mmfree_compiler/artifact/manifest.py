@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeGuard
 
 from pydantic import BaseModel, Field, JsonValue, model_validator
 
@@ -19,14 +19,14 @@ from mmfree_compiler.artifact.entries import (
     TargetEntry,
 )
 from mmfree_compiler.structure import Structure, check, plain
-from mmfree_compiler.wording import printable
+from mmfree_compiler.wording import counted, printable
 
 SCHEMA_VERSION = 3
 WEIGHTS, TOKENIZER, MANIFEST = "weights.bin", "tokenizer.json", "manifest.json"
 STATE = "state.json"  # the header of a state file, which no artifact has
 
 
-def _is_int(value: JsonValue) -> bool:
+def _is_int(value: JsonValue) -> TypeGuard[int]:
     return type(value) is int
 
 
@@ -76,8 +76,10 @@ class Manifest(BaseModel):
     def summary(self) -> str:
         """What it is in a few words: "language model, 4 layers, 256 wide, target reference"."""
         kind = {"lm": "language model", "module": f"module of {self.signature}"}[self.kind]
-        sizes = (self.model.get("num_hidden_layers"), self.model.get("hidden_size"))
-        shape = "{} layers, {} wide, ".format(*sizes) if all(map(_is_int, sizes)) else ""
+        layers, width = self.model.get("num_hidden_layers"), self.model.get("hidden_size")
+        shape = ""
+        if _is_int(layers) and _is_int(width):
+            shape = f"{counted(layers, 'layer')}, {width} wide, "
         targets = ", ".join(entry.target for entry in self.targets)
         return printable(f"{kind}, {shape}target{'s' * (len(self.targets) > 1)} {targets}")
 

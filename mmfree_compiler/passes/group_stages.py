@@ -33,5 +33,6 @@ class GroupStages:
             stages[at][0 if by_rows else 1].append(node)
             made_in |= dict.fromkeys(node.outputs, (at, not by_rows))
         body = tuple(Stage(tuple(rows), tuple(tiles)) for rows, tiles in stages)
-        found = f"{sum(1 for _ in program.nodes())} ops in {counted(len(body), 'stage')}"
+        ops = counted(sum(1 for _ in program.nodes()), "op")
+        found = f"{ops} in {counted(len(body), 'stage')}"
         return replace(program, body=body).noted(self.name, "program", found)
