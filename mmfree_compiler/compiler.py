@@ -174,7 +174,6 @@ class _Flow:
         """The model's graph with compiled parts, checked."""
         graph, checker = self.graph(source)
         parted = cut(graph, self.ops, self._part)
-        self.history.examine(parted.graph)
         checker.final(parted)
         return parted
 

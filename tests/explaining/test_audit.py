@@ -97,6 +97,12 @@ def test_a_module_that_cannot_be_traced_is_watched() -> None:
     assert left(found) == products
 
 
+def test_the_audit_counts_the_calls_of_compiled_parts_too() -> None:
+    """Parts are compiled of a graph that was examined whole."""
+    whole, parts = (explained(LeftOver().eval()).audit for explained in (refused, in_parts))
+    assert whole == parts
+
+
 def test_what_was_reached_of_a_refused_model() -> None:
     found = refused(LeftOver().eval())
     assert found.failed.startswith("1 operation: not supported by the target")

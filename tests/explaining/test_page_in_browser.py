@@ -127,6 +127,22 @@ def test_a_pass_shows_its_text_before_and_after(opened: Open) -> None:
     assert "The text is the same." in page.inner_text("#pass")
 
 
+@pytest.mark.parametrize(
+    ("stage", "title"), [("parts", "Parts what is compiled of the graph"), ("model", "Model what")]
+)
+def test_what_is_no_pass_of_a_target_is_not_called_one(
+    opened: Open, stage: str, title: str
+) -> None:
+    whole = explanation()
+    steps = (whole.passes[0], whole.passes[1].model_copy(update={"stage": stage}))
+    page = opened(whole.model_copy(update={"passes": steps}))
+    strips = " ".join(page.locator(".strip h3").all_inner_texts())
+    assert title in strips
+    assert "of this target alone" not in strips
+    page.click("button.pass >> text=second")
+    assert f"works on\n{stage.capitalize()}" in page.inner_text("#pass")
+
+
 def test_equal_lines_are_folded(opened: Open) -> None:
     whole = explanation()
     equal = "\n".join(f"line {i}" for i in range(40))
@@ -147,6 +163,7 @@ def test_the_audit_names_what_is_left(opened: Open) -> None:
     assert "1 product of float matrices left" in audit
     assert "aten.mm" in audit
     assert "model.py:9" in audit
+    assert "module" in audit
 
 
 @pytest.mark.parametrize(("measured", "said"), [(2.0, False), (1.0, True)])

@@ -5,6 +5,8 @@ const passes = (() => {
   const STAGES = {
     graph: ["Graph", "passes over the traced graph, which still runs in torch"],
     program: ["Program", "stages and loops over rows, the same for every target"],
+    model: ["Model", "what was read"],
+    parts: ["Parts", "what is compiled of the graph, and what runs in torch"],
   };
 
   const snapshot = (explanation, index) => (index === null ? null : explanation.snapshots[index]);
