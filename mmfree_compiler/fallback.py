@@ -18,9 +18,10 @@ from mmfree_compiler.modes import calling
 from mmfree_compiler.notes import Note
 from mmfree_compiler.parted import Parted
 from mmfree_compiler.sources import Source
-from mmfree_compiler.wording import described
+from mmfree_compiler.wording import described, printable
 
 _LEVEL = 4  # warnings point at the caller of `compile`
+_NOT_MEASURED = "times: stages of a model that runs partly in torch are not measured"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,14 +55,17 @@ class EagerModel:
             'Compile with fallback="error" to list them with their source lines',
         )
 
-    def explain(self) -> Explanation:
+    def explain(self, measure: bool = False) -> Explanation:
         """What all passes and parts did, and what runs in torch; print() shows it as text.
 
         Where nothing is compiled, a copy of the module runs on the example inputs, to see what it
-        computes.
+        computes. With `measure`, the explanation says that such a model has no measured stages.
         """
-        title = f"{type(self.module).__name__}, partly in torch"
+        runs = "in torch" if self.parted is None else "partly in torch"
+        title = f"{type(self.module).__name__}, {runs}"
         found = explain_graph(title, "eager", self.history, self.notes)
+        if measure:
+            found = found.model_copy(update={"missing": (_NOT_MEASURED,)})
         if self.parted is not None:
             return found
         return with_audit(found, audit_run(self.module, self.examples))
@@ -86,6 +90,6 @@ def _whole(source: Source, error: Exception, history: History) -> EagerModel:
     module = source.module
     name = type(module).__name__
     why = error.fault if isinstance(error, MmfreeError) else described(error)
-    warnings.warn(f"{name} runs in torch as a whole: {why}", stacklevel=_LEVEL)
+    warnings.warn(printable(f"{name} runs in torch as a whole: {why}"), stacklevel=_LEVEL)
     found = (Note("fallback", name, f"in torch as a whole: {why}"),)
     return EagerModel(module, None, (name,), found, history, source.traced)
