@@ -35,9 +35,9 @@ def explain(
         ),
     ],
     target: Annotated[
-        list[str],
-        typer.Option(help="Target to compile for; may be repeated."),
-    ] = [DEFAULT_TARGET],  # noqa: B006 - typer copies it
+        list[str] | None,
+        typer.Option(help="Target to compile for; may be repeated.", show_default=DEFAULT_TARGET),
+    ] = None,
     form: Annotated[
         str, typer.Option("--format", help=f"What to write: {', '.join(FORMATS)}.")
     ] = "text",
@@ -78,16 +78,19 @@ def explain(
 
 
 def _explained(
-    model: Path, target: list[str], check: bool, measure: bool, threads: int | None
+    model: Path, target: list[str] | None, check: bool, measure: bool, threads: int | None
 ) -> Explanation:
     from mmfree_compiler import compiler
     from mmfree_compiler.artifact import read_artifact
     from mmfree_compiler.explaining import History, explain_artifact
 
     if model.suffix == SAVED:
+        if target or check:
+            option = "--target" if target else "--check"
+            raise InputError(option, "is for models that are compiled now", "Name a checkpoint")
         return explain_artifact(read_artifact(model), History(), threads, measure)
     compared: Check = "passes" if check else "module"
-    targets = parse_targets(target)
+    targets = parse_targets(target or DEFAULT_TARGET)
     return compiler.explain(model, targets, measure=measure, check=compared, threads=threads)
 
 

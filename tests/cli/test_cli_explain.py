@@ -40,9 +40,11 @@ def test_a_comparison_after_every_pass(tiny_checkpoint: Path) -> None:
 
 
 def test_a_saved_model(tiny_artifact: Path) -> None:
-    text = " ".join(invoke("explain", tiny_artifact).split())
+    text = invoke("explain", tiny_artifact)
+    assert text.count("\n\nPasses\n") == 1
+    assert "\n\n\n" not in text
     assert "plan_memory" in text
-    assert "explain the checkpoint that it was made of" in text
+    assert "explain the checkpoint that it was made of" in " ".join(text.split())
 
 
 def test_a_model_with_a_float_product(tmp_path: Path) -> None:
@@ -62,6 +64,13 @@ def test_a_model_with_a_float_product(tmp_path: Path) -> None:
     assert "1 product of float matrices left: aten.matmul" in text
     assert error.startswith("mmfree: 1 operation: not supported by the target: aten.matmul")
     assert "in node 'y' (MatMul) Write" in error  # no line of this package
+
+
+def test_options_of_a_compilation_are_not_for_a_saved_model(tiny_artifact: Path) -> None:
+    _, error = failing("explain", tiny_artifact, *REFERENCE)
+    assert "--target: is for models that are compiled now. Name a checkpoint" in error
+    _, error = failing("explain", tiny_artifact, "--check")
+    assert "--check: is for models that are compiled now" in error
 
 
 @pytest.mark.parametrize(
