@@ -33,7 +33,8 @@ def text(explanation: Explanation, notes: bool = False) -> str:
 def rendered(explanation: Explanation, notes: bool = False) -> Iterator[RenderableType]:
     """The parts of the text."""
     yield Text(printable(explanation.model.title), "bold")
-    yield _line(explanation.summary)
+    if explanation.summary:
+        yield _line(explanation.summary)
     if explanation.passes:
         yield _passes(explanation)
     if notes:
@@ -46,7 +47,7 @@ def rendered(explanation: Explanation, notes: bool = False) -> Iterator[Renderab
         yield from _audit(explanation.audit)
     if explanation.failed:
         yield Text(f"\nNot compiled: {printable(explanation.failed)}")
-    yield from (_line(f"Not known: {what}") for what in explanation.missing)
+    yield from (_line(f"\nNot known: {what}") for what in explanation.missing)
 
 
 def profile_table(part: TargetPart) -> Table:
