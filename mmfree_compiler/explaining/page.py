@@ -10,11 +10,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import json
 import tomllib
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from string import Template
+from typing import Any
 
 from mmfree_compiler.explaining.schema import Explanation
 from mmfree_compiler.wording import printable
@@ -52,7 +54,19 @@ def page(explanation: Explanation) -> str:
 
 def _embedded(explanation: Explanation) -> str:
     """JSON that no text of a model can leave: in a script element, only `<` could end it."""
-    return explanation.model_dump_json().replace("<", "\\u003c")
+    shown = _shown(json.loads(explanation.model_dump_json()))
+    return json.dumps(shown, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _shown(value: Any) -> Any:
+    """JSON whose texts may be shown: no character in them changes the order of others."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    if isinstance(value, dict):
+        return {printable(name): _shown(item) for name, item in value.items()}
+    return value
 
 
 @cache

@@ -15,10 +15,12 @@ from typer.testing import CliRunner
 from mmfree_compiler.cli.app import app
 from mmfree_compiler.explaining import page as page_module
 from mmfree_compiler.explaining.schema import Explanation
+from mmfree_compiler.wording import printable
 
 WEB = Path(page_module.__file__).with_name("web")
 LIBRARIES = tomllib.loads((WEB / "libraries/libraries.toml").read_text())
 SCRIPT = re.compile(r"<script([^>]*)>(.*?)</script>", re.DOTALL)
+DATA = ' type="application/json" id="explanation"'  # the attributes of its element
 
 
 def test_the_policy_lets_these_scripts_run_and_nothing_be_loaded() -> None:
@@ -35,9 +37,15 @@ def test_the_policy_lets_these_scripts_run_and_nothing_be_loaded() -> None:
 
 
 def test_the_explanation_can_be_read_back() -> None:
-    whole = explanation("</script><!-- & \u2028 \N{SNOWMAN}")
-    found = dict(SCRIPT.findall(whole.html()))[' type="application/json" id="explanation"']
+    whole = explanation("</script><!-- & \N{SNOWMAN}")
+    found = dict(SCRIPT.findall(whole.html()))[DATA]
     assert Explanation.from_json(found) == whole
+
+
+def test_characters_that_act_on_others_are_escaped() -> None:
+    name = "\u202eright to left\u2066\u2028\x1b[31m\x85"
+    found = dict(SCRIPT.findall(explanation(name).html()))[DATA]
+    assert Explanation.from_json(found) == explanation(printable(name))
 
 
 def test_the_command_writes_the_page(tmp_path: Path, tiny_checkpoint: Path) -> None:
@@ -45,7 +53,7 @@ def test_the_command_writes_the_page(tmp_path: Path, tiny_checkpoint: Path) -> N
     arguments = ["explain", tiny_checkpoint, "--target", "reference", "--no-measure", "--quiet"]
     result = CliRunner().invoke(app, [*map(str, arguments), "--format", "html", "-o", str(path)])
     assert result.exit_code == 0, result.stderr
-    found = dict(SCRIPT.findall(path.read_text()))[' type="application/json" id="explanation"']
+    found = dict(SCRIPT.findall(path.read_text()))[DATA]
     assert Explanation.from_json(found).model.layers == 2
 
 

@@ -202,7 +202,9 @@ def test_texts_of_a_model_stay_texts(opened: Open) -> None:
         button.click()
     assert page.evaluate("window.wasHacked") is None
     assert page.locator("img").count() == 0
-    assert page.evaluate("document.querySelector('h1').textContent") == f"model {HOSTILE}"
+    shown = HOSTILE.replace("\u202e", "\\u202e")
+    assert page.evaluate("document.querySelector('h1').textContent") == f"model {shown}"
+    assert "\u202e" not in page.content()
 
 
 def test_an_empty_explanation_opens(opened: Open) -> None:

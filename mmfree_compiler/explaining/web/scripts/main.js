@@ -45,7 +45,7 @@
     return tables.facts([
       ["parameters", model.parameters === null ? "" : wording.count(model.parameters)],
       ["ternary weights", part ? wording.bytes(part.weight_bytes) : ""],
-      ["embeddings", part ? wording.bytes(part.embedding_bytes) : ""],
+      ["embeddings", part?.embedding_bytes ? wording.bytes(part.embedding_bytes) : ""],
       ["state of a sequence", model.state_bytes ? wording.bytes(model.state_bytes) : ""],
       ["kernels of a decode step", kernels],
       ["builds", part ? part.builds.join(", ") : ""],

@@ -2,7 +2,7 @@
 // Numbers as readers want them.
 const wording = (() => {
   const grouped = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
-  const UNITS = ["B", "KB", "MB", "GB", "TB"];
+  const UNITS = ["B", "kB", "MB", "GB", "TB"];
 
   /** Three digits, with groups: "0.0513", "21,100". */
   const significant = (number) =>
