@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.explaining.drawn import NoteLine, ProgramGraph, Record
+from mmfree_compiler.wording import counted
 
 Table = dict[str, dict[str, int | float | str]]  # the name of a row -> its facts
 
@@ -159,6 +160,13 @@ class Explanation(Record):
     missing: tuple[str, ...] = ()
     failed: str = ""
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        known = {None, *range(len(self.snapshots))}
+        if not {index for step in self.passes for index in (step.before, step.after)} <= known:
+            raise ValueError("a pass names a snapshot that is not there")
+        return self
+
     def __str__(self) -> str:
         return self.text()
 
@@ -184,6 +192,6 @@ class Explanation(Record):
         try:
             return cls.model_validate_json(document)
         except ValidationError as error:
-            cause = f"is not one: {error.error_count()} fields are wrong"
+            cause = f"is not one: {counted(error.error_count(), 'fault')}"
             hint = "Write one with mmfree explain --format json"
             raise InputError("explanation", cause, hint) from error

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmfree_compiler.errors import InputError
 from mmfree_compiler.explaining.drawn import Cost, GraphNode, NoteLine, ProgramGraph, StageBox
 from mmfree_compiler.explaining.schema import (
     Audit,
@@ -79,7 +83,7 @@ SNAPSHOT = st.builds(
     text=TEXT,
     lines=COUNT,
 )
-PRODUCT = st.builds(FloatProduct, op=TEXT, node=TEXT, source=TEXT, why=TEXT)
+PRODUCT = st.builds(FloatProduct, op=TEXT, node=TEXT, module=TEXT, source=TEXT, why=TEXT)
 EXPLANATION = st.builds(
     Explanation,
     model=st.builds(ModelFacts, title=TEXT, kind=TEXT, layers=st.none() | COUNT),
@@ -96,6 +100,16 @@ EXPLANATION = st.builds(
 @given(EXPLANATION)
 def test_json_round_trip(explanation: Explanation) -> None:
     assert Explanation.from_json(explanation.json()) == explanation
+
+
+@pytest.mark.parametrize("index", [1, -1])
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_a_pass_names_snapshots_that_are_there(side: str, index: int) -> None:
+    model, step = {"title": "m", "kind": "lm"}, {"name": "p", "stage": "graph", "purpose": ""}
+    snapshot = {"form": "graph", "nodes": 1, "ops": {}, "text": "", "lines": 1}
+    document = {"model": model, "snapshots": [snapshot], "passes": [step | {side: index}]}
+    with pytest.raises(InputError, match="explanation: is not one: 1 fault"):
+        Explanation.from_json(json.dumps(document))
 
 
 @settings(max_examples=20)
