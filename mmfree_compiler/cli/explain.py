@@ -71,7 +71,10 @@ def explain(
     with progress(*columns, quiet=quiet) as bar:
         bar.add_task("explaining")
         found = _explained(model, target, check, measure, threads)
-    _write(write(found, notes), output)
+    # The error comes last, on stderr: not in a text on stdout too.
+    said = write is FORMATS["text"] and output is None
+    shown = found.model_copy(update={"failed": ""}) if said else found
+    _write(write(shown, notes), output)
     if found.failed:
         print_error(found.failed)
         raise typer.Exit(FAILED)

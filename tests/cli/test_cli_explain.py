@@ -64,6 +64,11 @@ def test_a_model_with_a_float_product(tmp_path: Path) -> None:
     assert "1 product of float matrices left: aten.matmul" in text
     assert error.startswith("mmfree: 1 operation: not supported by the target: aten.matmul")
     assert "in node 'y' (MatMul) Write" in error  # no line of this package
+    assert "not supported" not in text  # said once
+    file = tmp_path / "m.txt"
+    text, again = failing("explain", tmp_path / "m.onnx", *REFERENCE, "-o", file)
+    assert (text, again) == ("", error)
+    assert "Not compiled: 1 operation: not supported by the target" in file.read_text()
 
 
 def test_options_of_a_compilation_are_not_for_a_saved_model(tiny_artifact: Path) -> None:
