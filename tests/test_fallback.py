@@ -172,22 +172,6 @@ def test_what_runs_in_torch_as_a_whole(name: str) -> None:
     assert_equals_module(model, module)
 
 
-def test_names_in_its_warning_do_nothing_to_a_terminal() -> None:
-    kind = type("Red\x1b[31m", (nn.Linear,), {})
-    with pytest.warns(UserWarning, match=r"Red\\x1b\[31m runs in torch as a whole"):
-        model = mmf.compile(
-            kind(8, 8).bfloat16(), "reference", example_inputs=(rows(2),), fallback="eager"
-        )
-    assert str(model.explain()).startswith("Red\\x1b[31m, in torch\n")
-
-
-def test_an_explanation_says_that_nothing_is_measured() -> None:
-    model, _ = compiled(PARTED["attention"])
-    assert str(model.explain()).startswith("Layers, partly in torch\n")
-    assert model.explain().missing == ()
-    assert "are not measured" in str(model.explain(measure=True))
-
-
 @pytest.mark.filterwarnings("ignore:Layers runs in torch")
 @pytest.mark.parametrize("name", EITHER)
 def test_what_may_be_cut_into_parts(name: str) -> None:
