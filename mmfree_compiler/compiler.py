@@ -94,7 +94,7 @@ def compile(  # noqa: A001
     targets = parse_targets(target)
     if in_torch:
         check_in_torch([one.kind for one in targets], fallback)
-    flow = _Flow.of(targets, Options.of(keywords))
+    flow = _Flow.of(targets, Options.of(keywords, "compile"))
     if fallback == "eager" and len(flow.goals) > 1:
         cause = "are several, and a model with eager parts runs in this process alone"
         raise InputError("targets", cause, "Pass one target")
@@ -115,11 +115,12 @@ def explain(
 ) -> Explanation:
     """What `compile` does to a model; a model that it refuses is explained as far as it came.
 
-    The arguments are those of `compile`, and of CompiledModel.explain. The explanation of a model
-    that cannot be traced or lowered has the error as `failed`, and its audit names the products of
-    float matrices. Raises all other errors of `compile`.
+    The arguments are those of `compile` but for `fallback` and `in_torch`, and of
+    CompiledModel.explain. The explanation of a model that cannot be traced or lowered has the
+    error as `failed`, and its audit names the products of float matrices. Raises all other errors
+    of `compile`.
     """
-    flow = _Flow.of(parse_targets(target), Options.of(keywords))
+    flow = _Flow.of(parse_targets(target), Options.of(keywords, "explain"))
     source = Source.of(model, flow.options.example_inputs)
     with torch.autocast("cpu", enabled=False):
         try:

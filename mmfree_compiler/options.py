@@ -24,10 +24,10 @@ class Options:
     threads: int | None = None
 
     @classmethod
-    def of(cls, keywords: Keywords) -> Options:
+    def of(cls, keywords: Keywords, function: str) -> Options:
         """Raises TypeError on an unknown keyword, as a function of this name does."""
         for name in keywords.keys() - {known.name for known in fields(cls)}:
-            raise TypeError(f"compile() got an unexpected keyword argument {name!r}")
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
         return cls(**keywords)
 
     def __post_init__(self) -> None:

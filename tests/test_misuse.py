@@ -36,6 +36,14 @@ def test_options_of_compile(options: dict[str, Any], error: type[Exception], mes
         compiled(**options)
 
 
+def test_options_of_explain() -> None:
+    """Those of `compile` that choose what is made of a model are not among them."""
+    with pytest.raises(
+        TypeError, match=r"^explain\(\) got an unexpected keyword argument 'fallback'"
+    ):
+        mmf.explain(nn.ReLU(), fallback="eager")  # type: ignore[call-arg]
+
+
 # What torch runs and no target does -> what is said of it.
 EXAMPLES = {
     "example input 0: is a tensor without dimensions. Pass (..., width)": torch.tensor(1.0),
