@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from left_over import Attending, Branching, LeftOver, rows
-from torch import nn
+from left_over import WIDTH, Attending, Branching, LeftOver, rows
+from torch import Tensor, nn
 
 import mmfree_compiler as mmf
 from mmfree_compiler.explaining import Explanation
-from mmfree_compiler.explaining.audit import audit_graph
+from mmfree_compiler.explaining.audit import audit_graph, audit_run
 from mmfree_compiler.models.modules import BitLinear
 
 X = rows(2, 3)
@@ -101,6 +102,41 @@ def test_the_audit_counts_the_calls_of_compiled_parts_too() -> None:
     """Parts are compiled of a graph that was examined whole."""
     whole, parts = (explained(LeftOver().eval()).audit for explained in (refused, in_parts))
     assert whole == parts
+
+
+class _Chooses(nn.Module):
+    """A layer that runs if a value says so: it cannot be traced."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Any:
+        return self.layer(x) if x.sum() > 0 else x
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.LSTM(WIDTH, WIDTH, batch_first=True),
+        nn.TransformerEncoderLayer(WIDTH, 4, 8, batch_first=True),
+    ],
+)
+def test_layers_that_torch_may_run_in_one_kernel(layer: nn.Module) -> None:
+    audit = audit_run(_Chooses(layer).eval(), (X.abs(),))
+    assert audit is not None
+    assert audit.products
+    assert all(product.module.startswith("layer") for product in audit.products)
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes")
+@pytest.mark.parametrize(
+    ("layer", "op"), [(nn.LSTM, "lstm"), (nn.GRU, "gru"), (nn.RNN, "rnn_tanh")]
+)
+def test_recurrent_layers_in_a_graph(layer: type[nn.Module], op: str) -> None:
+    module = layer(WIDTH, 8, batch_first=True).eval()
+    graph = torch.export.export(module, (X,)).graph_module
+    assert [product.op for product in audit_graph(graph).products] == [f"aten.{op}.input"]
 
 
 def test_what_was_reached_of_a_refused_model() -> None:
