@@ -41,7 +41,7 @@ QUICK: dict[str, list[str]] = {
     "compile": ["checkpoint", "-o", "out.mmfree", "--target", "cpu:portable", "--check", "none"],
     "run": ["lm.mmfree", "--prompt", PROMPT, "--max-new-tokens", "3"],
     "inspect": ["lm.mmfree"],
-    "explain": ["lm.mmfree", "--target", "reference", "--no-measure"],
+    "explain": ["lm.mmfree", "--no-measure"],
     "verify": ["lm.mmfree", "--against", "checkpoint", "--text", "text", "--tokens", "9"],
     "train": [
         "text",
