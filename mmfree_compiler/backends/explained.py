@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from mmfree_compiler.artifact import Artifact
@@ -41,24 +41,29 @@ class Profile:
     rates: Rates
 
 
+@dataclass(frozen=True)
+class BuildFacts:
+    """What a backend tells of the builds that it made.
+
+    `memory` is what the launcher allocates, `kernels` the code of each build and what was chosen
+    for it. `rates` are those of the machine that the first build is for, None if only a profile
+    tells them. `chosen` is the build that this machine runs, "" where it runs none. `program` is
+    the last Program with the constants that this one reads, None if it reads all.
+    """
+
+    memory: Table = field(default_factory=dict)
+    kernels: Table = field(default_factory=dict)
+    rates: Rates | None = None
+    chosen: str = ""
+    program: Program | None = None
+
+
 @runtime_checkable
 class Explained(Backend, Protocol):
     """A backend that tells how it uses memory, and which kernels it made."""
 
-    def memory_plan(self, artifact: Artifact) -> Table:
-        """What the launcher allocates, by name. Raises ArtifactError on wrong facts."""
-
-    def kernel_choices(self, artifact: Artifact) -> Table:
-        """The code of each build, and what was chosen for it. Raises ArtifactError."""
-
-    def rates(self, artifact: Artifact) -> Rates | None:
-        """Those of the machine that the first build is for; None if only a profile tells them."""
-
-    def chosen(self, artifact: Artifact) -> str:
-        """The name of the build that this machine runs, "" where it runs none."""
-
-    def as_read(self, program: Program, artifact: Artifact) -> Program:
-        """The last Program, with the constants that the build for this machine reads."""
+    def explained(self, artifact: Artifact) -> BuildFacts:
+        """What it tells of the builds of `entry`. Raises ArtifactError on wrong facts."""
 
 
 @runtime_checkable

@@ -19,28 +19,21 @@ from mmfree_compiler.passes.pattern import aten
 # Products that torch's counter of operations does not know: it counts what they are made of, or
 # they are one kernel.
 _COMPOSED = (
-    *(
-        "linear",
-        "bilinear",
-        "_trilinear",
-        "matmul",
-        "linalg_matmul",
-        "einsum",
-        "tensordot",
-        "inner",
-    ),
-    *("dot", "vdot", "linalg_vecdot", "mv", "addmv", "addbmm", "_addmm_activation", "_grouped_mm"),
-    *("chain_matmul", "linalg_multi_dot", "matrix_power", "linalg_matrix_power", "smm"),
-    *("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
-    *("conv_tbc", "mkldnn_convolution"),
-    *("lstm", "gru", "rnn_tanh", "rnn_relu", "mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn"),
-    *("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"),
-    *("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu"),
-    *("_native_multi_head_attention", "_transformer_encoder_layer_fwd"),
+    "linear bilinear _trilinear matmul linalg_matmul einsum tensordot inner dot vdot linalg_vecdot"
+    " mv addmv addbmm _addmm_activation _grouped_mm chain_matmul linalg_multi_dot matrix_power"
+    " linalg_matrix_power smm conv1d conv2d conv3d conv_transpose1d conv_transpose2d"
+    " conv_transpose3d conv_tbc mkldnn_convolution lstm gru rnn_tanh rnn_relu mkldnn_rnn_layer"
+    " _cudnn_rnn miopen_rnn lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"
+    " scaled_dot_product_attention _scaled_dot_product_flash_attention_for_cpu"
+    " _native_multi_head_attention _transformer_encoder_layer_fwd"
 )
 PRODUCTS: frozenset[Any] = frozenset(
     # Passes split it into a quantizer and a ternary product, if its weight is ternary.
-    {*flop_registry, *(getattr(aten, name) for name in _COMPOSED), torch.ops.mmfree.bit_linear}
+    {
+        *flop_registry,
+        *(getattr(aten, name) for name in _COMPOSED.split()),
+        torch.ops.mmfree.bit_linear,
+    }
 )
 _IN_TORCH = "seen in a call of the module in torch: it has no graph"
 _WHY = "it was not recognized as a product of int8 codes and ternary weights"

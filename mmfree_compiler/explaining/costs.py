@@ -40,8 +40,11 @@ def _scan(program: Program, node: Node) -> Operations:
 
 # The fields of a Cost that add up.
 _COUNTED = (
-    *("constant_bytes", "state_bytes", "value_bytes"),
-    *("integer_operations", "float_operations"),
+    "constant_bytes",
+    "state_bytes",
+    "value_bytes",
+    "integer_operations",
+    "float_operations",
 )
 # No Program has compound ops: passes split them.
 _OPERATIONS: dict[Kind, Callable[[Program, Node], Operations]] = {

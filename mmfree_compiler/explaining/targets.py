@@ -8,7 +8,7 @@ from math import prod
 
 from mmfree_compiler import backends
 from mmfree_compiler.artifact import Artifact
-from mmfree_compiler.backends.explained import Explained, Profile, Profiler, Rates
+from mmfree_compiler.backends.explained import BuildFacts, Explained, Profile, Profiler, Rates
 from mmfree_compiler.backends.explained import Table as Facts
 from mmfree_compiler.backends.interface import Backend
 from mmfree_compiler.contents import other_tensors, ternary_tensors
@@ -43,19 +43,16 @@ def _described(
     backend: Backend, artifact: Artifact, threads: int | None, measure: bool
 ) -> dict[str, object]:
     profile, why = _profile(backend, artifact, threads, measure)
-    explained = backend if isinstance(backend, Explained) else None
-    program = artifact.program
-    if program and explained:
-        program = explained.as_read(program, artifact)
-    rates = explained.rates(artifact) if explained else None
-    ceilings = _ceilings(profile.rates if profile else rates)
+    facts = backend.explained(artifact) if isinstance(backend, Explained) else BuildFacts()
+    program = facts.program or artifact.program
+    ceilings = _ceilings(profile.rates if profile else facts.rates)
     graph = program_graph(program, _notes(artifact)) if program else None
     return {
         **_sizes(artifact, graph),
-        "runs_here": explained.chosen(artifact) if explained else "",
+        "runs_here": facts.chosen,
         "program": _timed(graph, profile, ceilings, why) if graph else None,
-        "memory": _table(explained.memory_plan(artifact)) if explained else {},
-        "kernels": _table(explained.kernel_choices(artifact)) if explained else {},
+        "memory": _table(facts.memory),
+        "kernels": _table(facts.kernels),
         "ceilings": ceilings,
         "decode_us": 1e6 * profile.decode if profile else None,
         "threads": profile.threads if profile else None,

@@ -13,10 +13,9 @@ from mmfree_compiler.backends.cpu import describe, explained, spec
 from mmfree_compiler.backends.cpu.features import lacks
 from mmfree_compiler.backends.cpu.spec import Spec
 from mmfree_compiler.backends.cpu.variants import VARIANTS
-from mmfree_compiler.backends.explained import Table
+from mmfree_compiler.backends.explained import BuildFacts
 from mmfree_compiler.backends.interface import Backend, Check
 from mmfree_compiler.errors import TargetError
-from mmfree_compiler.program import Program
 
 if TYPE_CHECKING:
     from mmfree_compiler.backends.cpu.compile.compiler import CpuCompiler
@@ -49,21 +48,9 @@ class CpuBackend:
     def describe(self, artifact: Artifact) -> Mapping[str, str]:
         return describe.describe(artifact)
 
-    def memory_plan(self, artifact: Artifact) -> Table:
-        """See explained.Explained, also for what follows."""
-        return explained.memory_plan(artifact)
-
-    def kernel_choices(self, artifact: Artifact) -> Table:
-        return explained.kernel_choices(artifact)
-
-    def rates(self, _: Artifact) -> None:
-        """Those of a CPU are measured: see explained.Profiler."""
-
-    def chosen(self, artifact: Artifact) -> str:
-        return explained.chosen_name(artifact)
-
-    def as_read(self, program: Program, artifact: Artifact) -> Program:
-        return explained.as_read(program, artifact)
+    def explained(self, artifact: Artifact) -> BuildFacts:
+        """See explained.Explained."""
+        return explained.explained(artifact)
 
     def compiler(self) -> CpuCompiler:
         from mmfree_compiler.backends.cpu.compile.compiler import CpuCompiler

@@ -6,7 +6,7 @@ from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.backends.cpu.choose import choose, known
 from mmfree_compiler.backends.cpu.facts import KERNELS, CpuBuild, MemoryPlan
 from mmfree_compiler.backends.cpu.strides import state_width
-from mmfree_compiler.backends.explained import Table
+from mmfree_compiler.backends.explained import BuildFacts, Table
 from mmfree_compiler.errors import TargetError
 from mmfree_compiler.program import Program
 
@@ -17,12 +17,20 @@ _ARENAS = {  # field of MemoryPlan -> (bytes per element, what it holds)
 }
 
 
-def memory_plan(artifact: Artifact) -> Table:
-    """The arenas of the build for this machine, or of the first one. Raises ArtifactError."""
-    build = _chosen(artifact) or next(iter(known(artifact.entry)), None)
-    if build is None:
-        return {}
-    return {**_arenas(build.facts.memory), **_states(artifact)}
+def explained(artifact: Artifact) -> BuildFacts:
+    """See explained.Explained: the memory is that of the build for this machine, or the first one.
+
+    What bounds a CPU is measured.
+    """
+    build = _chosen(artifact)
+    shown = build or next(iter(known(artifact.entry)), None)
+    name = build.name if build else ""
+    return BuildFacts(
+        memory={**_arenas(shown.facts.memory), **_states(artifact)} if shown else {},
+        kernels={each.name: _facts(artifact, each, name) for each in known(artifact.entry)},
+        chosen=name,
+        program=_read(artifact, build) if build else None,
+    )
 
 
 def _arenas(plan: MemoryPlan) -> Table:
@@ -43,12 +51,6 @@ def _states(artifact: Artifact) -> Table:
     return {"states": {"bytes per sequence": nbytes, "holds": "states of scans"}} if nbytes else {}
 
 
-def kernel_choices(artifact: Artifact) -> Table:
-    """The library of each variant. Raises ArtifactError."""
-    chosen = chosen_name(artifact)
-    return {build.name: _facts(artifact, build, chosen) for build in known(artifact.entry)}
-
-
 def _facts(artifact: Artifact, build: CpuBuild, chosen: str) -> dict[str, int | float | str]:
     code = artifact.members[build.build.members[KERNELS]]
     found: dict[str, int | float | str] = {"weights": build.facts.layout, "code bytes": code.size}
@@ -56,18 +58,11 @@ def _facts(artifact: Artifact, build: CpuBuild, chosen: str) -> dict[str, int | 
     return found | ({"runs": "here"} if build.name == chosen else {})
 
 
-def chosen_name(artifact: Artifact) -> str:
-    """See explained.Explained.chosen."""
-    build = _chosen(artifact)
-    return build.name if build else ""
-
-
-def as_read(program: Program, artifact: Artifact) -> Program:
-    """See explained.Explained."""
+def _read(artifact: Artifact, build: CpuBuild) -> Program | None:
+    """The Program with the constants that a build reads."""
     from mmfree_compiler.backends.cpu.compile.packed import reading
 
-    build = _chosen(artifact)
-    return reading(program, build.facts.layout) if build else program
+    return artifact.program and reading(artifact.program, build.facts.layout)
 
 
 def _chosen(artifact: Artifact) -> CpuBuild | None:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.backends.cuda import describe, explained, spec
 from mmfree_compiler.backends.cuda.spec import Spec
-from mmfree_compiler.backends.explained import Rates, Table
+from mmfree_compiler.backends.explained import BuildFacts
 from mmfree_compiler.backends.interface import Backend, Check
-from mmfree_compiler.program import Program
 
 if TYPE_CHECKING:
     from mmfree_compiler.backends.cuda.compile.compiler import CudaCompiler
@@ -43,21 +42,9 @@ class CudaBackend:
     def describe(self, artifact: Artifact) -> Mapping[str, str]:
         return describe.describe(artifact)
 
-    def memory_plan(self, artifact: Artifact) -> Table:
-        """See explained.Explained, also for what follows."""
-        return explained.memory_plan(artifact)
-
-    def kernel_choices(self, artifact: Artifact) -> Table:
-        return explained.kernel_choices(artifact)
-
-    def rates(self, artifact: Artifact) -> Rates | None:
-        return explained.rates(artifact)
-
-    def chosen(self, artifact: Artifact) -> str:
-        return explained.chosen(artifact)
-
-    def as_read(self, program: Program, artifact: Artifact) -> Program:  # noqa: ARG002 - the interface
-        return program
+    def explained(self, artifact: Artifact) -> BuildFacts:
+        """See explained.Explained."""
+        return explained.explained(artifact)
 
     def compiler(self) -> CudaCompiler:
         from mmfree_compiler.backends.cuda.compile.compiler import CudaCompiler

@@ -7,22 +7,23 @@ from mmfree_compiler.backends.cuda.archs import ARCHS
 from mmfree_compiler.backends.cuda.bindings import device_module
 from mmfree_compiler.backends.cuda.choose import choose
 from mmfree_compiler.backends.cuda.facts import Facts, Kernel, read_facts
-from mmfree_compiler.backends.explained import Rates, Table
+from mmfree_compiler.backends.explained import BuildFacts, Rates
 from mmfree_compiler.errors import MmfreeError
 
 
-def memory_plan(artifact: Artifact) -> Table:
-    """The memory of the build for this GPU, or of the first one. Raises ArtifactError."""
-    facts = _facts(artifact)
-    if facts is None:
-        return {}
-    return {"scratch": {"bytes": facts.scratch, "holds": "rows between kernels"}}
-
-
-def kernel_choices(artifact: Artifact) -> Table:
-    """The kernels of the build for this GPU, or of the first one. Raises ArtifactError."""
-    facts = _facts(artifact)
-    return {name: _kernel(kernel) for name, kernel in facts.kernels.items()} if facts else {}
+def explained(artifact: Artifact) -> BuildFacts:
+    """See explained.Explained: of the build for this GPU, or of the first one."""
+    here = _here(artifact)
+    build = here or next(iter(artifact.entry.builds), None)
+    if build is None:
+        return BuildFacts()
+    facts = read_facts(build)
+    return BuildFacts(
+        memory={"scratch": {"bytes": facts.scratch, "holds": "rows between kernels"}},
+        kernels={name: _kernel(kernel) for name, kernel in facts.kernels.items()},
+        rates=_rates(facts),
+        chosen=here.name if here else "",
+    )
 
 
 def _kernel(kernel: Kernel) -> dict[str, int | float | str]:
@@ -35,24 +36,12 @@ def _kernel(kernel: Kernel) -> dict[str, int | float | str]:
     }
 
 
-def rates(artifact: Artifact) -> Rates | None:
-    """Those of the usual card of the architecture. Raises ArtifactError."""
-    facts = _facts(artifact)
-    if facts is None or facts.arch not in ARCHS:
+def _rates(facts: Facts) -> Rates | None:
+    """Those of the usual card of the architecture."""
+    if facts.arch not in ARCHS:
         return None
     card = ARCHS[facts.arch].card
     return Rates(f"the data sheet of {card.name}", nbytes=card.memory, integers=card.int8 / 2)
-
-
-def chosen(artifact: Artifact) -> str:
-    """See explained.Explained."""
-    build = _here(artifact)
-    return build.name if build else ""
-
-
-def _facts(artifact: Artifact) -> Facts | None:
-    build = _here(artifact) or next(iter(artifact.entry.builds), None)
-    return read_facts(build) if build else None
 
 
 def _here(artifact: Artifact) -> Build | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from mmfree_compiler.artifact import Artifact
-from mmfree_compiler.backends.explained import Rates, Table
+from mmfree_compiler.backends.explained import BuildFacts
 from mmfree_compiler.backends.fpga import spec
 from mmfree_compiler.backends.fpga.spec import Spec
 from mmfree_compiler.backends.interface import Backend, Check
@@ -64,29 +64,11 @@ class FpgaBackend:
 
         return project_shape(program, spec, shape)
 
-    def memory_plan(self, artifact: Artifact) -> Table:
-        """See explained.Explained, also for what follows."""
-        from mmfree_compiler.backends.fpga import explained
+    def explained(self, artifact: Artifact) -> BuildFacts:
+        """See explained.Explained."""
+        from mmfree_compiler.backends.fpga.explained import explained
 
-        return explained.memory_plan(artifact)
-
-    def kernel_choices(self, artifact: Artifact) -> Table:
-        from mmfree_compiler.backends.fpga import explained
-
-        return explained.kernel_choices(artifact)
-
-    def rates(self, artifact: Artifact) -> Rates | None:
-        from mmfree_compiler.backends.fpga import explained
-
-        return explained.rates(artifact)
-
-    def chosen(self, artifact: Artifact) -> str:
-        from mmfree_compiler.backends.fpga import explained
-
-        return explained.chosen(artifact)
-
-    def as_read(self, program: Program, artifact: Artifact) -> Program:  # noqa: ARG002 - the interface
-        return program
+        return explained(artifact)
 
     def compiler(self) -> FpgaCompiler:
         from mmfree_compiler.backends.fpga.compile.compiler import FpgaCompiler

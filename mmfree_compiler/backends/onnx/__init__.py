@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmfree_compiler.artifact import Artifact
-from mmfree_compiler.backends.explained import Table
+from mmfree_compiler.backends.explained import BuildFacts
 from mmfree_compiler.backends.interface import Backend, Check
 from mmfree_compiler.backends.onnx.checks import checks
 from mmfree_compiler.backends.onnx.describe import describe
-from mmfree_compiler.backends.onnx.explained import kernel_choices
+from mmfree_compiler.backends.onnx.explained import explained
 from mmfree_compiler.backends.onnx.file import SUFFIX, read, write
 from mmfree_compiler.backends.onnx.spec import Spec, parse
 from mmfree_compiler.backends.own_files import Imported
-from mmfree_compiler.program import Program
 
 if TYPE_CHECKING:
     from mmfree_compiler.backends.onnx.compile.compiler import OnnxCompiler
@@ -43,21 +42,9 @@ class OnnxBackend:
     def describe(self, artifact: Artifact) -> Mapping[str, str]:
         return describe(artifact)
 
-    def memory_plan(self, _: Artifact) -> Table:
-        """See explained.Explained, also for what follows."""
-        return {}
-
-    def kernel_choices(self, artifact: Artifact) -> Table:
-        return kernel_choices(artifact)
-
-    def rates(self, _: Artifact) -> None:
-        return None
-
-    def chosen(self, artifact: Artifact) -> str:
-        return next((build.name for build in artifact.entry.builds), "")
-
-    def as_read(self, program: Program, artifact: Artifact) -> Program:  # noqa: ARG002 - the interface
-        return program
+    def explained(self, artifact: Artifact) -> BuildFacts:
+        """See explained.Explained."""
+        return explained(artifact)
 
     def compiler(self) -> OnnxCompiler:
         from mmfree_compiler.backends.onnx.compile.compiler import OnnxCompiler
