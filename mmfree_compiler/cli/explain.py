@@ -62,6 +62,8 @@ def explain(
     """
     from mmfree_compiler.artifact import check_writable
 
+    if json and form not in ("text", "json"):
+        raise InputError("--json", f"contradicts --format {form}", "Pass one of them")
     write = FORMATS.get("json" if json else form)
     if write is None:
         raise InputError(f"--format {form}", "is unknown", f"Known: {', '.join(FORMATS)}")

@@ -85,6 +85,7 @@ def test_options_of_a_compilation_are_not_for_a_saved_model(tiny_artifact: Path)
         (("absent.mmfree",), "absent.mmfree: does not exist"),
         (("absent.onnx",), "absent.onnx: "),
         (("absent", "--format", "pdf"), "--format pdf: is unknown. Known: text, json"),
+        (("absent", "--format", "html", "--json"), "--json: contradicts --format html"),
         (("absent", "-o", "absent/there.json"), "cannot be written: its folder does not exist"),
         (("absent", "--target", "tpu"), "target 'tpu': is unknown"),
         (("absent", "--target", "reference", "--threads", "1"), "target reference does not take"),
