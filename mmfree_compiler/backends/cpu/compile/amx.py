@@ -1,9 +1,11 @@
 """Prefill on AMX: int8 matrix tiles, 16 tokens x 16 columns of sums per instruction.
 
 A panel is two tiles of columns. For each product of a stage, the panel's packed weights are
-unpacked into the thread's scratch, once for all tokens. The matrix units then multiply them by 32
-or 16 tokens at a time: up to four tiles of sums, which stay in registers for all of k. Codes
-(memory.py) and digits come from L2, as 1 KiB of contiguous memory per tile register.
+unpacked part by part, into scratch of the thread that stays in L1. The matrix units then multiply
+the part by all tokens, 32 or 16 at a time: up to four tiles of sums, which stay in registers for
+the part and in L1 between parts. Codes (memory.py) come from L2. A tile register is 1 KiB of
+contiguous memory. Unpacked weights of all k at once would save loads and stores of sums, but go
+through L2: as fast for 128 tokens, and slower for fewer.
 
 A row of a B tile is four columns of k for 16 columns of the panel: exactly one field of a packed
 block. Codes are signed, digits unsigned; the epilogue subtracts the sum of the codes, as for all
@@ -23,7 +25,6 @@ from tvm.script import tirx as T
 from tvm.tirx.script.builder import ir as I
 
 from mmfree_compiler.backends.cpu.compile import vector as v
-from mmfree_compiler.backends.cpu.compile.kept import digit_bytes
 from mmfree_compiler.backends.cpu.compile.lookups import vbmi_lookup
 from mmfree_compiler.backends.cpu.compile.memory import Memory
 from mmfree_compiler.backends.cpu.compile.multiply import Tile, prefetch
@@ -32,13 +33,15 @@ from mmfree_compiler.backends.cpu.compile.products import BLOCK
 from mmfree_compiler.backends.cpu.compile.tuning import Tuning
 from mmfree_compiler.backends.cpu.compile.unpack import FIELDS, table
 from mmfree_compiler.backends.cpu.compile.vector import LANES, Buffer, Expr
-from mmfree_compiler.backends.cpu.strides import LINE, round_up
-from mmfree_compiler.program import Constant, Node, Program
+from mmfree_compiler.backends.cpu.strides import LINE
+from mmfree_compiler.program import Node, Program
 
 ROWS = 16  # of a tile register
 ROW = 64  # bytes of a tile register's row
 TILE = ROWS * ROW
 GROUP = 4  # columns of k in a row of a B tile
+STEPS = 5  # of k, one tile register each, in a part: whole blocks of all layouts
+PART = STEPS * ROW  # columns of k
 HALVES = 2  # tiles of tokens that are multiplied at once
 # Numbers of tile registers: the sums of all halves first, then the codes of each half, then digits.
 CODES, DIGITS, REGISTERS = 4, 6, 8
@@ -55,13 +58,8 @@ class Amx:
 
     @property
     def reserved(self) -> int:
-        """Bytes of the tile configuration and of the digits of the widest product's panel."""
-        return BLOCK + self.columns * self._digits
-
-    @property
-    def _digits(self) -> int:
-        """Bytes of the digits of a tile of columns: whole tile registers."""
-        return round_up(digit_bytes(self.program), TILE)
+        """Bytes of the tile configuration and of the digits of a panel's part."""
+        return BLOCK + self.columns * STEPS * TILE
 
     def ready(
         self, memory: Memory, thread: Expr, start: Expr, count: Expr
@@ -69,45 +67,58 @@ class Amx:
         return _configured(memory, thread, T.min(T.int32(ROWS), count - start // ROWS * ROWS))
 
     def multiply(self, panel: Panel, index: int, node: Node) -> None:
-        """Unpack the weights, then multiply them by tokens `panel.start` to `panel.count`."""
-        for column in range(panel.columns):
-            self._unpack(panel, node, column)
+        """Multiply the weights by tokens `panel.start` to `panel.count`, part by part."""
         first, stop = panel.start // ROWS, (panel.count + ROWS - 1) // ROWS
         pairs = I.bind((stop - first) // HALVES)
-        with I.serial(0, pairs) as pair:
-            self._sweep(panel, index, node, first + pair * HALVES, HALVES)
-        with I.If(stop - first > pairs * HALVES), I.Then():
-            self._sweep(panel, index, node, stop - 1, 1)
+        with I.serial(0, -(-_columns(self.program, node) // PART)) as part:
+            for column in range(panel.columns):
+                self._unpack(panel, node, column, part)
+            with I.serial(0, pairs) as pair:
+                self._sweep(panel, index, node, part, first + pair * HALVES, HALVES)
+            with I.If(stop - first > pairs * HALVES), I.Then():
+                self._sweep(panel, index, node, part, stop - 1, 1)
 
-    def _unpack(self, panel: Panel, node: Node, column: int) -> None:
+    def _unpack(self, panel: Panel, node: Node, column: int, part: Expr) -> None:
         place = replace(panel.place, column=panel.place.column + column * LANES)
         tile = Tile.of(panel.memory, place, node)
-        groups = tile.layout.block // GROUP
-        digits, base = panel.scratch(BLOCK + column * self._digits)
-        with I.serial(0, tile.blocks) as block:
-            byte = I.bind(tile.start + T.Cast("int64", block) * T.int64(BLOCK))
+        groups, blocks = tile.layout.block // GROUP, PART // tile.layout.block
+        digits, base = _digits(panel, column)
+        first = I.bind(part * blocks)
+        with I.serial(0, T.min(T.int32(blocks), tile.blocks - first)) as block:
+            byte = I.bind(tile.start + T.Cast("int64", first + block) * T.int64(BLOCK))
             prefetch(tile.buffer, byte, self.tuning.prefetch)
             packed = I.bind(v.load(tile.buffer, byte, f"uint8x{BLOCK}"))
             for s, field in enumerate(FIELDS[tile.layout.name](packed, BLOCK, vbmi_lookup)):
                 v.store(digits, base + (block * groups + s) * ROW, field.digits(), ROW)
 
-    def _sweep(self, panel: Panel, index: int, node: Node, tile: Expr, halves: int) -> None:
-        """Multiply `halves` tiles of tokens, from `tile` on, by the panel's columns."""
-        cells = list(product(range(halves), range(panel.columns)))
-        for half, column in cells:
-            _amx("tilezero", _sums(half, column))
-        with I.serial(0, -(-_weight(self.program, node).matrix_shape[1] // ROW)) as k:
+    def _sweep(
+        self, panel: Panel, index: int, node: Node, part: Expr, tile: Expr, halves: int
+    ) -> None:
+        """Add the products of `halves` tiles of tokens, from `tile` on, to the panel's sums."""
+        cells = {
+            (half, column): panel.sums(index, column, (tile + half) * ROWS)
+            for half, column in product(range(halves), range(panel.columns))
+        }
+        with I.If(part == 0):
+            with I.Then():
+                for cell in cells:
+                    _amx("tilezero", _sums(*cell))
+            with I.Else():
+                for cell, sums in cells.items():
+                    _tile("tileloadd64", _sums(*cell), *sums)
+        first = I.bind(part * STEPS)
+        steps = -(-_columns(self.program, node) // ROW)
+        with I.serial(0, T.min(T.int32(STEPS), steps - first)) as k:
             for half in range(halves):
-                self._load_codes(panel, node, half, tile + half, k)
+                self._load_codes(panel, node, half, tile + half, first + k)
             for column in range(panel.columns):
-                digits = panel.scratch(BLOCK + column * self._digits + k * TILE)
-                _tile("tileloadd64", T.int8(DIGITS + column), *digits)
+                buffer, at = _digits(panel, column)
+                _tile("tileloadd64", T.int8(DIGITS + column), buffer, at + k * TILE)
                 for half in range(halves):
                     registers = (T.int8(CODES + half), T.int8(DIGITS + column))
                     _amx("tdpbsud", _sums(half, column), *registers)
-        for half, column in cells:
-            sums = panel.sums(index, column, (tile + half) * ROWS)
-            _tile("tilestored64", _sums(half, column), *sums)
+        for cell, sums in cells.items():
+            _tile("tilestored64", _sums(*cell), *sums)
 
     def _load_codes(self, panel: Panel, node: Node, half: int, tile: Expr, k: Expr) -> None:
         codes = node.inputs[0]
@@ -133,10 +144,16 @@ def _configured(memory: Memory, thread: Expr, rows: Expr) -> Iterator[None]:
     _amx("tilerelease")
 
 
-def _weight(program: Program, node: Node) -> Constant:
+def _columns(program: Program, node: Node) -> int:
+    """K of a product."""
     weight = node.inputs[2]
     assert weight is not None
-    return program.constants[weight]
+    return program.constants[weight].matrix_shape[1]
+
+
+def _digits(panel: Panel, column: int) -> tuple[Buffer, Expr]:
+    """The place of the digits of a tile of columns, of one part."""
+    return panel.scratch(T.int32(BLOCK + column * STEPS * TILE))
 
 
 def _sums(half: int, column: int) -> Expr:
