@@ -92,37 +92,71 @@ typedef struct {
     uint8_t rows[16];
 } TileConfig;
 
-// Four tiles of 16x16 sums from two of each operand, which stay loaded.
+enum { TILE = 1024, STEPS = 32, PAIRS = 4 };  // operands: 256 KiB of codes, 64 KiB of weights
+
 __attribute__((target("amx-tile,amx-int8")))
-static uint64_t amx(const char *data, size_t bytes, long count) {
-    int32_t sums[256];
+static void start_amx(void) {
     TileConfig config = {.palette = 1};
-    (void)bytes;
     for (int i = 0; i < 8; i++) config.column_bytes[i] = 64, config.rows[i] = 16;
     _tile_loadconfig(&config);
-    _tile_loadd(4, data, 64);
-    _tile_loadd(5, data + 1024, 64);
-    _tile_loadd(6, data + 2048, 64);
-    _tile_loadd(7, data + 3072, 64);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (long k = 0; k < count; k++) {
-        _tile_dpbssd(0, 4, 6);
-        _tile_dpbssd(1, 4, 7);
-        _tile_dpbssd(2, 5, 6);
-        _tile_dpbssd(3, 5, 7);
-    }
+}
+
+__attribute__((target("amx-tile,amx-int8")))
+static void load_amx(const char *codes, const char *weights) {
+    _tile_loadd(4, codes, 64);
+    _tile_loadd(5, codes + STEPS * TILE, 64);
+    _tile_loadd(6, weights, 64);
+    _tile_loadd(7, weights + STEPS * TILE, 64);
+}
+
+__attribute__((target("amx-tile,amx-int8")))
+static void multiply_amx(void) {
+    _tile_dpbssd(0, 4, 6);
+    _tile_dpbssd(1, 4, 7);
+    _tile_dpbssd(2, 5, 6);
+    _tile_dpbssd(3, 5, 7);
+}
+
+__attribute__((target("amx-tile,amx-int8")))
+static uint64_t end_amx(void) {
+    int32_t sums[256];
     _tile_stored(0, sums, 64);
     _tile_release();
     return (uint64_t)sums[0];
 }
 
+// Four tiles of 16x16 sums from two of each operand, which stay loaded.
+__attribute__((target("amx-tile,amx-int8")))
+static uint64_t amx(const char *data, size_t bytes, long count) {
+    (void)bytes;
+    start_amx();
+    load_amx(data, data + TILE);
+    for (long k = 0; k < count; k++) multiply_amx();
+    return end_amx();
+}
+
+// The same with operands from L2, as for a product of 128 tokens, 32 columns and 2,048 of k.
+__attribute__((target("amx-tile,amx-int8")))
+static uint64_t amx_loads(const char *data, size_t bytes, long count) {
+    const char *weights = data + 2 * PAIRS * STEPS * TILE;
+    (void)bytes;
+    start_amx();
+    for (long done = 0; done < count; done++) {
+        long step = done % STEPS, pair = done / STEPS % PAIRS;
+        load_amx(data + (2 * pair * STEPS + step) * TILE, weights + step * TILE);
+        multiply_amx();
+    }
+    return end_amx();
+}
+
 // Linux gives a process the tiles' state on request only: ARCH_REQ_XCOMP_PERM, XTILEDATA.
 int ceilings_allow_amx(void) { return (int)syscall(SYS_arch_prctl, 0x1023, 18); }
 
-static Kernel *const KERNELS[] = {read_plain, read_prefetched, vnni, maddubs, amx};
+static Kernel *const KERNELS[] = {read_plain, read_prefetched, vnni, maddubs, amx, amx_loads};
 #else
 static Kernel *const KERNELS[] = {read_plain, read_prefetched};
 #endif

@@ -44,12 +44,14 @@ class Ceiling:
         return machine_arch() == "x86_64" and self.features <= cpu_features()
 
 
+_AMX = frozenset({"amx_tile", "amx_int8"})
 _TABLE = (
     Ceiling("read", "DRAM read", 0),
     Ceiling("read_prefetched", "DRAM read, 4 prefetched streams", 1),
     Ceiling("vnni", "AVX512-VNNI int8", 2, 12 * 64, frozenset({"avx512f", "avx512_vnni"})),
     Ceiling("maddubs", "AVX2 maddubs int8", 3, 12 * 32, frozenset({"avx2"})),
-    Ceiling("amx", "AMX int8", 4, 4 * 16 * 16 * 64, frozenset({"amx_tile", "amx_int8"})),
+    Ceiling("amx", "AMX int8", 4, 4 * 16 * 16 * 64, _AMX),
+    Ceiling("amx_loads", "AMX int8, operands from L2", 5, 4 * 16 * 16 * 64, _AMX),
 )
 CEILINGS = {ceiling.name: ceiling for ceiling in _TABLE}
 
