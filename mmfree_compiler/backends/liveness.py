@@ -7,8 +7,8 @@ needs are all needed at once.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, replace
+from itertools import combinations, product
 
 import networkx as nx
 
@@ -17,14 +17,19 @@ from mmfree_compiler.program import Loop, Program, Step
 
 @dataclass(frozen=True)
 class Life:
-    """The first and the last moment that needs a value, or others in its place."""
+    """The first and the last moment that needs a value, or others in its place.
+
+    `before`: the lives of what was in that place earlier, and is not needed between them.
+    """
 
     first: int
     last: int
+    before: tuple[Life, ...] = ()
 
     def meets(self, other: Life) -> bool:
         """Whether both are needed at once."""
-        return self.first <= other.last and other.first <= self.last
+        pairs = product((self, *self.before), (other, *other.before))
+        return any(a.first <= b.last and b.first <= a.last for a, b in pairs)
 
 
 def roots(program: Program) -> dict[str, str]:
@@ -50,27 +55,42 @@ def lives(
     """The lives of values, by the value in whose place each is: `places`, or their roots.
 
     `needed` are the values that each moment reads or makes, for each step of the body. What a loop
-    carries, and what its iterations read from outside, is needed throughout the loop.
+    carries, and what its iterations read from outside, is needed throughout the loop. A place
+    begins another life in a step that makes all that it needs there.
     """
     places = roots(program) if places is None else places
-    moments: dict[str, list[int]] = {}
+    found: dict[str, Life] = {}
     end = 0
     for step, each in zip(program.body, needed, strict=True):
         start, end = end, end + len(each)
+        moments: dict[str, list[int]] = {}
         for moment, names in enumerate(each, start):
             for name in names:
                 moments.setdefault(places[name], []).append(moment)
-        for name in _held(step, each):
+        outside = set(_outside(step, each))
+        for name in outside if isinstance(step, Loop) else ():
             moments.setdefault(places[name], []).extend((start, end - 1))
-    return {name: Life(min(found), max(found)) for name, found in moments.items()}
+        old = {places[name] for name in outside}
+        found |= {at: _after(found.get(at), here, at in old) for at, here in moments.items()}
+    return found
 
 
-def _held(step: Step, needed: Iterable[Collection[str]]) -> Iterator[str]:
-    """What every iteration of a loop finds as the one before it did."""
+def _after(life: Life | None, moments: Collection[int], goes_on: bool) -> Life:
+    """The life of a place that is also needed in some later moments."""
+    if life is None:
+        return Life(min(moments), max(moments))
+    if goes_on:
+        return replace(life, last=max(moments))
+    return Life(min(moments), max(moments), (*life.before, replace(life, before=())))
+
+
+def _outside(step: Step, needed: Iterable[Collection[str]]) -> Iterator[str]:
+    """What a step needs and does not make: every iteration finds it as the one before it did."""
+    stages = step.body if isinstance(step, Loop) else (step,)
     if isinstance(step, Loop):
         yield from (initial for initial, _ in step.carried)
-        made = {name for stage in step.body for node in stage.nodes for name in node.outputs}
-        yield from (name for names in needed for name in names if name not in made)
+    made = {name for stage in stages for node in stage.nodes for name in node.outputs}
+    yield from (name for names in needed for name in names if name not in made)
 
 
 def largest_first(sizes: Mapping[str, int]) -> dict[str, int]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from op_modules import TinyLM, mm
+from op_modules import Block, TinyLM, mm
 from torch import Tensor, nn
 
 import mmfree_compiler as mmf
@@ -78,9 +78,33 @@ def test_what_a_recurrence_does_not_need_runs_beside_it(model: PlannedProgram) -
 
 
 def test_the_head_is_for_wanted_tokens(model: PlannedProgram) -> None:
-    wanted = [part for part in parts(model, together=True) if part.wanted]
+    wanted = [part for part in parts(model, together=False) if part.wanted]
     assert [part.kind for part in wanted] == ["rows", "tiles"]
     assert set(model.outputs) <= inner_values(model)
+
+
+def test_of_a_prompt_so_is_what_follows_the_last_recurrence(model: PlannedProgram) -> None:
+    """The last iteration is apart; what is needed of all tokens runs the same kernels."""
+    _, layers, recurrence, behind, head = schedule(model, together=True)
+    (loop,) = (step for step in model.body if isinstance(step, Loop))
+    assert [layers.first, recurrence.first, behind.first] == [0, loop.count - 1, loop.count - 1]
+    assert [layers.count, recurrence.count, behind.count] == [loop.count - 1, 1, 1]
+    assert recurrence.parts == layers.parts[: len(recurrence.parts)]
+    assert recurrence.parts[-1].beside
+    assert not any(part.wanted for part in (*recurrence.parts, *layers.parts))
+    assert all(part.wanted for part in (*behind.parts, *head.parts))
+    rest = layers.parts[len(recurrence.parts) :]
+    assert [part.kind for part in behind.parts] == [part.kind for part in rest]
+    assert not {part.name for part in behind.parts} & {part.name for part in rest}
+
+
+def test_of_a_module_all_is_wanted() -> None:
+    """Of tokens of a module that is not a language model, callers see all."""
+    generator = torch.Generator().manual_seed(0)
+    layers = nn.Sequential(*(Block(24, 40, 20, generator) for _ in range(2)))
+    program = program_of(layers, torch.randn(2, 3, 24))
+    assert any(isinstance(step, Loop) for step in program.body)
+    assert program.together == program.body
 
 
 class _Ends(nn.Module):

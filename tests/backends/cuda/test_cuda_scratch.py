@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 from op_modules import TinyLM
 from row_programs import CASES, EVERY, programs
 from test_cuda_schedule import planned_of, program_of
 
 from mmfree_compiler.backends.cuda.compile.passes.plan_scratch import _chunk
 from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
-from mmfree_compiler.backends.cuda.compile.schedule import Part, Run, moments, schedule
+from mmfree_compiler.backends.cuda.compile.schedule import (
+    Part,
+    Run,
+    inner_values,
+    moments,
+    schedule,
+)
 from mmfree_compiler.backends.cuda.compile.shapes import CHUNKS
 from mmfree_compiler.backends.cuda.strides import OUTPUTS, round_up
 from mmfree_compiler.backends.liveness import roots
@@ -37,7 +45,7 @@ class Memory:
             return range(self.program.output_start, self.program.output_start + size)
         place = self.program.places[name]
         assert place.offset % 16 == place.stride % 16 == 0
-        return range(place.offset, place.offset + self.program.chunk * place.stride)
+        return range(place.offset, place.end)
 
     def meet(self, name: str, other: str) -> bool:
         a, b = self.bytes_of(name), self.bytes_of(other)
@@ -57,6 +65,7 @@ class Memory:
                 own = (read[part.name] | written[part.name]) - {name, updated.get(name)}
                 own -= {old for old in read[part.name] if self.replaces(part, name, old)}
                 needed = own.union(*(read[other] | written[other] for other in others))
+                needed -= {name} & {"outputs"}  # each port has rows of its own
                 assert not [other for other in needed if self.meet(name, other)]
         made = set().union(*written.values())
         kept = {old for old in self.holds if not any(self.meet(old, new) for new in made)}
@@ -91,10 +100,13 @@ class Memory:
 def check(program: PlannedProgram) -> None:
     """In each kind of schedule, with all iterations of loops."""
     places = program.places.values()
-    assert program.scratch == max((p.offset + program.chunk * p.stride for p in places), default=0)
+    assert program.scratch == max((place.end for place in places), default=0)
+    inner = inner_values(program)
+    for name, place in program.places.items():
+        assert place.rows == (OUTPUTS if name in inner else program.chunk)
     for kind in KINDS:
         memory = Memory(program)
-        for step, run in zip(program.body, schedule(program, *kind), strict=True):
+        for step, run in zip(program.called(kind[0]).body, schedule(program, *kind), strict=True):
             if isinstance(step, Loop):
                 iterate(memory, step, run)
             else:
@@ -132,15 +144,15 @@ def test_a_program(name: str) -> None:
     check(planned_of(CASES[name].program))
 
 
-@given(programs(EVERY))
-def test_any_program(program: Program) -> None:
-    check(planned_of(program))
+@given(programs(EVERY), st.sampled_from(["module", "lm"]))
+def test_any_program(program: Program, kind: Literal["module", "lm"]) -> None:
+    check(planned_of(replace(program, kind=kind)))
 
 
 def test_values_share_memory(model: PlannedProgram) -> None:
     """They take two thirds of what they would take side by side."""
     places = {root: model.places[root] for root in roots(model).values() if root in model.places}
-    assert model.scratch < 0.7 * sum(model.chunk * place.stride for place in places.values())
+    assert model.scratch < 0.7 * sum(place.rows * place.stride for place in places.values())
 
 
 def test_logits_take_the_place_of_rows() -> None:
@@ -165,4 +177,5 @@ def test_a_recurrence_overwrites_one_of_its_gates(model: PlannedProgram) -> None
 
 def test_wide_rows_make_calls_shorter() -> None:
     assert planned_of(CASES["a loop's"].program).chunk == CHUNKS[-1]
-    assert [_chunk(40_000), _chunk(50_000), _chunk(1_000_000)] == [CHUNKS[-1], *CHUNKS[:1] * 2]
+    sizes = [{chunk: chunk * width for chunk in CHUNKS} for width in (40_000, 50_000, 1_000_000)]
+    assert list(map(_chunk, sizes)) == [CHUNKS[-1], *CHUNKS[:1] * 2]

@@ -11,6 +11,7 @@ from mmfree_compiler.backends.cuda.compile.build import compiled
 from mmfree_compiler.backends.cuda.compile.kernel import Source
 from mmfree_compiler.backends.cuda.compile.passes.finish_outputs import FinishOutputs
 from mmfree_compiler.backends.cuda.compile.passes.pack_weights import PackWeights
+from mmfree_compiler.backends.cuda.compile.passes.peel_last import PeelLast
 from mmfree_compiler.backends.cuda.compile.passes.plan_scratch import PlanScratch
 from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
 from mmfree_compiler.backends.cuda.compile.rows import ROWS
@@ -31,7 +32,7 @@ class CudaCompiler:
     ops = frozenset(ROWS) | frozenset(TILES)
 
     def passes(self, program: Program, spec: Spec) -> tuple[ProgramPass, ...]:  # noqa: ARG002 - the interface
-        return CopyRows(), FinishOutputs(), PackWeights(), PlanScratch()
+        return CopyRows(), FinishOutputs(), PackWeights(), PeelLast(), PlanScratch()
 
     def emit(self, program: Program, spec: Spec) -> Emitted:
         assert isinstance(program, PlannedProgram)
@@ -105,7 +106,17 @@ def planned(
 
 
 def _repeat(sources: Sources, run: Run, shape: PlanShape, kernels: dict[str, Source]) -> Repeat:
-    return Repeat(count=run.count, launches=list(_launches(sources, run.parts, shape, kernels)))
+    launches = [_from(each, run.first) for each in _launches(sources, run.parts, shape, kernels)]
+    return Repeat(count=run.count, launches=launches)
+
+
+def _from(launch: Launch, first: int) -> Launch:
+    """A launch of the same kernel, in the iteration with the number `first`."""
+    moved = [
+        each.model_copy(update={"offset": each.offset + first * each.stride})
+        for each in launch.arguments
+    ]
+    return launch.model_copy(update={"arguments": moved})
 
 
 def _launches(

@@ -6,7 +6,7 @@ that of another: residuals may overwrite what they are added to, and a recurrenc
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from mmfree_compiler.backends.cuda.compile.schedule import Part, Run, moments
@@ -22,10 +22,11 @@ def places(
     """The value in whose place each is. `stored` are those that have rows in some schedule."""
     found = roots(program)
     taken: set[str] = set()
+    inside = _inside(program)
     for step in program.body:
         for made, read in _pairs(program, step):
             new = {made, read} <= set(stored) and not {made, read} & taken
-            if new and all(_may(runs, made, read) for runs in schedules):
+            if new and all(_may(runs, made, read, inside) for runs in schedules):
                 found[made] = found[read]
                 taken |= {made, read}
     return found
@@ -53,9 +54,26 @@ def _around_loops(program: Program) -> set[str]:
     return {name for loop in loops for pair in (*loop.carried, loop.updates) for name in pair}
 
 
-def _may(runs: Iterable[Run], made: str, read: str) -> bool:
+def _inside(program: Program) -> set[str]:
+    """What iterations of loops begin with: it is there again when the next one begins."""
+    loops = [step for step in program.body if isinstance(step, Loop)]
+    return {inside for loop in loops for _, inside in loop.carried}
+
+
+def _may(runs: Sequence[Run], made: str, read: str, inside: Collection[str]) -> bool:
     """Whether a schedule makes a value after everything else has read the other one."""
-    together = [parts for run in runs for parts in moments(run)]
+    makers = [n for n, run in enumerate(runs) if any(made in part.made for part in run.parts)]
+    later = runs[makers[0] + 1 :] if makers and read not in inside else ()
+    return all(_last_in(runs[n], made, read) for n in makers) and not any(
+        any(read in part.read for part in run.parts)
+        and not any(read in part.made for part in run.parts)
+        for run in later
+    )
+
+
+def _last_in(run: Run, made: str, read: str) -> bool:
+    """The same of a run that makes it."""
+    together = moments(run)
     at, part = next((n, x) for n, parts in enumerate(together) for x in parts if made in x.made)
     others = [x for parts in together[at:] for x in parts if x is not part]
     return (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from mmfree_compiler.backends.cuda.compile.fusible import ends_of, gates_of, is_fusible
+from mmfree_compiler.backends.cuda.compile.planned import Iterations, PeeledProgram
 from mmfree_compiler.program import Loop, Node, Program, Stage, Step
 
 # rows: one program per token. tiles: a program makes columns of some tokens. scan: a program makes
@@ -56,35 +57,47 @@ class Part:
 
 @dataclass(frozen=True)
 class Run:
-    """Parts in order, `count` times."""
+    """Parts in order, in `count` iterations of a loop, from number `first` on."""
 
     count: int
     parts: tuple[Part, ...]
+    first: int = 0
 
 
-def schedule(program: Program, together: bool, fused: bool = False) -> list[Run]:
+def schedule(program: PeeledProgram, together: bool, fused: bool = False) -> list[Run]:
     """The kernels of a call, in order.
 
     `together`: a sequence may have several tokens, so recurrences go through them one by one.
     `fused`: rows are made again by every program that needs them, where that is possible and
     cheap: the calls are of one token.
     """
-    needed = _wanted_from(program.body)
-    runs, stage = [], 0
-    for index, step in enumerate(program.body):
-        stages = step.body if isinstance(step, Loop) else (step,)
+    names = _names(program)
+    called = program.called(together)
+    needed = wanted_from(called.body)
+    runs = []
+    for index, step in enumerate(called.body):
         updates = frozenset(step.updates if isinstance(step, Loop) else ())
         parts: list[Part] = []
-        for each in stages:
+        for each in _stages(step):
             after = _after_states(each, updates) if together else ()
-            name, wanted = f"stage{stage}", index >= needed
-            if fused and is_fusible(program, each):
+            name, wanted = names[id(each)], index >= needed
+            if fused and is_fusible(called, each):
                 parts.append(Part(f"{name}_fused", "fused", each.tiles, wanted, each.rows))
             else:
-                parts += _parts(program, each, name, after, wanted)
-            stage += 1
-        runs.append(Run(step.count if isinstance(step, Loop) else 1, tuple(parts)))
-    return _linked(program, runs)
+                parts += _parts(called, each, name, after, wanted)
+        first = step.first if isinstance(step, Iterations) else 0
+        runs.append(Run(step.count if isinstance(step, Loop) else 1, tuple(parts), first))
+    return _linked(called, runs)
+
+
+def _names(program: PeeledProgram) -> dict[int, str]:
+    """The name of each stage: a stage that runs in several places has one, and its kernels too."""
+    stages = _all_stages((*program.body, *program.together))
+    return {key: f"stage{n}" for n, key in enumerate(dict.fromkeys(map(id, stages)))}
+
+
+def _stages(step: Step) -> tuple[Stage, ...]:
+    return step.body if isinstance(step, Loop) else (step,)
 
 
 def _linked(program: Program, runs: Sequence[Run]) -> list[Run]:
@@ -175,19 +188,19 @@ def moments(run: Run) -> list[list[Part]]:
     return found
 
 
-def inner_values(program: Program) -> frozenset[str]:
+def inner_values(program: PeeledProgram) -> frozenset[str]:
     """Values that have one row for each wanted token."""
-    runs = schedule(program, together=False)
+    runs = [run for together in (False, True) for run in schedule(program, together)]
     parts = [part for run in runs for part in run.parts if part.wanted]
     return frozenset(name for part in parts for name in part.made)
 
 
 def is_for_wanted(body: Sequence[Step]) -> bool:
     """Whether the last stage is needed only for tokens whose outputs are."""
-    return bool(body) and _wanted_from(body) < len(body)
+    return bool(body) and wanted_from(body) < len(body)
 
 
-def _wanted_from(body: Sequence[Step]) -> int:
+def wanted_from(body: Sequence[Step]) -> int:
     """The first step of those that only wanted tokens need: the last stages, without states.
 
     Products read codes of their own rows, so codes have to be made there too.
@@ -195,16 +208,23 @@ def _wanted_from(body: Sequence[Step]) -> int:
     first = len(body)
     while first and _is_free(body[first - 1]):
         first -= 1
-    while first < len(body) and not _has_codes(body[first:]):
+    while first < len(body) and not has_codes(_all_stages(body[first:])):
         first += 1
     return first
 
 
 def _is_free(step: Step) -> bool:
-    return isinstance(step, Stage) and all(node.state is None for node in step.nodes)
+    """What a loop carries has a row for every token."""
+    alone = not isinstance(step, Loop) or (isinstance(step, Iterations) and not step.carried)
+    return alone and all(node.state is None for stage in _stages(step) for node in stage.nodes)
 
 
-def _has_codes(steps: Sequence[Step]) -> bool:
-    nodes = [node for step in steps if isinstance(step, Stage) for node in step.nodes]
+def _all_stages(steps: Iterable[Step]) -> list[Stage]:
+    return [stage for step in steps for stage in _stages(step)]
+
+
+def has_codes(stages: Iterable[Stage]) -> bool:
+    """Whether products read codes that these stages make."""
+    nodes = [node for stage in stages for node in stage.nodes]
     made = {name for node in nodes for name in node.outputs}
     return all(set(node.inputs[:2]) <= made for node in nodes if node.op == "ternary_linear")

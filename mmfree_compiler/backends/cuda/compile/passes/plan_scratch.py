@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from mmfree_compiler.backends.cuda.compile.in_place import places
-from mmfree_compiler.backends.cuda.compile.planned import Place, PlannedProgram
-from mmfree_compiler.backends.cuda.compile.schedule import Run, moments, schedule
+from mmfree_compiler.backends.cuda.compile.planned import PeeledProgram, Place, PlannedProgram
+from mmfree_compiler.backends.cuda.compile.schedule import Run, inner_values, moments, schedule
 from mmfree_compiler.backends.cuda.compile.shapes import CHUNKS, PLANS
 from mmfree_compiler.backends.cuda.strides import (
     OUTPUTS,
@@ -24,12 +24,14 @@ _MOST_BYTES = 90_000_000  # a process that decodes does not need long calls
 
 @dataclass(frozen=True)
 class PlanScratch:
-    """Give every value rows for a call, which it shares with values that are needed at other times.
+    """Give every value rows, which it shares with values that are needed at other times.
 
-    All plans have the same places: values interfere if some kernel of any plan comes while both are
-    needed. Programs of a kernel run in any order, so what it reads and makes interferes too. A
-    kernel may start before those in front of it have ended (kernels/dependence.py), but waits for
-    them before it reads or writes rows, or else is beside one of them: Part.beside.
+    There are as many as a call has tokens, or wanted tokens. All plans have the same places: values
+    interfere if some kernel of any plan comes while both are needed. Programs of a kernel run in
+    any order, so what it reads and makes interferes too. A kernel may start before those in front
+    of it have ended (kernels/dependence.py), but waits for them before it reads or writes rows, or
+    else is beside one of them: Part.beside.
+
     Some values are made in the place of others (in_place.py).
 
     The rows of outputs, which nobody reads before the last kernel has ended, have a place too. It
@@ -39,22 +41,32 @@ class PlanScratch:
     name: ClassVar[str] = "plan_scratch"
 
     def __call__(self, program: Program) -> PlannedProgram:
+        assert isinstance(program, PeeledProgram)
         kinds = dict.fromkeys((plan.together, plan.fused) for plan in PLANS)
         schedules = [schedule(program, *kind) for kind in kinds]
         stored = _stored(program, schedules)
         outputs = program.fresh("outputs")
-        found = places(program, schedules, stored)
+        everything = replace(program, body=(*program.body, *program.together))
+        found = places(everything, schedules, stored)
+        bodies = [program.called(together) for together, _ in kinds]
         owners = {name: owner for name, owner in found.items() if name in stored}
         orders = [
-            lives(program, _needed(runs, stored), found) | {outputs: _last(program, runs)}
-            for runs in schedules
+            lives(body, _needed(runs, stored), found) | {outputs: _last(program, runs)}
+            for body, runs in zip(bodies, schedules, strict=True)
         ]
         rows = largest_first({owner: _stride(program.values[owner]) for owner in owners.values()})
-        chunk = _chunk(first_fit(rows, orders)[1])
-        sizes = {owner: chunk * stride for owner, stride in rows.items()}
-        offsets, _ = first_fit(sizes | {outputs: _output_bytes(program)}, orders)
-        planned = {name: Place(offsets[owner], rows[owner]) for name, owner in owners.items()}
-        end = max((place.offset + chunk * place.stride for place in planned.values()), default=0)
+        inner = inner_values(program)
+
+        def sizes(chunk: int) -> dict[str, int]:
+            return {owner: _count(owner, inner, chunk) * size for owner, size in rows.items()}
+
+        chunk = _chunk({chunk: first_fit(sizes(chunk), orders)[1] for chunk in CHUNKS})
+        offsets, _ = first_fit(sizes(chunk) | {outputs: _output_bytes(program)}, orders)
+        planned = {
+            name: Place(offsets[owner], rows[owner], _count(owner, inner, chunk))
+            for name, owner in owners.items()
+        }
+        end = max((place.end for place in planned.values()), default=0)
         text = f"calls of {chunk:,} tokens, scratch: {end:,} bytes"
         fields = vars(program.noted(self.name, "program", text))
         return PlannedProgram(
@@ -62,16 +74,22 @@ class PlanScratch:
         )
 
 
-def _chunk(row_bytes: int) -> int:
-    """The most tokens of a call whose rows, of this many bytes, take little memory."""
-    fits = (chunk for chunk in CHUNKS if chunk * row_bytes <= _MOST_BYTES)
-    return max(fits, default=CHUNKS[0])
+def _count(name: str, inner: Collection[str], chunk: int) -> int:
+    """The rows of a value in calls of at most `chunk` tokens."""
+    return min(chunk, OUTPUTS) if name in inner else chunk
 
 
-def _stored(program: Program, schedules: Iterable[Iterable[Run]]) -> frozenset[str]:
+def _chunk(nbytes: Mapping[int, int]) -> int:
+    """The most tokens of a call whose rows take little memory: bytes by number of tokens."""
+    fits = (chunk for chunk, size in nbytes.items() if size <= _MOST_BYTES)
+    return max(fits, default=min(nbytes))
+
+
+def _stored(program: PeeledProgram, schedules: Iterable[Iterable[Run]]) -> frozenset[str]:
     """Values that need rows in some plan."""
     read = (part.read for runs in schedules for run in runs for part in run.parts)
-    names = frozenset[str]().union(*read, *map(_carried, program.body))
+    steps = (*program.body, *program.together)
+    names = frozenset[str]().union(*read, *map(_carried, steps))
     return names & program.values.keys() - set(program.inputs)
 
 
