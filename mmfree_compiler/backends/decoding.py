@@ -53,7 +53,8 @@ def log_probability(logits: NDArray[np.float32], token: int) -> float:
     """Natural logarithm of a token's probability under softmax, to 1e-6; `logits` are (V,)."""
     peak = logits.max()
     with np.errstate(over="ignore"):  # to -inf
-        total = np.exp(logits - peak).sum(dtype=np.float64)
+        relative = logits - peak
+        total = np.exp(relative, out=relative).sum(dtype=np.float64)
     return float(logits[token]) - float(peak) - math.log(total)
 
 

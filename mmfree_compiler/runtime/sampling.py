@@ -54,12 +54,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name, kind, low, high in _RANGES:
-            value, hint = getattr(self, name), f"Choose {bounds(low, high)}"
-            called, plain = _KINDS[kind]
+            value, (called, plain) = getattr(self, name), _KINDS[kind]
             if not isinstance(value, kind):
-                raise InputError(name, f"{value!r} is not {called}", hint)
+                raise InputError(name, f"{value!r} is not {called}", _hint(low, high))
             if not low <= value <= high:
-                raise InputError(name, f"{given(value)} is out of range", hint)
+                raise InputError(name, f"{given(value)} is out of range", _hint(low, high))
             object.__setattr__(self, name, plain(value))  # NumPy cannot compute with a Fraction
         listed = isinstance(self.stop, Sequence)
         if not listed or not all(isinstance(s, str) and s for s in self.stop_strings):
@@ -70,6 +69,10 @@ class Sampling:
     def stop_strings(self) -> tuple[str, ...]:
         """`stop` as a tuple."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+
+def _hint(low: float, high: float) -> str:
+    return f"Choose {bounds(low, high)}"
 
 
 class SamplingOptions(TypedDict, total=False):

@@ -269,4 +269,4 @@ def _merged(sampling: Sampling | None, options: SamplingOptions) -> Sampling:
     for name in options.keys() - SamplingOptions.__annotations__.keys():
         known = ", ".join(SamplingOptions.__annotations__)
         raise InputError(f"setting {name!r}", "is not a setting", f"Known: {known}")
-    return replace(sampling or Sampling(), **options)
+    return replace(sampling, **options) if sampling else Sampling(**options)

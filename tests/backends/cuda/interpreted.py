@@ -56,6 +56,9 @@ class HostMemory:
         assert isinstance(other, HostMemory)
         self.tensor[offset : offset + nbytes] = other.tensor[start : start + nbytes]
 
+    def clear(self, offset: int, nbytes: int) -> None:
+        self.tensor[offset : offset + nbytes] = 0
+
     def free(self) -> None:
         pass
 

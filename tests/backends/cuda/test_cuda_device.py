@@ -83,7 +83,7 @@ def test_graphs_of_dependent_launches(device: Device) -> None:
             step.launch((1, 1, 1), 1, SHARED, arguments, stream, dependent=term > 0)
 
     with device.current():
-        value.clear(stream)
+        value.clear(stream, 0, value.nbytes)
         graph = Graph(stream, record)
         ends[0].record(stream)
         graph.replay(stream)

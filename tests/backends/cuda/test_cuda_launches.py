@@ -32,7 +32,7 @@ found = np.empty(6, np.uint8)
 fixed = np.arange(1, 5, dtype=np.uint8)
 fixed.flags.writeable = False
 with device.current():
-    memory.clear(stream)
+    memory.clear(stream, 0, memory.nbytes)
     memory.upload(stream, fixed, 2)
     memory.download(stream, found, 1)
     stream.synchronize()

@@ -98,7 +98,8 @@ def _end(batch: Batch, start: int, chunk: int) -> int:
 
 def _call(inputs: Inputs, rows: Ints, wanted: NDArray[np.intp]) -> Call:
     """Tokens in their order, or sorted by sequence where those of several are mixed."""
-    if len(_starts(rows)) > len(np.unique(rows)):
+    starts = _starts(rows)
+    if len(starts) > len(np.unique(rows[starts])):
         order = np.argsort(rows, kind="stable")
         inputs, rows = tuple(port[order] for port in inputs), rows[order]
         wanted = np.argsort(order)[wanted]
@@ -107,4 +108,6 @@ def _call(inputs: Inputs, rows: Ints, wanted: NDArray[np.intp]) -> Call:
 
 def _starts(rows: Ints) -> Ints:
     """Where a token is of another sequence than the one before it."""
-    return np.flatnonzero(np.diff(rows, prepend=-1)).astype(np.int32)
+    changes = np.ones(len(rows), bool)
+    np.not_equal(rows[1:], rows[:-1], out=changes[1:])
+    return np.flatnonzero(changes).astype(np.int32)

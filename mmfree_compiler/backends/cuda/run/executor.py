@@ -31,6 +31,9 @@ class Memory(Protocol):
     def copy(self, offset: int, other: Memory, start: int, nbytes: int) -> None:
         """Copy bytes of another memory of the same device."""
 
+    def clear(self, offset: int, nbytes: int) -> None:
+        """Set bytes to 0."""
+
     def free(self) -> None:
         """Release it; it is not used again."""
 

@@ -46,6 +46,9 @@ class GpuMemory:
         assert isinstance(other, GpuMemory)
         self.memory.copy(self.stream, offset, other.memory, start, nbytes)
 
+    def clear(self, offset: int, nbytes: int) -> None:
+        self.memory.clear(self.stream, offset, nbytes)
+
     def free(self) -> None:
         self.memory.close()
 

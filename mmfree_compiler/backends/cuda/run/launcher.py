@@ -100,6 +100,8 @@ class CudaLauncher:
         """See interface.Launcher. Long inputs are cut into chunks."""
         with self._arena.using():
             made = [self._outputs(wanted) for wanted in self._calls(batch, batch.inputs, states)]
+        if len(made) == 1:
+            return tuple(made[0])
         return tuple(np.concatenate(rows) for rows in zip(*made, strict=True))
 
     @cached_property

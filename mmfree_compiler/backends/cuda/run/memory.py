@@ -62,9 +62,9 @@ class DeviceMemory(Resource):
         target, source = self.pointer + offset, other.pointer + start
         call(cu.cuMemcpyDtoDAsync, target, source, nbytes, stream.handle)
 
-    def clear(self, stream: Stream) -> None:
-        """Set every byte to 0."""
-        call(cu.cuMemsetD8Async, self.pointer, 0, max(self.nbytes, 1), stream.handle)
+    def clear(self, stream: Stream, offset: int, nbytes: int) -> None:
+        """Set `nbytes` bytes, at least one, from `offset` on to 0."""
+        call(cu.cuMemsetD8Async, self.pointer + offset, 0, nbytes, stream.handle)
 
     def _within(self, array: Array, offset: int) -> int:
         if not array.flags.c_contiguous or not 0 <= offset <= self.nbytes - array.nbytes:

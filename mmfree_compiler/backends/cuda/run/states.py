@@ -90,7 +90,9 @@ class CudaStates:
     @classmethod
     def zero(cls, arena: StateArena, count: int) -> CudaStates:
         states = cls(arena, arena.acquire(count))
-        states._upload(np.zeros((count, arena.width), np.float32))
+        with arena.using():
+            for row in states.rows.tolist() if arena.row_bytes else ():
+                arena.memory.clear(row * arena.row_bytes, arena.row_bytes)
         return states
 
     @classmethod
