@@ -49,6 +49,14 @@ def bounds(low: float, high: float) -> str:
     return least if math.isinf(high) else f"{least} and at most {_plain(high)}"
 
 
+def significant(number: float) -> str:
+    """A number to three digits: "0.0513", "12.0", "21,100"."""
+    rounded = float(f"{number:.3g}")
+    if not rounded:
+        return "0"
+    return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:#.3g}"
+
+
 def given(value: object) -> str:
     """A number that somebody passed, with at most ten digits; anything else as repr() has it."""
     return f"{value:.10g}" if isinstance(value, float) else repr(value)

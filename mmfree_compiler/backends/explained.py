@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
 from mmfree_compiler.artifact import Artifact
-from mmfree_compiler.backends.interface import Backend, Compiler
+from mmfree_compiler.backends.interface import Backend, Batch, Compiler
 from mmfree_compiler.program import Program
 
+Group = tuple[str, ...]  # nodes by their first outputs
+MEASURED = "measured"
 Table = Mapping[str, Mapping[str, int | float | str]]  # the name of a row -> its facts
 
 
@@ -29,16 +33,25 @@ class Rates:
 
 @dataclass(frozen=True)
 class Profile:
-    """Measured seconds of a decode step: of all of it, and of each stage in order.
+    """The seconds of a decode step of one token: `decode` of all of it, and those of its parts.
 
-    A stage's seconds are those of all iterations of the loop around it. `rates` were measured on
-    the same machine, with the same number of `threads`.
+    `groups` are nodes that have a time together, each named by its first output; all are of one
+    stage. A time is that of all iterations of the loop around them. `others` has what belongs to no
+    node, by what it is: it may be negative where the parts take longer than the whole.
+
+    `how` says what made the times, behind one: "measured", "by the cycle model at 300 MHz". Where
+    groups are `overlapping`, each has the time that is its own alone, which may be less than its
+    work takes. `rates` are those of the machine that ran; None where they are what BuildFacts says
+    or, without that, those of this machine's CPUs (see Gauge), of which `threads` ran.
     """
 
-    threads: int
     decode: float
-    stages: tuple[float, ...]
-    rates: Rates
+    groups: Mapping[Group, float]
+    others: Mapping[str, float] = field(default_factory=dict)
+    how: str = MEASURED
+    overlapping: bool = False
+    threads: int | None = None
+    rates: Rates | None = None
 
 
 @dataclass(frozen=True)
@@ -68,10 +81,30 @@ class Explained(Backend, Protocol):
 
 @runtime_checkable
 class Profiler(Compiler, Protocol):
-    """A compiler that can measure the stages of what it made, in the process that made it."""
+    """A compiler that can tell what the parts of a step take, in the process that made them."""
 
     def profile(self, artifact: Artifact, threads: int | None) -> Profile:
         """Measure on this machine, with `threads` as for Launcher.open.
 
         Raises TargetError where this machine runs no build, ToolchainError.
         """
+
+
+@runtime_checkable
+class Gauge(Compiler, Protocol):
+    """A compiler that can measure what bounds any program on this machine's CPUs."""
+
+    def gauge(self, nbytes: int, threads: int) -> Rates:
+        """The rates of `threads` threads that read `nbytes` bytes of weights in turn.
+
+        Raises TargetError where it makes no code for this machine, ToolchainError.
+        """
+
+
+def one_token(artifact: Artifact) -> Batch:
+    """The first token of one sequence: what a profile's step is about."""
+    rows = [
+        np.zeros(1, np.int64) if port.dtype == "int64" else np.ones((1, port.width), np.float32)
+        for port in artifact.manifest.inputs
+    ]
+    return Batch.whole(tuple(rows), (1,))

@@ -79,11 +79,13 @@ def together(costs: Iterable[Cost]) -> Cost:
     return Cost(**{name: sum(getattr(each, name) for each in found) for name in _COUNTED})
 
 
-def roofline_us(cost: Cost, ceilings: Ceilings) -> float | None:
+def roofline_us(cost: Cost, ceilings: Ceilings | None) -> float | None:
     """The least time for what a cost says, in microseconds; None without any ceiling.
 
     Rows are left out: they stay in caches and registers.
     """
+    if ceilings is None:
+        return None
     nbytes = cost.constant_bytes + cost.state_bytes
     work = (
         (nbytes, ceilings.bytes_per_second),

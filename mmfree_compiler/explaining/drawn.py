@@ -31,8 +31,8 @@ class Cost(Record):
     `value_bytes` of rows read and written; most rows never leave a cache, or a register.
     Operations: `integer_operations` are additions of int8 codes (a ternary weight adds, subtracts
     or skips a code), `float_operations` are in fp32, an elementary function counts as one.
-    `roofline_us` is the least time that the machine's ceilings allow. None: not known, for the
-    `reason`.
+    `roofline_us` is the least time that the machine's ceilings allow, `measured_us` what it took or
+    what a model of the hardware says (TargetPart.how). None: not known, for the `reason`.
     """
 
     constant_bytes: int = 0
@@ -105,10 +105,19 @@ class Edge(Record):
     carried: bool = False
 
 
+class TimedPart(Record):
+    """Ids of the nodes of a stage that have a time together: an op, or those of one kernel."""
+
+    title: str
+    nodes: tuple[str, ...]
+    cost: Cost
+
+
 class StageBox(Record):
     """Work between two barriers, in the order of `id`; `loop` is the id of the loop around it.
 
-    Where a target measures whole stages, `cost` has the measured time of all their nodes.
+    `parts` are those whose times are known, where the target has more than one for the stage;
+    the time of `cost` is then their sum.
     """
 
     id: str
@@ -116,6 +125,7 @@ class StageBox(Record):
     loop: str | None = None
     times: int = 1
     cost: Cost = Cost()
+    parts: tuple[TimedPart, ...] = ()
 
 
 class LoopBox(Record):

@@ -87,8 +87,13 @@ class TargetPart(Record):
     `weight_bytes` are those of ternary weights in the layout that the build for this machine reads,
     `bits_per_weight` the bits that each takes. `embedding_bytes` are of tables, `other_bytes` of
     all else. `memory` is the memory plan, `kernels` the code that was made and what was chosen for
-    it. `decode_us` is the measured time of a whole decode step, with `threads` threads where it
-    takes any. `missing` says why something is not known.
+    it.
+
+    `decode_us` is the time of a whole decode step, with `threads` threads where it takes any, and
+    `roofline_us` the least that the ceilings allow for it. `how` says what made all times:
+    "measured", or a model of hardware that is not here. `others_us` are times of what is no op;
+    where parts are `overlapping`, an op has the time that is its own alone. `missing` says why
+    something is not known.
     """
 
     target: str
@@ -102,7 +107,11 @@ class TargetPart(Record):
     memory: Table = Field(default_factory=dict)
     kernels: Table = Field(default_factory=dict)
     ceilings: Ceilings | None = None
+    how: str = ""
+    overlapping: bool = False
     decode_us: float | None = None
+    roofline_us: float | None = None
+    others_us: dict[str, float] = Field(default_factory=dict)
     threads: int | None = None
     missing: tuple[str, ...] = ()
 

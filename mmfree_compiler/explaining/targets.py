@@ -8,21 +8,28 @@ from math import prod
 
 from mmfree_compiler import backends
 from mmfree_compiler.artifact import Artifact
-from mmfree_compiler.backends.explained import BuildFacts, Explained, Profile, Profiler, Rates
+from mmfree_compiler.backends.explained import (
+    BuildFacts,
+    Explained,
+    Gauge,
+    Profile,
+    Profiler,
+    Rates,
+)
 from mmfree_compiler.backends.explained import Table as Facts
 from mmfree_compiler.backends.interface import Backend
 from mmfree_compiler.contents import other_tensors, ternary_tensors
 from mmfree_compiler.errors import TargetError, ToolchainError
-from mmfree_compiler.explaining.costs import roofline_us
-from mmfree_compiler.explaining.drawn import Cost, ProgramGraph
+from mmfree_compiler.explaining.drawn import ProgramGraph
 from mmfree_compiler.explaining.nodes import program_graph
 from mmfree_compiler.explaining.schema import Ceilings, Table, TargetPart
+from mmfree_compiler.explaining.times import step_roofline_us, timed
 from mmfree_compiler.notes import Note
+from mmfree_compiler.program import Program
 
 _NOT_ASKED = "not measured: pass measure=True, or run mmfree explain"
-_NO_PROFILER = "this target cannot measure its stages"
-_NO_PROGRAM = "stages are measured where the model is compiled: explain its checkpoint"
-_IN_STAGE = "measured with its stage"
+_NO_PROFILER = "this target cannot measure its ops"
+_NO_PROGRAM = "ops are measured where the model is compiled: explain its checkpoint"
 
 
 def target_part(artifact: Artifact, threads: int | None, measure: bool) -> TargetPart:
@@ -45,18 +52,32 @@ def _described(
     profile, why = _profile(backend, artifact, threads, measure)
     facts = backend.explained(artifact) if isinstance(backend, Explained) else BuildFacts()
     program = facts.program or artifact.program
-    ceilings = _ceilings(profile.rates if profile else facts.rates)
+    rates, unknown = _rates(profile, facts, program)
+    ceilings = _ceilings(rates)
     graph = program_graph(program, _notes(artifact)) if program else None
     return {
         **_sizes(artifact, graph),
         "runs_here": facts.chosen,
-        "program": _timed(graph, profile, ceilings, why) if graph else None,
+        "program": timed(graph, profile, ceilings, why) if graph else None,
         "memory": _table(facts.memory),
         "kernels": _table(facts.kernels),
         "ceilings": ceilings,
-        "decode_us": 1e6 * profile.decode if profile else None,
-        "threads": profile.threads if profile else None,
-        "missing": () if profile else (f"times: {why}",),
+        "roofline_us": step_roofline_us(graph, ceilings) if graph else None,
+        **_step(profile),
+        "missing": tuple(filter(None, (why and f"times: {why}", unknown))),
+    }
+
+
+def _step(profile: Profile | None) -> dict[str, object]:
+    """What is known of a whole decode step."""
+    if profile is None:
+        return {}
+    return {
+        "how": profile.how,
+        "overlapping": profile.overlapping,
+        "decode_us": 1e6 * profile.decode,
+        "others_us": {what: 1e6 * seconds for what, seconds in profile.others.items()},
+        "threads": profile.threads,
     }
 
 
@@ -75,6 +96,29 @@ def _profile(
         return compiler.profile(artifact, threads), ""
     except (TargetError, ToolchainError) as error:
         return None, f"not measured: {error}"
+
+
+def _rates(
+    profile: Profile | None, facts: BuildFacts, program: Program | None
+) -> tuple[Rates | None, str]:
+    """What bounds the machine that the times are of, or why it is not known."""
+    if profile is None or profile.rates or facts.rates or program is None:
+        return (profile and profile.rates) or facts.rates, ""
+    nbytes = sum(
+        part.nbytes
+        for constant in program.constants.values()
+        for part in constant.parts
+        if constant.role == "ternary"
+    )
+    why = "no installed target measures them"
+    for kind in backends.kinds():
+        try:
+            compiler = backends.compiler(backends.get(kind))
+            if isinstance(compiler, Gauge):
+                return compiler.gauge(nbytes, profile.threads or 1), ""
+        except (TargetError, ToolchainError) as error:
+            why = str(error)
+    return None, f"ceilings: {why}"
 
 
 def _notes(artifact: Artifact) -> Iterator[Note]:
@@ -120,29 +164,3 @@ def _ceilings(rates: Rates | None) -> Ceilings | None:
         integer_operations_per_second=rates.integers,
         float_operations_per_second=rates.floats,
     )
-
-
-def _timed(
-    graph: ProgramGraph, profile: Profile | None, ceilings: Ceilings | None, why: str
-) -> ProgramGraph:
-    """The graph with times: the least that the ceilings allow, and the measured ones of stages."""
-    measured = [1e6 * seconds for seconds in profile.stages] if profile else []
-    nodes = [
-        node.model_copy(update={"cost": _timed_cost(node.cost, ceilings, None, why or _IN_STAGE)})
-        for node in graph.nodes
-    ]
-    stages = [
-        stage.model_copy(
-            update={
-                "cost": _timed_cost(stage.cost, ceilings, measured[k] if measured else None, why)
-            }
-        )
-        for k, stage in enumerate(graph.stages)
-    ]
-    return graph.model_copy(update={"nodes": tuple(nodes), "stages": tuple(stages)})
-
-
-def _timed_cost(cost: Cost, ceilings: Ceilings | None, measured: float | None, reason: str) -> Cost:
-    least = roofline_us(cost, ceilings) if ceilings else None
-    times = {"roofline_us": least, "measured_us": measured, "reason": reason}
-    return cost.model_copy(update=times)

@@ -16,7 +16,7 @@ from mmfree_compiler.explaining.schema import Audit, Coverage, Explanation, Pass
 from mmfree_compiler.explaining.summary import audited
 from mmfree_compiler.origin import placed
 from mmfree_compiler.tables import facts, grid, size
-from mmfree_compiler.wording import counted, printable
+from mmfree_compiler.wording import counted, printable, significant
 
 WIDTH = 80
 UNKNOWN = "-"
@@ -51,11 +51,16 @@ def rendered(explanation: Explanation, notes: bool = False) -> Iterator[Renderab
 
 
 def profile_table(part: TargetPart) -> Table:
-    """What a decode step costs, stage by stage; measured times beside the least possible ones."""
+    """What a decode step costs, stage by stage; times beside the least possible ones.
+
+    Parts of a stage that have times of their own follow it.
+    """
     assert part.program is not None
     stages = part.program.stages
-    total = sum(stage.cost.measured_us or 0.0 for stage in stages)
-    rows = [_stage(stage, total) for stage in stages]
+    known = [stage.cost.measured_us or 0.0 for stage in stages]
+    total = sum(known) + sum(part.others_us.values())
+    rows = [row for stage in stages for row in _stage(stage, total)]
+    rows += [_other(what, us, total) for what, us in part.others_us.items()]
     header = ("", "ops", "bytes", "adds", "fp32", "µs", "roofline", "share")
     table = grid("\nA decode step, stage by stage", header, rows)
     table.columns[1].justify = "left"
@@ -140,21 +145,33 @@ def ceilings(part: TargetPart) -> str:
 
 
 def decode(part: TargetPart) -> str:
-    """The measured time of a decode step, "" where it is not known."""
+    """The time of a decode step and what made it, "" where it is not known."""
     if part.decode_us is None:
         return ""
     threads = f" with {counted(part.threads, 'thread')}" if part.threads else ""
-    return f"{part.decode_us:,.1f} µs{threads}"
+    least = f", at least {_us(part.roofline_us)} µs by the ceilings" if part.roofline_us else ""
+    return f"{_us(part.decode_us)} µs {part.how}{threads}{least}"
 
 
-def _stage(stage: StageBox, total: float) -> tuple[str, ...]:
-    cost = stage.cost
-    measured = cost.measured_us
-    share = f"{measured / total:.0%}" if measured is not None and total else UNKNOWN
+def _stage(stage: StageBox, total: float) -> Iterator[tuple[str, ...]]:
     times = f" x{stage.times}" if stage.times > 1 else ""
+    yield (stage.id.removeprefix("stage ") + times, stage.title, *_spent(stage.cost, total))
+    for part in stage.parts:
+        yield ("", f"- {part.title}", *_spent(part.cost, total))
+
+
+def _spent(cost: Cost, total: float) -> tuple[str, ...]:
+    measured = cost.measured_us
     work = (_nbytes(cost), _count(cost.integer_operations), _count(cost.float_operations))
-    spent = map(_us, (measured, cost.roofline_us))
-    return (stage.id.removeprefix("stage ") + times, stage.title, *work, *spent, share)
+    return (*work, _us(measured), _us(cost.roofline_us), _share(measured, total))
+
+
+def _other(what: str, us: float, total: float) -> tuple[str, ...]:
+    return ("", what, *[UNKNOWN] * 3, _us(us), UNKNOWN, _share(us, total))
+
+
+def _share(us: float | None, total: float) -> str:
+    return f"{us / total:.0%}" if us is not None and total else UNKNOWN
 
 
 def _nbytes(cost: Cost) -> str:
@@ -170,7 +187,7 @@ def _count(number: int) -> str:
 
 
 def _us(microseconds: float | None) -> str:
-    return UNKNOWN if microseconds is None else f"{microseconds:,.1f}"
+    return UNKNOWN if microseconds is None else significant(microseconds)
 
 
 def _coverage(kinds: tuple[str, ...], rows: tuple[Coverage, ...]) -> Iterator[RenderableType]:

@@ -12,6 +12,7 @@ from mmfree_compiler.explaining.drawn import (
     Operand,
     ProgramGraph,
     StageBox,
+    TimedPart,
 )
 from mmfree_compiler.explaining.schema import (
     Audit,
@@ -75,7 +76,18 @@ def graph(name: str = "h") -> ProgramGraph:
         Edge(source="product", target="norm", name="y", carried=True),
         Edge(source="product", target="output", name="y"),
     )
-    stage = StageBox(id="stage 0", title=f"norm_quant, {name}", loop="loop 0", times=24, cost=COST)
+    timed = COST.model_copy(update={"measured_us": 3.0})
+    stage = StageBox(
+        id="stage 0",
+        title=f"norm_quant, {name}",
+        loop="loop 0",
+        times=24,
+        cost=COST,
+        parts=(
+            TimedPart(title=name, nodes=("norm",), cost=timed),
+            TimedPart(title=f"product {name}", nodes=("product",), cost=timed),
+        ),
+    )
     loop = LoopBox(id="loop 0", count=24, stages=("stage 0",))
     return ProgramGraph(nodes=nodes, edges=edges, stages=(stage,), loops=(loop,))
 
@@ -92,7 +104,10 @@ def part(target: str, name: str = "h") -> TargetPart:
         memory={name: {name: 1, "of": name}},
         kernels={name: {"file": name}},
         ceilings=Ceilings(how=name, bytes_per_second=1e10),
+        how=f"measured by {name}",
         decode_us=40.0,
+        roofline_us=1.5,
+        others_us={name: -2.0},
         missing=(name,),
     )
 

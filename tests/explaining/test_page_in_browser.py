@@ -166,20 +166,38 @@ def test_the_audit_names_what_is_left(opened: Open) -> None:
     assert "module" in audit
 
 
-@pytest.mark.parametrize(("measured", "said"), [(2.0, False), (1.0, True)])
+@pytest.mark.parametrize(
+    ("measured", "overlapping", "said"),
+    [(2.0, False, False), (1.0, False, True), (1.0, True, False)],
+)
 def test_times_below_the_roofline_are_called_wrong(
-    opened: Open, measured: float, said: bool
+    opened: Open, measured: float, overlapping: bool, said: bool
 ) -> None:
     whole = explanation()
     (target,) = whole.targets
     assert target.program
     (stage,) = target.program.stages
-    timed = stage.model_copy(update={"cost": COST.model_copy(update={"measured_us": measured})})
+    cost = COST.model_copy(update={"measured_us": measured})
+    timed = stage.model_copy(update={"cost": cost, "parts": ()})
     program = target.program.model_copy(update={"stages": (timed,)})
-    parts = (target.model_copy(update={"program": program}),)
-    page = opened(whole.model_copy(update={"targets": parts}))
+    part = target.model_copy(update={"program": program, "overlapping": overlapping})
+    page = opened(whole.model_copy(update={"targets": (part,)}))
     assert ("contradict" in page.inner_text("#cost")) == said
-    assert f"measured, all of stage 0\n{measured:g} µs" in page.inner_text("#chosen")
+    assert f"measured by h, all of stage 0\n{measured:g} µs" in page.inner_text("#chosen")
+
+
+def test_times_of_parts_of_a_stage_and_of_the_rest(opened: Open) -> None:
+    page = opened(explanation())
+    assert "measured by h, with product h\n3 µs" in page.inner_text("#chosen")
+    cost = page.inner_text("#cost")
+    assert "40 µs measured by h, at least 1.5 µs by the ceilings" in cost
+    assert "h\n-2 µs" in cost
+    rows = [row.split("\t") for row in page.locator("#cost tbody tr").all_inner_texts()]
+    assert [(row[0], row[-1]) for row in rows] == [
+        ("Stage 0: norm_quant, h", ""),
+        ("- h", "3 µs"),
+        ("- product h", "3 µs"),
+    ]
 
 
 def test_another_target_can_be_chosen(opened: Open) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from mmfree_compiler.artifact import WEIGHTS
+from mmfree_compiler.artifact import WEIGHTS, Artifact
+from mmfree_compiler.backends.explained import Profile
 from mmfree_compiler.backends.interface import Emitted, ProgramPass
 from mmfree_compiler.ops import OPS
 from mmfree_compiler.program import Program
@@ -39,3 +40,9 @@ class ReferenceCompiler:
     def emit(self, program: Program, spec: object) -> Emitted:  # noqa: ARG002 - the interface
         """Emit no builds and no weights: the artifact cannot be saved."""
         return Emitted((), members={WEIGHTS: b""})
+
+    def profile(self, artifact: Artifact, threads: int | None) -> Profile:  # noqa: ARG002 - the interface
+        """See explained.Profiler: with the threads that torch takes."""
+        from mmfree_compiler.backends.reference.profile import profile
+
+        return profile(artifact)

@@ -9,7 +9,7 @@ from torch import nn
 import mmfree_compiler as mmf
 from mmfree_compiler import backends
 from mmfree_compiler.backends.cpu import features
-from mmfree_compiler.backends.explained import Profiler
+from mmfree_compiler.backends.explained import Gauge, Profiler
 from mmfree_compiler.compiled_model import CompiledModel
 from mmfree_compiler.errors import TargetError
 from mmfree_compiler.models.modules import BitLinear
@@ -38,10 +38,11 @@ def profiler() -> Profiler:
 def test_a_module_of_rows(threads: int) -> None:
     model = compiled(BitLinear(16, 32), X)
     found = profiler().profile(model.artifact, threads)
-    stages = sum(1 for _ in model.program.stages())
-    assert len(found.stages) == stages
-    assert sum(found.stages) == pytest.approx(found.decode)
+    stages = [tuple(x.outputs[0] for x in stage.nodes) for stage in model.program.stages()]
+    assert list(found.groups) == stages
+    assert sum(found.groups.values()) == pytest.approx(found.decode)
     assert found.decode > 0
+    assert found.rates is not None
     assert found.rates.integers
     assert found.rates.floats
     assert found.threads == 1  # so few weights
@@ -49,6 +50,7 @@ def test_a_module_of_rows(threads: int) -> None:
 
 def test_without_ternary_weights() -> None:
     found = profiler().profile(compiled(Sum(), X, X).artifact, 1)
+    assert found.rates is not None
     assert found.rates.nbytes is None
     assert found.rates.integers is None
     assert found.rates.floats
@@ -70,3 +72,15 @@ def test_a_build_for_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert part.runs_here == ""
     assert part.decode_us is None
     assert "not measured" in part.missing[0]
+
+
+@pytest.mark.parametrize("nbytes", [0, 1 << 20])
+def test_what_bounds_the_machine(nbytes: int) -> None:
+    """The same functions, for a target that has no kernels of its own; weights may be few."""
+    compiler = backends.compiler(backends.get("cpu"))
+    assert isinstance(compiler, Gauge)
+    rates = compiler.gauge(nbytes, 1)
+    assert rates.nbytes
+    assert rates.integers
+    assert rates.floats
+    assert "1 thread" in rates.how

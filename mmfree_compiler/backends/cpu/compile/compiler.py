@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from mmfree_compiler.artifact import WEIGHTS, Artifact, Build, pack_constants
 from mmfree_compiler.backends.copy_rows import CopyRows
+from mmfree_compiler.backends.cpu import BACKEND
 from mmfree_compiler.backends.cpu.compile import tuning
 from mmfree_compiler.backends.cpu.compile.build import Recipe, libraries
 from mmfree_compiler.backends.cpu.compile.codegen import CHUNK
@@ -23,7 +24,7 @@ from mmfree_compiler.backends.cpu.compile.tuning import CANDIDATES, Tuning
 from mmfree_compiler.backends.cpu.facts import ABI, KERNELS, Facts, MemoryPlan
 from mmfree_compiler.backends.cpu.spec import Spec
 from mmfree_compiler.backends.cpu.variants import VARIANTS
-from mmfree_compiler.backends.explained import Profile
+from mmfree_compiler.backends.explained import Profile, Rates
 from mmfree_compiler.backends.interface import Emitted, ProgramPass, Settings
 from mmfree_compiler.program import Program
 
@@ -50,6 +51,16 @@ class CpuCompiler:
         from mmfree_compiler.backends.cpu.compile.profile import profile
 
         return profile(artifact, threads)
+
+    def gauge(self, nbytes: int, threads: int) -> Rates:
+        """See explained.Gauge: by the best variant for this machine."""
+        from mmfree_compiler.backends.cpu.compile.gauge import PRODUCT, gauge
+
+        spec, program = BACKEND.here(), PRODUCT
+        assert isinstance(spec, Spec)
+        for step in self.passes(program, spec):
+            program = step(program)
+        return gauge(program, spec.variants[0], nbytes, threads)
 
     def candidates(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
         (variant,) = spec.variants

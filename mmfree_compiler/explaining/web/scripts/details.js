@@ -31,7 +31,7 @@ const details = (() => {
     );
   }
 
-  function cost(known) {
+  function cost(known, how) {
     const operations = [
       [known.integer_operations, "additions of int8 codes"],
       [known.float_operations, "operations in fp32"],
@@ -53,18 +53,21 @@ const details = (() => {
           operations.map(([number, what]) => `${wording.count(number)} ${what}`).join(", "),
         ],
         ["at least", time(known.roofline_us) && `${time(known.roofline_us)}, the roofline`],
-        ["measured", time(known.measured_us) || unknown],
+        [how || "measured", time(known.measured_us) || unknown],
       ]),
     ];
   }
 
-  /** The measured time of the stage that a node is part of, where nodes are not measured alone. */
-  function ofItsStage(node, graph) {
+  /** The time of the smallest part that a node is in, where it has none of its own. */
+  function ofItsPart(node, { how, program: graph }) {
     const box = graph.stages.find((each) => each.id === node.stage);
+    const part = box?.parts.find((each) => each.nodes.includes(node.id));
+    const whole = part ?? box;
+    const what = part ? `with ${part.title}` : `all of ${box?.id}`;
     return (
       node.cost.measured_us === null &&
-      box?.cost.measured_us != null &&
-      tables.facts([[`measured, all of ${box.id}`, wording.microseconds(box.cost.measured_us)]])
+      whole?.cost.measured_us != null &&
+      tables.facts([[`${how}, ${what}`, wording.microseconds(whole.cost.measured_us)]])
     );
   }
 
@@ -136,7 +139,8 @@ const details = (() => {
     return stage ? `${stage.id}${times}` : times.slice(2);
   }
 
-  function ofNode(node, graph, choose) {
+  function ofNode(node, target, choose) {
+    const graph = target.program;
     const attributes = Object.entries(node.attributes).map(([name, value]) => `${name} = ${value}`);
     return [
       html("h3", {}, names.title(node), " ", html("small", {}, names.subtitle(node))),
@@ -148,8 +152,8 @@ const details = (() => {
         ["state", node.state ? code(node.state) : ""],
       ]),
       neighbours(node.id, graph, choose),
-      names.isOp(node) && cost(node.cost),
-      names.isOp(node) && ofItsStage(node, graph),
+      names.isOp(node) && cost(node.cost, target.how),
+      names.isOp(node) && ofItsPart(node, target),
       source(node.source),
       listed("Reads", node.inputs, operand),
       listed("Makes", node.outputs, operand),
@@ -158,7 +162,8 @@ const details = (() => {
     ];
   }
 
-  function ofStage(box, graph, choose) {
+  function ofStage(box, target, choose) {
+    const graph = target.program;
     const inside = graph.nodes.filter((node) => node.stage === box.id && names.isOp(node));
     return [
       html("h3", {}, names.wholeStage(box)),
@@ -169,7 +174,7 @@ const details = (() => {
         " rows, then ops that make columns independently, on a few columns at a time.",
       ),
       tables.facts([["runs", `${wording.counted(box.times, "time")} per token`]]),
-      cost(box.cost),
+      cost(box.cost, target.how),
       html("h4", {}, "Its ops"),
       html(
         "ol",
@@ -209,12 +214,13 @@ const details = (() => {
     ),
   ];
 
-  /** The elements for the box with this id. */
-  function of(id, graph, choose) {
+  /** The elements for the box with this id, in the Program of `target`. */
+  function of(id, target, choose) {
+    const { program: graph } = target;
     const node = graph.nodes.find((each) => each.id === id);
-    if (node) return ofNode(node, graph, choose);
+    if (node) return ofNode(node, target, choose);
     const stage = graph.stages.find((box) => box.id === id);
-    if (stage) return ofStage(stage, graph, choose);
+    if (stage) return ofStage(stage, target, choose);
     const loop = graph.loops.find((box) => box.id === id);
     return loop ? ofLoop(loop) : ofEntry();
   }

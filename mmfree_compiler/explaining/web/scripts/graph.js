@@ -181,13 +181,14 @@ const graph = (() => {
     });
 
   /** The graph with the panel of what is chosen beside it. */
-  function view(program) {
+  function view(target) {
+    const { program } = target;
     const holder = html("div", { class: "graph" }, html("p", {}, "Laying out the graph"));
     const panel = html("aside", { class: "panel", id: "chosen", "aria-live": "polite" });
     let drawn = null;
     const choose = (id) => {
       drawn.mark(id);
-      panel.replaceChildren(...details.of(id, program, follow).flat(Infinity).filter(Boolean));
+      panel.replaceChildren(...details.of(id, target, follow).flat(Infinity).filter(Boolean));
       panel.scrollTop = 0;
     };
     const follow = (id) => {

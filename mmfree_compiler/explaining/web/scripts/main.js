@@ -16,7 +16,7 @@
       "program",
       "Program",
       "What a token goes through. Choose a box, with the mouse or arrow keys.",
-      (part) => part?.program && graph.view(part.program),
+      (part) => part?.program && graph.view(part),
     ],
     [
       "cost",
@@ -41,13 +41,13 @@
   function facts(part) {
     const { model } = explanation;
     // A user waits longer: for the call, and for the choice of the token. mmfree bench measures that.
-    const kernels = part?.decode_us ? wording.microseconds(part.decode_us) : "";
+    const step = part?.decode_us ? `${wording.microseconds(part.decode_us)} ${part.how}` : "";
     return tables.facts([
       ["parameters", model.parameters === null ? "" : wording.count(model.parameters)],
       ["ternary weights", part ? wording.bytes(part.weight_bytes) : ""],
       ["embeddings", part?.embedding_bytes ? wording.bytes(part.embedding_bytes) : ""],
       ["state of a sequence", model.state_bytes ? wording.bytes(model.state_bytes) : ""],
-      ["kernels of a decode step", kernels],
+      ["kernels of a decode step", step],
       ["builds", part ? part.builds.join(", ") : ""],
       ["runs here", part ? part.runs_here || "no build" : ""],
     ]);

@@ -8,12 +8,12 @@ const sections = (() => {
   const total = (cost) => cost.constant_bytes + cost.state_bytes + cost.value_bytes;
   const known = (time) => (time === null ? "" : wording.microseconds(time));
 
-  function stageTable(graph) {
+  function stageTable({ how, program: graph }) {
     return tables.table(
       "Stages, all iterations together",
       [
-        { title: "stage", value: (box) => names.wholeStage(box) },
-        { title: "runs", number: true, value: (box) => `× ${box.times}` },
+        { title: "stage", value: (box) => (box.id ? names.wholeStage(box) : `- ${box.title}`) },
+        { title: "runs", number: true, value: (box) => (box.times ? `× ${box.times}` : "") },
         {
           title: "constants",
           number: true,
@@ -32,14 +32,14 @@ const sections = (() => {
           value: (box) => wording.count(box.cost.float_operations),
         },
         { title: "roofline", number: true, value: (box) => known(box.cost.roofline_us) },
-        { title: "measured", number: true, value: (box) => known(box.cost.measured_us) },
+        { title: how, number: true, value: (box) => known(box.cost.measured_us) },
       ],
-      graph.stages,
+      graph.stages.flatMap((box) => [box, ...box.parts]),
     );
   }
 
-  /** Times where they were measured, else bytes: what decode is bounded by. */
-  function stagePlot(graph) {
+  /** Times where they are known, else bytes: what decode is bounded by. */
+  function stagePlot({ how, program: graph }) {
     const label = (box) => names.stage(box) + (box.times > 1 ? ` × ${box.times}` : "");
     const measured = graph.stages.filter((box) => box.cost.measured_us !== null);
     const time = ({ cost, ...box }) => ({
@@ -51,7 +51,7 @@ const sections = (() => {
     const size = (box) => ({ label: label(box), value: total(box.cost), sort: "row" });
     return measured.length
       ? plots.bars(
-          "Measured time of each stage; the line is the least that the machine allows",
+          `Time of each stage, ${how}; the line is the least that the machine allows`,
           measured.map(time),
           wording.microseconds,
         )
@@ -72,19 +72,21 @@ const sections = (() => {
     );
   }
 
-  /** "47.3 µs measured, at least 25.1 µs": a step beside the sum of its stages' rooflines. */
+  /** "47.3 µs measured with 1 thread, at least 25.1 µs": a step beside its roofline. */
   function step(part) {
-    const least = part.program.stages.reduce((sum, box) => sum + (box.cost.roofline_us ?? 0), 0);
+    const threads = part.threads && ` with ${wording.counted(part.threads, "thread")}`;
     const said = [
-      part.decode_us !== null && `${wording.microseconds(part.decode_us)} measured in its kernels`,
-      part.threads !== null && `with ${wording.counted(part.threads, "thread")}`,
-      least > 0 && `at least ${wording.microseconds(least)} by the ceilings of the machine`,
+      part.decode_us !== null &&
+        `${wording.microseconds(part.decode_us)} ${part.how}${threads || ""}`,
+      part.roofline_us !== null &&
+        `at least ${wording.microseconds(part.roofline_us)} by the ceilings of the machine`,
     ];
     return said.filter(Boolean).join(", ");
   }
 
   /** No program is faster than a ceiling: where one seems to be, a measurement was disturbed. */
-  function contradiction(graph) {
+  function contradiction({ overlapping, program: graph }) {
+    if (overlapping) return false; // a stage has the time that is its own alone
     const faster = graph.stages.filter(
       ({ cost }) =>
         cost.measured_us !== null &&
@@ -107,8 +109,11 @@ const sections = (() => {
     const { ceilings, program: graph } = part;
     const rate = (number, unit) => (number ? `${wording.significant(number / 1e9)} ${unit}` : "");
     return [
-      contradiction(graph),
-      tables.facts([["step for one token", step(part)]]),
+      contradiction(part),
+      tables.facts([
+        ["step for one token", step(part)],
+        ...Object.entries(part.others_us).map(([what, us]) => [what, wording.microseconds(us)]),
+      ]),
       ceilings &&
         tables.facts([
           ["ceilings of the machine", ceilings.how],
@@ -116,8 +121,8 @@ const sections = (() => {
           ["int8", rate(ceilings.integer_operations_per_second, "billion operations per second")],
           ["fp32", rate(ceilings.float_operations_per_second, "billion operations per second")],
         ]),
-      html("div", { class: "columns" }, stagePlot(graph), opPlot(graph)),
-      stageTable(graph),
+      html("div", { class: "columns" }, stagePlot(part), opPlot(graph)),
+      stageTable(part),
     ];
   }
 

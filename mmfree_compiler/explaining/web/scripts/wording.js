@@ -20,7 +20,7 @@ const wording = (() => {
   }
 
   const microseconds = (number) =>
-    number >= 1000 ? `${significant(number / 1000)} ms` : `${significant(number)} µs`;
+    Math.abs(number) >= 1000 ? `${significant(number / 1000)} ms` : `${significant(number)} µs`;
 
   /** A difference, which may be the text "Infinity" or "NaN". */
   const relative = (number) =>
