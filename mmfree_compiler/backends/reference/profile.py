@@ -24,7 +24,8 @@ def profile(artifact: Artifact) -> Profile:
     launcher = ReferenceLauncher.open(artifact)
     states = launcher.states(1)
     _step(launcher, states)
-    steps, until = [], time.perf_counter() + MOST_SECONDS
+    steps: list[dict[Group, float]] = []
+    until = time.perf_counter() + MOST_SECONDS
     while len(steps) < FEWEST or time.perf_counter() < until:
         steps.append(_step(launcher, states))
     times = {group: median(step[group] for step in steps) for group in steps[0]}

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from mmfree_compiler.artifact import WEIGHTS, Build
+from mmfree_compiler.artifact import WEIGHTS, Artifact, Build
+from mmfree_compiler.backends.explained import Profile
 from mmfree_compiler.backends.interface import Emitted, ProgramPass
 from mmfree_compiler.backends.onnx.compile.external import embed, moved_out
 from mmfree_compiler.backends.onnx.compile.model import EMITTERS, model
@@ -61,6 +62,12 @@ class OnnxCompiler:
         build = Build(name=spec.variant, abi=ABI, members={MODEL: MEMBER}, facts=facts.model_dump())
         code = made.proto.SerializeToString(deterministic=True)
         return Emitted((build,), members={WEIGHTS: weights, MEMBER: code})
+
+    def profile(self, artifact: Artifact, threads: int | None) -> Profile:
+        """See explained.Profiler."""
+        from mmfree_compiler.backends.onnx.compile.profile import profile
+
+        return profile(artifact, threads)
 
 
 def _ternary_weights(program: Program) -> int:

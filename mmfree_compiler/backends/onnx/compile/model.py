@@ -52,6 +52,20 @@ def model(program: Program, variant: Variant) -> Made:
     return Made(proto, made.data, made.stored)
 
 
+def call_names(program: Program) -> Iterator[tuple[str, list[str]]]:
+    """The first output of each node, and what the model's calls of it are called."""
+    for step in program.body:
+        stages = step.body if isinstance(step, Loop) else (step,)
+        prefixes = [_prefix(n) for n in range(step.count)] if isinstance(step, Loop) else [""]
+        for node in (node for stage in stages for node in stage.nodes):
+            yield node.outputs[0], [f"{prefix}{node.outputs[0]}" for prefix in prefixes]
+
+
+def _prefix(layer: int) -> str:
+    """What names of an iteration begin with."""
+    return f"layer{layer}/"
+
+
 @dataclass
 class _Writer:
     """`names` has the graph's name of each value, `after` the states that scans left so far."""
@@ -83,7 +97,7 @@ class _Writer:
             names[inside] = names[initial]
         for layer in range(loop.count):
             for stage in loop.body:
-                self._stage(stage, f"layer{layer}/", layer)
+                self._stage(stage, _prefix(layer), layer)
             made = [names[name] for name in loop.updates]
             for (_, inside), result, update in zip(loop.carried, loop.results, made, strict=True):
                 names[inside] = names[result] = update

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,12 +40,27 @@ class Engine:
 
     def run(self, inputs: Arrays, outputs: Sequence[str]) -> list[NDArray[Any]]:
         """The named outputs. Raises ToolchainError when ONNX Runtime fails."""
-        try:
+        with _failing():
             made: list[NDArray[Any]] = self.session.run(list(outputs), dict(inputs), self.partly)
-        except Exception as error:  # onnxruntime has one class for each status, with no base
-            hint = "Upgrade onnxruntime"
-            raise ToolchainError("ONNX Runtime", f"fails: {_first_line(error)}", hint) from error
         return made
+
+    def prepared(self, inputs: Arrays) -> Callable[[], None]:
+        """Makes all outputs of these inputs, again at each call, without copies of either.
+
+        A call raises ToolchainError when ONNX Runtime fails.
+        """
+        binding = self.session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array)
+        for output in self.session.get_outputs():
+            binding.bind_output(output.name)
+
+        def run() -> None:
+            assert inputs  # which the binding has no references to
+            with _failing():
+                self.session.run_with_iobinding(binding)
+
+        return run
 
 
 def open_engine(
@@ -91,6 +107,15 @@ def _onnxruntime() -> Any:
         cause = f"running for it fails: {error}"
         raise ToolchainError("target onnx", cause, "pip install 'mmfree-compiler[onnx]'") from error
     return onnxruntime
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # onnxruntime has one class for each status, with no base
+        hint = "Upgrade onnxruntime"
+        raise ToolchainError("ONNX Runtime", f"fails: {_first_line(error)}", hint) from error
 
 
 def _check(option: str, found: Sequence[str], known: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,8 @@ CHUNK = 256  # tokens of a sequence in one run: bounds the memory of rows
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """Tokens (B, T) of sequences `slots` (B,): indices into a batch."""
+class Piece:
+    """Tokens (B, T), as indices into a batch, of sequences `slots` (B,)."""
 
     slots: NDArray[np.int32]
     tokens: Indices
@@ -55,13 +56,8 @@ class OnnxLauncher:
         """
         (build,) = artifact.entry.builds
         facts = read_facts(build)
-        engine = open_engine(
-            artifact.members[build.members[MODEL]],
-            (facts.location, artifact.weights),
-            resolve_threads(threads),
-            providers,
-            optimizations,
-        )
+        model = artifact.members[build.members[MODEL]]
+        engine = engine_of(artifact, model, threads, providers, optimizations)
         untested = [name for name in engine.providers if name != TESTED]
         note = f" on {', '.join(untested)}, not tested: other bits are possible"
         name = build.name + (note if untested else "")
@@ -85,27 +81,48 @@ class OnnxLauncher:
         return tuple(rows[batch.wanted] for rows in outputs)
 
     def _run(
-        self, batch: Batch, states: NumpyStates, piece: _Piece, wanted: bool
+        self, batch: Batch, states: NumpyStates, piece: Piece, wanted: bool
     ) -> list[NDArray[np.float32]]:
         """Advance the states; the rows of each output (B, T, width), if any are wanted."""
         manifest = self.artifact.manifest
         slots = tuple(state.name for state in manifest.states)
-        before, after = state_names(slots)
-        ports = port_names(manifest.kind, tuple(p.name for p in manifest.inputs), INPUTS)
+        _, after = state_names(slots)
         outputs = port_names(manifest.kind, tuple(p.name for p in manifest.outputs), OUTPUTS)
-        inputs = {n: rows[piece.tokens] for n, rows in zip(ports, batch.inputs, strict=True)}
-        for slot, name in zip(slots, before, strict=True):
-            inputs[name] = states.arrays[slot][piece.slots]
+        inputs = self.inputs(batch, states, piece)
         made = self.engine.run(inputs, (*after, *(outputs if wanted else ())))
         for slot, state in zip(slots, made, strict=False):
             states.arrays[slot][piece.slots] = state
         return made[len(slots) :]
 
+    def inputs(self, batch: Batch, states: NumpyStates, piece: Piece) -> dict[str, NDArray[Any]]:
+        """The model's inputs by name, for the tokens of a piece."""
+        manifest = self.artifact.manifest
+        slots = tuple(state.name for state in manifest.states)
+        before, _ = state_names(slots)
+        ports = port_names(manifest.kind, tuple(p.name for p in manifest.inputs), INPUTS)
+        rows = {n: rows[piece.tokens] for n, rows in zip(ports, batch.inputs, strict=True)}
+        return rows | {
+            name: states.arrays[slot][piece.slots] for slot, name in zip(slots, before, strict=True)
+        }
+
     def close(self) -> None:
         """ONNX Runtime releases what it holds with the launcher."""
 
 
-def _pieces(slots: NDArray[np.int32], is_wanted: NDArray[np.bool_]) -> Iterator[_Piece]:
+def engine_of(
+    artifact: Artifact,
+    model: NDArray[np.uint8],
+    threads: int | None = None,
+    providers: Sequence[str] = (TESTED,),
+    optimizations: str = "all",
+) -> Engine:
+    """An engine for a model whose external data are those of `artifact`."""
+    (build,) = artifact.entry.builds
+    constants = read_facts(build).location, artifact.weights
+    return open_engine(model, constants, resolve_threads(threads), providers, optimizations)
+
+
+def _pieces(slots: NDArray[np.int32], is_wanted: NDArray[np.bool_]) -> Iterator[Piece]:
     """Rectangles of a batch's tokens, those of a sequence in order.
 
     A prompt is cut in front of its first wanted token, since no output is made before it.
@@ -121,4 +138,4 @@ def _pieces(slots: NDArray[np.int32], is_wanted: NDArray[np.bool_]) -> Iterator[
         begins = [0, *ends[:-1]]
         for begin, end in zip(begins, ends, strict=True):
             if begin < end:
-                yield _Piece(found[alike], tokens[:, begin:end])
+                yield Piece(found[alike], tokens[:, begin:end])
