@@ -91,7 +91,7 @@ class TargetPart(Record):
 
     `decode_us` is the time of a whole decode step, with `threads` threads where it takes any, and
     `roofline_us` the least that the ceilings allow for it. `how` says what made all times:
-    "measured", or a model of hardware that is not here. `others_us` are times of what is no op;
+    "measured", or a model of hardware that is not here. `others_us` are times beside those of ops;
     where parts are `overlapping`, an op has the time that is its own alone. `missing` says why
     something is not known.
     """

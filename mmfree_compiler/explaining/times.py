@@ -43,9 +43,11 @@ def _stage(
     ceilings: Ceilings | None,
     why: str,
 ) -> StageBox:
-    own = {group: us for group, us in groups.items() if nodes[group[0]].stage == stage.id}
+    inside = [node.id for node in nodes.values() if node.stage == stage.id]
+    own = {group: us for group, us in groups.items() if group[0] in inside}
     measured = sum(own.values()) if own else None
-    parts = [_part(group, us, nodes, ceilings) for group, us in own.items()]
+    in_order = sorted(own, key=lambda group: inside.index(group[0]))
+    parts = [_part(group, own[group], nodes, ceilings) for group in in_order]
     cost = _cost(stage.cost, ceilings, measured, why or _NO_TIME)
     return stage.model_copy(update={"cost": cost, "parts": tuple(parts) if len(parts) > 1 else ()})
 

@@ -45,7 +45,7 @@ def stages(artifact: Artifact) -> list[tuple[str, ...]]:
     return [tuple(node.outputs[0] for node in s.nodes) for s in artifact.program.stages()]
 
 
-@pytest.mark.parametrize("target", ["reference", "onnx", "onnx:ms"])
+@pytest.mark.parametrize("target", ["reference", "onnx", "onnx:ms", "fpga"])
 def test_every_op_has_a_time(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The times of ops are those of their stages, and with all others those of the step."""
     from mmfree_compiler.backends.cpu.compile.compiler import CpuCompiler
@@ -60,11 +60,12 @@ def test_every_op_has_a_time(target: str, monkeypatch: pytest.MonkeyPatch) -> No
     for stage in graph(part).stages:
         inside = [name for each in stage.parts for name in each.nodes]
         alone = [node.id for node in graph(part).nodes if node.stage == stage.id]
-        assert sorted(inside) == sorted(alone if len(alone) > 1 else [])
+        assert inside == (alone if len(alone) > 1 else [])
         assert stage.cost.measured_us == pytest.approx(sum(measured[name] for name in alone))
     assert all(cost.roofline_us is not None for cost in ops.values())
     assert part.roofline_us is not None
     assert part.missing == ()
+    assert (part.how == "measured") == (not part.overlapping) == (target != "fpga")
 
 
 def test_nodes_that_have_a_time_together(profiled: Callable[[Make], TargetPart]) -> None:

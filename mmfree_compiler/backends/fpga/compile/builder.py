@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,8 @@ class Builder:
     """Writes the instructions of one program.
 
     `parts` are its loops and what is between them; `roots` names the value whose buffer each value
-    of a loop shares. `late` are values that only wanted tokens have.
+    of a loop shares. `late` are values that only wanted tokens have. `node` is the first output of
+    the node whose instructions are written.
     """
 
     program: Program
@@ -43,6 +44,7 @@ class Builder:
     taken: dict[tuple[int, str], Buffer] = field(default_factory=dict)  # (part, constant)
     scales: dict[str, str] = field(default_factory=dict)  # codes -> the value of their scale
     selected: dict[str, Buffer] = field(default_factory=dict)  # rows of wanted tokens
+    node: str = ""
 
     def __post_init__(self) -> None:
         self.parts.append(Part(1))
@@ -61,7 +63,10 @@ class Builder:
     def add(self, name: str, node: Node | None = None, **operands: Any) -> None:
         """Add an instruction, on the rows of the node's outputs."""
         rows = self.rows(node.outputs[0]) if node else "one"
-        self.part.drafts.append(Draft.of(name, **({"rows": rows} | operands)))
+        self._append(self.part, Draft.of(name, **({"rows": rows} | operands)))
+
+    def _append(self, part: Part, draft: Draft) -> None:
+        part.drafts.append(replace(draft, node=self.node))
 
     # --- values ----------------------------------------------------------------------------------
 
@@ -94,7 +99,7 @@ class Builder:
         if name not in self.selected:
             width = self.program.values[name].width
             out = Buffer(f"{name}.wanted", "scratch", row_lines(width), "wanted")
-            self.part.drafts.append(Draft.of("select", dst=out, a=self.value(name), n=width))
+            self._append(self.part, Draft.of("select", dst=out, a=self.value(name), n=width))
             self.selected[name] = out
         return self.selected[name]
 
@@ -184,5 +189,5 @@ class Builder:
         buffer = Buffer(f"constant {item.name}", "scratch", -(-width // FLOATS))
         self.taken[number, item.name] = buffer
         draft = Draft.of("params", mode=item.dtype, dst=buffer, n=width, items=(item,))
-        self.parts[number].drafts.append(draft)
+        self._append(self.parts[number], draft)
         return buffer

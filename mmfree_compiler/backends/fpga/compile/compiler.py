@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmfree_compiler.artifact import WEIGHTS, Build
+from mmfree_compiler.artifact import WEIGHTS, Artifact, Build
+from mmfree_compiler.backends.explained import Profile
 from mmfree_compiler.backends.fpga.compile.allocate import allocate
 from mmfree_compiler.backends.fpga.compile.draft import Buffer, Draft, Part
 from mmfree_compiler.backends.fpga.compile.link import line_up, link
@@ -40,6 +41,12 @@ class FpgaCompiler:
         code = {members[role]: _encoded(own) for role, own in made.code.items()}
         return Emitted((build,), tensors, {WEIGHTS: weights, **code})
 
+    def profile(self, artifact: Artifact, threads: int | None) -> Profile:  # noqa: ARG002 - the interface
+        """See explained.Profiler: no hardware runs."""
+        from mmfree_compiler.backends.fpga.compile.profile import profile
+
+        return profile(artifact)
+
 
 def _encoded(program: list[Instruction]) -> bytes:
     try:
@@ -51,9 +58,13 @@ def _encoded(program: list[Instruction]) -> bytes:
 
 @dataclass(frozen=True)
 class Programs:
-    """The instructions of each program, what they take from the stream, and the map of memory."""
+    """The instructions of each program, what they take from the stream, and the map of memory.
+
+    `nodes` has the draft.Draft.node of each instruction.
+    """
 
     code: dict[str, list[Instruction]]
+    nodes: dict[str, list[str]]
     parts: list[Part]
     facts: Facts
 
@@ -81,7 +92,8 @@ def programs(program: Program, spec: Spec) -> Programs:
         memory=found.behind,
         places=found.places,
     )
-    return Programs(code, parts, facts)
+    nodes = {role: [draft.node for draft in own] for role, own in drafts.items()}
+    return Programs(code, nodes, parts, facts)
 
 
 def _fitted(drafts: dict[str, list[Draft]], spec: Spec) -> tuple[int, dict[str, dict[Buffer, int]]]:

@@ -27,7 +27,7 @@ class Draft:
     """An instruction; `buffers` says what is in the fields that hold addresses.
 
     `place` names what is at its address in the device's memory; `items` are what it takes from the
-    stream.
+    stream. `node` is the first output of the node that it is for, "" where it is for none.
     """
 
     opcode: Opcode
@@ -35,6 +35,7 @@ class Draft:
     buffers: Mapping[str, Buffer] = field(default_factory=dict)
     place: str = ""
     items: tuple[Item, ...] = ()
+    node: str = ""
 
     @classmethod
     def of(

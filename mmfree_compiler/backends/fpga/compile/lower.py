@@ -79,7 +79,9 @@ def _is_late(draft: Draft) -> bool:
 
 def _select(b: Builder, nodes: Iterable[Node]) -> None:
     for node in nodes:
+        b.node = node.outputs[0]
         SELECT[node.op](b, node)
+    b.node = ""
 
 
 def _load(b: Builder, name: str) -> None:

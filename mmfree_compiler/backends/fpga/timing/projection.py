@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mmfree_compiler.backends.fpga.facts import ADVANCE, DECODE, FORWARD, Facts
 from mmfree_compiler.backends.fpga.isa.opcode import Instruction
@@ -11,7 +12,7 @@ from mmfree_compiler.backends.fpga.resources import uses
 from mmfree_compiler.backends.fpga.strides import LINE
 from mmfree_compiler.backends.fpga.timing.durations import Durations
 from mmfree_compiler.backends.fpga.timing.intervals import WORK, intervals
-from mmfree_compiler.backends.fpga.timing.model import simulate
+from mmfree_compiler.backends.fpga.timing.model import Timeline, simulate
 from mmfree_compiler.backends.projection import Figure, Projection
 
 # What others have said of published shapes; docs/targets/fpga.md has the sources.
@@ -32,23 +33,43 @@ class Model:
 
 def project(model: Model, shape: str = "") -> Projection:
     """Figures of one token of one sequence, after others, and of a prompt."""
-    facts = model.facts
-    code = model.code.get(DECODE, model.code[FORWARD])
-    counts = (1, 1, 1, 1)
-    timelines = [simulate(code, facts.board, facts.layout, counts, steps) for steps in (1, 2)]
-    ends = [timeline.cycles for timeline in timelines]
-    # A program without steps has no token after others.
-    first, last = ends if DECODE in model.code else (0, ends[0])
-    cycles = last - first
-    lines = timelines[0].streamed + timelines[0].moved
-    figures = (*_token(model, cycles, lines), *_prompt(model), *_chip(facts), *PEERS.get(shape, ()))
-    timeline = timelines[1] if DECODE in model.code else timelines[0]
-    units = intervals(timeline, first, last)
+    facts, token = model.facts, timed_token(model.facts, model.code)
+    figures = (*_token(model, token), *_prompt(model), *_chip(facts), *PEERS.get(shape, ()))
+    units = intervals(token.timeline, token.first, token.timeline.cycles)
     return Projection(facts.board.title, figures, units, frozenset((WORK,)))
 
 
-def _token(model: Model, cycles: int, lines: int) -> Iterator[Figure]:
-    """`lines` are all that DRAM delivers or stores for a token."""
+@dataclass(frozen=True)
+class TimedToken:
+    """A run of the program `role` whose last token begins at cycle `first`.
+
+    `lines` are all that DRAM delivers or stores for a token.
+    """
+
+    role: str
+    timeline: Timeline
+    first: int
+    lines: int
+
+    @property
+    def cycles(self) -> int:
+        """Those of the last token."""
+        return self.timeline.cycles - self.first
+
+
+def timed_token(facts: Facts, code: Mapping[str, Sequence[Instruction]]) -> TimedToken:
+    """One token after others, or alone where the machine does not choose tokens."""
+    role = DECODE if DECODE in code else FORWARD
+    run = partial(simulate, code[role], facts.board, facts.layout, (1, 1, 1, 1))
+    alone = run(1)
+    lines = alone.streamed + alone.moved
+    if role == DECODE:
+        return TimedToken(role, run(2), alone.cycles, lines)
+    return TimedToken(role, alone, 0, lines)
+
+
+def _token(model: Model, token: TimedToken) -> Iterator[Figure]:
+    cycles = token.cycles
     board = model.facts.board
     durations = Durations(board, model.facts.layout, (1, 1, 1, 1))
     seconds = cycles / (board.clock_mhz * 1e6)
@@ -60,7 +81,7 @@ def _token(model: Model, cycles: int, lines: int) -> Iterator[Figure]:
     yield Figure("reading them alone", 1e3 * bound, "ms per token", "derived")
     yield Figure("share of that bound", 100 * bound / seconds, "%", "projected")
     yield Figure(
-        "memory in use", 100 * lines / durations.lines_per_cycle / cycles, "%", "projected"
+        "memory in use", 100 * token.lines / durations.lines_per_cycle / cycles, "%", "projected"
     )
     if board.watts:
         yield Figure("energy", 1 / seconds / board.watts, "tokens per joule", "projected")
