@@ -24,10 +24,12 @@ import mmfree_compiler as mmf
 from mmfree_compiler.artifact.binding import NOTE, SIZE
 from mmfree_compiler.backends.cuda.compile import build, compiler
 from mmfree_compiler.backends.cuda.compile.kernel import Source
+from mmfree_compiler.backends.cuda.compile.profile import profile_of
 from mmfree_compiler.backends.cuda.compile.shapes import PLANS, PlanShape
 from mmfree_compiler.backends.cuda.facts import Kernel
-from mmfree_compiler.backends.cuda.run import calls
+from mmfree_compiler.backends.cuda.run import calls, timing
 from mmfree_compiler.backends.cuda.run.launcher import CudaLauncher
+from mmfree_compiler.backends.explained import Profile
 from mmfree_compiler.runtime import Session, device_arrays
 
 IDS = (torch.zeros(2, 3, dtype=torch.int64),)
@@ -159,6 +161,16 @@ def rows_on_the_device() -> list[str]:
     with mock.patch.object(device_arrays, "HOST", ()), mock.patch.object(calls, "CHUNK", 2):
         found = zip(session(Pair(), (x[:1], y[:1]))(x, y), Pair()(x, y), strict=True)
         return [f"output {k}" for k, (a, b) in enumerate(found) if not same(a, b)]
+
+
+def profiled(name: str) -> tuple[Profile, list[str]]:
+    """The times of a module's kernels, and the first outputs of its nodes."""
+    found = session(MODULES[name][0](*MODULES[name][1]), _inputs(name, 1))
+    assert isinstance(found.launcher, CudaLauncher)
+    assert found.artifact.program is not None
+    with mock.patch.multiple(timing, ROUNDS=2, IN_A_ROW=1):
+        made = profile_of(found.launcher, found.artifact)
+    return made, [node.outputs[0] for node in found.artifact.program.nodes()]
 
 
 def _inputs(name: str, count: int) -> tuple[Tensor, ...]:

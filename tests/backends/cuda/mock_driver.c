@@ -7,6 +7,7 @@
                      cannot recover from (700 to 719) is then the answer of every later call
        MOCK_LACKS    a function that this driver does not have
        MOCK_VERSION  the version of CUDA that it supports
+       MOCK_SILENT   all attributes of its GPU are 0
 
    A "cubin" is text, one line per kernel: its name and the sizes of its parameters in bytes. */
 
@@ -105,7 +106,11 @@ int cuDeviceGetName(char *name, int length, int device) {
 }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     CALLED(" %d %d", attribute, device);
-    *value = attribute == 75 ? 9 : 0;
+    /* The capability; the memory's clock in kHz and width in bits; the cache. */
+    static const int known[][2] = {{75, 9}, {36, 3201000}, {37, 6144}, {38, 1 << 20}};
+    *value = 0;
+    for (int i = 0; i < 4; i++)
+        if (known[i][0] == attribute && !getenv("MOCK_SILENT")) *value = known[i][1];
     return OK;
 }
 int cuDeviceTotalMem(size_t *bytes, int device) { CALLED(" %d", device); *bytes = TOTAL; return OK; }
@@ -182,6 +187,15 @@ int cuEventCreate(struct object **event, unsigned flags) {
 int cuEventDestroy(struct object *event) { IN_CONTEXT(""); return freed(EVENT, event); }
 int cuEventRecord(struct object *event, struct object *stream) {
     IN_CONTEXT(" %d stream %d", event->number, stream->number);
+    return OK;
+}
+int cuEventRecordWithFlags(struct object *event, struct object *stream, unsigned flags) {
+    IN_CONTEXT(" %d stream %d flags %u", event->number, stream->number, flags);
+    struct object *graph = stream->capture;
+    if (!graph || flags != 1) return OK;
+    size_t before = graph->text ? strlen(graph->text) : 0;
+    graph->text = realloc(graph->text, before + 30);
+    sprintf(graph->text + before, "run mark %d\n", event->number);
     return OK;
 }
 int cuStreamWaitEvent(struct object *stream, struct object *event, unsigned flags) {
@@ -280,7 +294,8 @@ int cuGraphExecDestroy(struct object *graph) { IN_CONTEXT(""); return freed(EXEC
     F(cuMemFreeHost) F(cuMemcpyHtoDAsync) F(cuMemcpyDtoHAsync) F(cuMemcpyDtoDAsync) \
     F(cuMemsetD8Async) \
     F(cuStreamCreate) F(cuStreamDestroy) F(cuStreamSynchronize) F(cuEventCreate) \
-    F(cuEventDestroy) F(cuEventRecord) F(cuEventSynchronize) F(cuStreamWaitEvent) F(cuEventElapsedTime) \
+    F(cuEventDestroy) F(cuEventRecord) F(cuEventRecordWithFlags) \
+    F(cuEventSynchronize) F(cuStreamWaitEvent) F(cuEventElapsedTime) \
     F(cuModuleLoadData) F(cuModuleUnload) F(cuModuleGetFunction) F(cuFuncSetAttribute) \
     F(cuLaunchKernelEx) F(cuStreamBeginCapture) F(cuStreamEndCapture) \
     F(cuGraphInstantiateWithFlags) F(cuGraphLaunch) F(cuGraphDestroy) F(cuGraphExecDestroy)

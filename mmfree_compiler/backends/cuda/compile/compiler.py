@@ -22,6 +22,7 @@ from mmfree_compiler.backends.cuda.compile.sources import Sources
 from mmfree_compiler.backends.cuda.compile.tiles import TILES
 from mmfree_compiler.backends.cuda.facts import ABI, CODE, Facts, Launch, Plan, Repeat
 from mmfree_compiler.backends.cuda.spec import Spec
+from mmfree_compiler.backends.explained import Profile
 from mmfree_compiler.backends.interface import Emitted, ProgramPass, Settings
 from mmfree_compiler.program import Program
 
@@ -40,6 +41,12 @@ class CudaCompiler:
         settings = {arch: tuning.find(program, arch) for arch in spec.archs}
         builds, code = _built(program, tensors, settings)
         return Emitted(builds, tensors, {WEIGHTS: weights, **code})
+
+    def profile(self, artifact: Artifact, threads: int | None) -> Profile:  # noqa: ARG002 - the interface
+        """See explained.Profiler: on this machine's first GPU."""
+        from mmfree_compiler.backends.cuda.compile.profile import profile
+
+        return profile(artifact)
 
     def candidates(self, spec: Spec) -> Mapping[str, tuple[int, ...]]:
         (arch,) = spec.archs

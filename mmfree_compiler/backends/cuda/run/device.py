@@ -12,6 +12,7 @@ from typing import Any, Self
 from cuda.bindings import driver as cu
 
 from mmfree_compiler.backends.cuda.run.driver import NO_DEVICE, call, failure, release
+from mmfree_compiler.backends.cuda.run.executor import Limits
 from mmfree_compiler.errors import DeviceError, InputError, TargetError
 from mmfree_compiler.wording import counted
 
@@ -20,6 +21,11 @@ _NAME_BYTES = 256
 _ATTRIBUTE = cu.CUdevice_attribute
 _MAJOR = _ATTRIBUTE.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
 _MINOR = _ATTRIBUTE.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR
+_LIMITS = (
+    _ATTRIBUTE.CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE,
+    _ATTRIBUTE.CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH,
+    _ATTRIBUTE.CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE,
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,14 @@ class Device:
         self._numbers = itertools.count()
         self._open: dict[int, Callable[[], object]] = {}
         self._release = weakref.finalize(self, release, cu.cuDevicePrimaryCtxRelease, handle)
+
+    @property
+    def limits(self) -> Limits:
+        """What bounds programs on it, by what its driver says. Raises TargetError."""
+        handle = call(cu.cuDeviceGet, self.info.index)
+        clock, width, cache = (call(cu.cuDeviceGetAttribute, x, handle) for x in _LIMITS)
+        # In kHz and bits; it delivers twice in a cycle.
+        return Limits(self.info.name, 2 * clock * 1e3 * width / 8 or None, cache)
 
     @contextmanager
     def current(self) -> Iterator[None]:

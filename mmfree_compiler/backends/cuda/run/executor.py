@@ -57,6 +57,15 @@ class Mark(Protocol):
 
 
 @dataclass(frozen=True)
+class Limits:
+    """A device's name, bytes per second of its memory (None: unknown), and bytes of its cache."""
+
+    name: str
+    memory: float | None
+    cache: int
+
+
+@dataclass(frozen=True)
 class Pointer:
     """The byte `offset` of a memory."""
 
@@ -107,6 +116,19 @@ class Executor(Protocol):
 
     def recorded(self, launches: Callable[[], None]) -> Callable[[], None]:
         """A function that makes the same launches again, with the same arguments, faster."""
+
+    def timed(self, pieces: Sequence[Callable[[Executor], None]]) -> Callable[[], list[float]]:
+        """Records pieces of launches; a call runs them and returns the seconds of each.
+
+        No launch starts before all in front of it have ended, and each piece has a mark at both
+        ends: it takes longer than without, by what a piece without launches takes.
+        """
+
+    def seconds(self, work: Callable[[], None]) -> float:
+        """Seconds of the device from the begin of the first launch of `work` to the end of all."""
+
+    @property
+    def limits(self) -> Limits: ...
 
     def close(self) -> None:
         """Release the kernels and the device."""

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from mmfree_compiler.backends.cuda.facts import Kernel
 from mmfree_compiler.backends.cuda.run import kernels, memory
 from mmfree_compiler.backends.cuda.run.device import Device
-from mmfree_compiler.backends.cuda.run.executor import Memory, Pointer
+from mmfree_compiler.backends.cuda.run.executor import Executor, Limits, Memory, Pointer
 from mmfree_compiler.backends.cuda.run.graphs import Graph
 from mmfree_compiler.backends.cuda.run.streams import BorrowedStream, Event, Stream
 
@@ -86,6 +87,7 @@ class Gpu:
         self.device = DLPACK_CUDA, device.info.index
         self.stream = int(self._stream.handle)
         self._kernels: dict[str, tuple[kernels.Kernel, Kernel]] = {}
+        self._apart = False  # whether each launch waits for the end of the one in front of it
 
     def current(self) -> AbstractContextManager[None]:
         return self._device.current()
@@ -118,8 +120,8 @@ class Gpu:
     def launch(self, name: str, grid: tuple[int, int], arguments: Sequence[Pointer]) -> None:
         kernel, place = self._kernels[name]
         addresses = [_address(pointer) for pointer in arguments]
-        threads = WARP * place.warps
-        kernel.launch((*grid, 1), threads, place.shared, addresses, self._stream, place.dependent)
+        threads, dependent = WARP * place.warps, place.dependent and not self._apart
+        kernel.launch((*grid, 1), threads, place.shared, addresses, self._stream, dependent)
 
     def on(self, stream: int) -> Gpu:
         other = copy.copy(self)
@@ -132,6 +134,38 @@ class Gpu:
     def recorded(self, launches: Callable[[], None]) -> Callable[[], None]:
         graph = Graph(self._stream, launches)
         return lambda: graph.replay(self._stream)
+
+    def timed(self, pieces: Sequence[Callable[[Executor], None]]) -> Callable[[], list[float]]:
+        marks = [Event(self._device) for _ in range(len(pieces) + 1)]
+        apart = copy.copy(self)
+        apart._apart = True
+
+        def record() -> None:
+            marks[0].record_in_graph(self._stream)
+            for piece, mark in zip(pieces, marks[1:], strict=True):
+                piece(apart)
+                mark.record_in_graph(self._stream)
+
+        replay = self.recorded(record)
+
+        def run() -> list[float]:
+            replay()
+            self.finish()
+            return [end.seconds_since(begin) for begin, end in pairwise(marks)]
+
+        return run
+
+    def seconds(self, work: Callable[[], None]) -> float:
+        begin, end = Event(self._device), Event(self._device)
+        begin.record(self._stream)
+        work()
+        end.record(self._stream)
+        end.synchronize()
+        return end.seconds_since(begin)
+
+    @property
+    def limits(self) -> Limits:
+        return self._device.limits
 
     def close(self) -> None:
         self._device.close()

@@ -19,10 +19,11 @@ from mmfree_compiler.backends.cuda.facts import CODE, read_facts
 from mmfree_compiler.backends.cuda.run.calls import INDEX_BYTES, Call, Inputs, calls
 from mmfree_compiler.backends.cuda.run.decoding import CudaDecoding
 from mmfree_compiler.backends.cuda.run.exchange import PortRows, row_bytes
-from mmfree_compiler.backends.cuda.run.executor import Executor
+from mmfree_compiler.backends.cuda.run.executor import Executor, Limits
 from mmfree_compiler.backends.cuda.run.lane_memory import LanePool
 from mmfree_compiler.backends.cuda.run.plans import Places, Runner
 from mmfree_compiler.backends.cuda.run.states import CudaStates, StateArena
+from mmfree_compiler.backends.cuda.run.timing import StepTimes, step_times
 from mmfree_compiler.backends.cuda.strides import OUTPUTS, port_starts
 from mmfree_compiler.backends.decoding import Choices
 from mmfree_compiler.backends.device_interface import DeviceRows
@@ -166,20 +167,47 @@ class CudaLauncher:
             self._call(call)
             yield len(call.wanted)
 
+    def step_times(self, batch: Batch) -> StepTimes:
+        """Of a batch of one token: see timing.py."""
+        states = self.states(1)
+        with self._arena.using():
+            (call,) = calls(batch, batch.inputs, states.rows[batch.slots], self._facts.chunk)
+            number = self._filled(call)
+            runner, counts = self._runner(number), call.counts
+            return step_times(
+                self._executor,
+                self._facts.plans[number],
+                self._places,
+                counts,
+                lambda: runner(counts),
+            )
+
+    @property
+    def limits(self) -> Limits:
+        """Those of the device."""
+        return self._executor.limits
+
     def _call(self, call: Call) -> None:
+        self._runner(self._filled(call))(call.counts)
+
+    def _filled(self, call: Call) -> int:
+        """Fill the inputs of a call; the number of the plan for it."""
         self._memory["indices"].upload(call.indices())
         for port, rows in zip(self._rows["input"], call.inputs, strict=True):
             port.fill(rows)
-        plan = next(n for n, plan in enumerate(self._facts.plans) if call.fits(plan))
-        self._runner(plan)(call.counts)
+        return next(n for n, plan in enumerate(self._facts.plans) if call.fits(plan))
+
+    @property
+    def _places(self) -> Places:
+        return Places(self._memory | {"states": self._arena.memory}, self._starts)
 
     def _runner(self, number: int) -> Runner:
         if self._recorded_at != self._arena.moves:
             self._runners.clear()
             self._recorded_at = self._arena.moves
         if number not in self._runners:
-            places = Places(self._memory | {"states": self._arena.memory}, self._starts)
-            self._runners[number] = Runner(self._executor, self._facts.plans[number], places)
+            plan = self._facts.plans[number]
+            self._runners[number] = Runner(self._executor, plan, self._places)
         return self._runners[number]
 
     def _outputs(self, wanted: int) -> list[NDArray[np.float32]]:

@@ -49,6 +49,11 @@ class Event(Resource):
         """Set the mark behind the work that is in the stream now."""
         call(cu.cuEventRecord, self.handle, stream.handle)
 
+    def record_in_graph(self, stream: Stream) -> None:
+        """While a stream is recorded: set the mark each time that the graph comes to this place."""
+        flag = cu.CUevent_record_flags.CU_EVENT_RECORD_EXTERNAL
+        call(cu.cuEventRecordWithFlags, self.handle, stream.handle, flag)
+
     def delay(self, stream: int) -> None:
         """Make what is put into another stream, a handle, from now on wait for the mark."""
         call(cu.cuStreamWaitEvent, stream, self.handle, 0)
