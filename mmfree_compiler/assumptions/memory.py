@@ -96,7 +96,7 @@ def watched(module: nn.Module, watch: Hooks) -> Iterator[None]:
 def without_memory(module: nn.Module, call: Callable[[], T]) -> T:
     """The result of `call`, which calls `module`; it may be called again.
 
-    Raises KeptStateError, which names the line.
+    Raises KeptStateError, which names the line, and TraceError on a recurrent layer of torch.
     """
     watch = Watch()
     try:
@@ -108,11 +108,23 @@ def without_memory(module: nn.Module, call: Callable[[], T]) -> T:
     if watch.changed is None:
         return result
     name, holder = watch.changed
+    _refuse_recurrent(module, holder)
     raise KeptStateError(
         _changing_line(module, call, holder) or name,
         f"changes {_PRIVATE.sub('', name)}, which the next call would find changed",
         "Return it, or compute it in __init__",
     )
+
+
+def _refuse_recurrent(module: nn.Module, holder: Holder) -> None:
+    """Raise TraceError if it is a recurrent layer of torch: traced, it renews lists of its own."""
+    root, name = type(module).__name__, _PRIVATE.sub("", holder.name)
+    for path, layer in module.named_modules():
+        if isinstance(layer, nn.RNNBase) and name == f"{root}.{path}".rstrip("."):
+            thing = f"layer {path} ({type(layer).__name__})" if path else root
+            cause = "is a recurrence with products of float matrices, which no target runs"
+            hint = "Use mmfree_compiler.models.MLGRU in its place, and BitLinear for products"
+            raise TraceError(thing, cause, hint)
 
 
 def _changing_line(module: nn.Module, call: Callable[[], object], holder: Holder) -> str:

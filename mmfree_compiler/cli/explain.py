@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -69,6 +70,8 @@ def explain(
         raise InputError(f"--format {form}", "is unknown", f"Known: {', '.join(FORMATS)}")
     if output is not None:
         check_writable(output)
+    elif write is FORMATS["html"] and sys.stdout.isatty():
+        raise InputError("--format html", "is a page for a browser", "Name a file: -o page.html")
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with progress(*columns, quiet=quiet) as bar:
         bar.add_task("explaining")

@@ -10,6 +10,7 @@ from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mmfree_compiler.cli.options import CheckpointPath, Json, Progressless, Threads
 from mmfree_compiler.cli.output import emit, progress
+from mmfree_compiler.errors import InputError
 from mmfree_compiler.tables import facts, grid
 from mmfree_compiler.target import DEFAULT_TARGET
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 
 def tune(
     checkpoint: CheckpointPath,
-    kind: Annotated[
-        str, typer.Option("--target", help="Kind of target to tune for.")
-    ] = DEFAULT_TARGET,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="Kind of target to tune for.", show_default=DEFAULT_TARGET),
+    ] = None,
     threads: Threads = None,
     quiet: Progressless = False,
     json: Json = False,
@@ -29,6 +31,9 @@ def tune(
     """Find the fastest kernel settings for a checkpoint on this machine; compile then uses them."""
     from mmfree_compiler.tune import tune as search
 
+    kind, *others = target or [DEFAULT_TARGET]
+    if others:
+        raise InputError("--target", "is given more than once", "Tune for one target at a time")
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with progress(*columns, quiet=quiet or json) as bar:
         task = bar.add_task("compile", total=None)

@@ -51,6 +51,12 @@ READ_BY_TEXT = pytest.mark.parametrize(
 )
 
 
+def test_tuning_is_for_one_target(tmp_path: Path) -> None:
+    """Of several, the last would be tuned and the others left out silently."""
+    said = invoke("tune", tmp_path, "--target", "cuda", "--target", "cpu")
+    assert_one_line(said, "--target", "is given more than once", "one target at a time")
+
+
 @READ_BY_TEXT
 def test_a_compiled_module(command: str, tmp_path: Path) -> None:
     model = tmp_path / "module.mmfree"

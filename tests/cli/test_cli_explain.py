@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from invoking import invoke, invoke_json
@@ -100,6 +101,22 @@ def test_wrong_arguments(
     text, error = failing("explain", *arguments)
     assert text == ""
     assert message in error
+
+
+def test_a_page_is_not_for_a_terminal(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused before anything is compiled; a pipe takes it."""
+    page = (*REFERENCE, "--no-measure", "--format", "html")
+    assert invoke("explain", tiny_checkpoint, *page).startswith("<!doctype html>")
+    with monkeypatch.context() as patch:
+        terminal = SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True))
+        patch.setattr("mmfree_compiler.cli.explain.sys", terminal)
+        text, error = failing("explain", "absent", *page)
+        assert text == ""
+        assert "--format html: is a page for a browser. Name a file: -o page.html" in error
+        assert invoke("explain", tiny_checkpoint, *page, "-o", tmp_path / "page.html") == ""
+    assert (tmp_path / "page.html").stat().st_size > 1 << 20
 
 
 def test_the_profile_of_a_checkpoint(tiny_checkpoint: Path) -> None:

@@ -11,81 +11,7 @@
 
    A "cubin" is text, one line per kernel: its name and the sizes of its parameters in bytes. */
 
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-enum kind { CONTEXT, MEMORY, PINNED, MODULE, STREAM, EVENT, GRAPH, EXECUTABLE, KINDS };
-enum status { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 101, INVALID_IMAGE = 200,
-              INVALID_CONTEXT = 201, NOT_FOUND = 500, LOST = 700, LOST_END = 720 };
-
-struct object { int number; char *text; struct object *capture; };
-struct function { char name[64]; int count, sizes[16], shared; };
-struct module { struct object object; int count; struct function functions[8]; };
-struct attribute { int id; char pad[4]; int value; char rest[60]; };
-struct config { unsigned grid[3], block[3], shared; struct object *stream;
-                struct attribute *attributes; unsigned count; };
-typedef unsigned long long address;
-
-static FILE *lines;
-static int left[KINDS], numbers;
-static size_t used;
-static const size_t FREE = 1000000000, TOTAL = 2000000000;
-static _Thread_local int current;
-
-__attribute__((constructor)) static void begin(void) { lines = fopen(getenv("MOCK_LOG"), "w"); }
-
-__attribute__((destructor)) static void end(void) {
-    static const char *names[] = {"context", "memory", "pinned", "module",
-                                  "stream", "event", "graph", "executable"};
-    for (int kind = 0; kind < KINDS; kind++) fprintf(lines, "left %s %d\n", names[kind], left[kind]);
-    fclose(lines);
-}
-
-static int injected(const char *name) {
-    static char known[99], wanted[99];
-    static int calls, nth, status, lost;
-    const char *told = getenv("MOCK_FAIL");
-    if (!told || !*told) return OK;
-    if (strcmp(told, known)) {
-        strcpy(known, told);
-        sscanf(told, "%98[^:]:%d:%d", wanted, &nth, &status);
-        calls = lost = 0;
-    }
-    if (!lost && (strcmp(name, wanted) || ++calls != nth)) return OK;
-    lost = status >= LOST && status < LOST_END;
-    return status;
-}
-
-static int called(const char *name, const char *format, ...) {
-    va_list values;
-    va_start(values, format);
-    fprintf(lines, "%s", name);
-    vfprintf(lines, format, values);
-    fprintf(lines, "\n");
-    va_end(values);
-    return injected(name);
-}
-
-#define CALLED(...) do { int status_ = called(__func__, __VA_ARGS__); \
-                         if (status_) return status_; } while (0)
-/* The same for a function that needs a current context. */
-#define IN_CONTEXT(...) do { CALLED(__VA_ARGS__); if (!current) return INVALID_CONTEXT; } while (0)
-
-static void *made(enum kind kind, size_t size) {
-    struct object *object = calloc(1, size);
-    object->number = ++numbers, left[kind]++;
-    return object;
-}
-
-static int freed(enum kind kind, struct object *object) {
-    left[kind]--;
-    free(object->text);
-    free(object);
-    return OK;
-}
+#include "mock_objects.h"
 
 int cuInit(unsigned flags) { CALLED(" %u", flags); return OK; }
 int cuDriverGetVersion(int *version) {
@@ -107,10 +33,8 @@ int cuDeviceGetName(char *name, int length, int device) {
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     CALLED(" %d %d", attribute, device);
     /* The capability; the memory's clock in kHz and width in bits; the cache. */
-    static const int known[][2] = {{75, 9}, {36, 3201000}, {37, 6144}, {38, 1 << 20}};
-    *value = 0;
-    for (int i = 0; i < 4; i++)
-        if (known[i][0] == attribute && !getenv("MOCK_SILENT")) *value = known[i][1];
+    static const int known[100] = {[75] = 9, [36] = 3201000, [37] = 6144, [38] = 1 << 20};
+    *value = getenv("MOCK_SILENT") ? 0 : known[attribute];
     return OK;
 }
 int cuDeviceTotalMem(size_t *bytes, int device) { CALLED(" %d", device); *bytes = TOTAL; return OK; }
@@ -190,13 +114,10 @@ int cuEventRecord(struct object *event, struct object *stream) {
     return OK;
 }
 int cuEventRecordWithFlags(struct object *event, struct object *stream, unsigned flags) {
+    char text[30];
     IN_CONTEXT(" %d stream %d flags %u", event->number, stream->number, flags);
-    struct object *graph = stream->capture;
-    if (!graph || flags != 1) return OK;
-    size_t before = graph->text ? strlen(graph->text) : 0;
-    graph->text = realloc(graph->text, before + 30);
-    sprintf(graph->text + before, "run mark %d\n", event->number);
-    return OK;
+    sprintf(text, "mark %d", event->number);
+    return recorded(stream, text);
 }
 int cuStreamWaitEvent(struct object *stream, struct object *event, unsigned flags) {
     /* Small handles are CUDA's own streams: 1 is the default one. */
@@ -254,12 +175,7 @@ int cuLaunchKernelEx(struct config *c, struct function *f, unsigned char **value
     }
     IN_CONTEXT(" %s", text);
     if (extra || c->shared > (unsigned)f->shared) return INVALID_VALUE;
-    struct object *graph = c->stream->capture;
-    if (!graph) return OK;
-    size_t before = graph->text ? strlen(graph->text) : 0;
-    graph->text = realloc(graph->text, before + strlen(text) + 10);
-    sprintf(graph->text + before, "run %s\n", text);
-    return OK;
+    return recorded(c->stream, text);
 }
 
 int cuStreamBeginCapture(struct object *stream, int mode) {

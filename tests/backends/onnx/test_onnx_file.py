@@ -70,6 +70,16 @@ def test_it_is_a_model_of_others_too(model: Path, tiny_artifact: Path) -> None:
     assert sorted(keys) == ["mmfree.manifest", "mmfree.sha256", "mmfree.tokenizer"]
 
 
+def test_the_shapes_of_all_values_are_known(model: Path) -> None:
+    """Also behind products that ONNX does not define, where inference would stop."""
+    inferred = onnx.shape_inference.infer_shapes(onnx.load(model), check_type=True).graph
+    known = {
+        x.name for x in (*inferred.value_info, *inferred.output) if x.type.HasField("tensor_type")
+    }
+    made = {name for node in inferred.node for name in node.output if name}
+    assert made <= known
+
+
 def test_it_comes_back(model: Path, artifact: Artifact) -> None:
     loaded = read(model, verify=True)
     assert loaded.manifest == artifact.manifest

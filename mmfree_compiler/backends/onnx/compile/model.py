@@ -11,7 +11,7 @@ import onnx
 from onnx import helper
 
 from mmfree_compiler.backends.onnx.compile.graph import Array, Body, Model
-from mmfree_compiler.backends.onnx.compile.ports import Ports
+from mmfree_compiler.backends.onnx.compile.ports import Ports, declared
 from mmfree_compiler.backends.onnx.compile.rows import ROWS
 from mmfree_compiler.backends.onnx.compile.scope import Scope, rest_of
 from mmfree_compiler.backends.onnx.compile.tiles import TILES
@@ -41,7 +41,10 @@ def model(program: Program, variant: Variant) -> Made:
     ports, made = Ports.of(program), Model(opsets)
     writer = _Writer(program, variant, made, ports)
     writer.write()
-    graph = helper.make_graph(made.nodes, program.kind, *ports.declared(program), made.initializers)
+    inputs, outputs = ports.declared(program)
+    graph = helper.make_graph(
+        made.nodes, program.kind, inputs, outputs, made.initializers, value_info=writer.rows
+    )
     proto: onnx.ModelProto = helper.make_model(
         graph,
         functions=made.functions,
@@ -77,6 +80,8 @@ class _Writer:
     names: dict[str, str] = field(default_factory=dict)
     after: dict[str, list[str]] = field(default_factory=dict)
     rests: set[str] = field(default_factory=set)  # of codes, by rest_of
+    # Rows of fp32: inference of shapes goes no further than a product that others have defined.
+    rows: list[onnx.ValueInfoProto] = field(default_factory=list)
 
     def write(self) -> None:
         self.names.update(zip(self.program.inputs, self.ports.inputs, strict=True))
@@ -120,6 +125,12 @@ class _Writer:
         results = EMITTERS[node.op](scope, node)
         outputs = [f"{prefix}{output}" for output in node.outputs]
         self.names.update(zip(node.outputs, outputs, strict=True))
+        values = [self.program.values[output] for output in node.outputs]
+        self.rows += [
+            declared(value, output)
+            for value, output in zip(values, outputs, strict=True)
+            if value.dtype == "float32"
+        ]
         # Codes and scales alternate.
         rests = [rest_of(codes) for codes, _ in zip(outputs[::2], scope.rests, strict=False)]
         self.rests.update(rests)

@@ -37,8 +37,8 @@ class Ports:
 
     def declared(self, program: Program) -> tuple[list[ValueInfoProto], list[ValueInfoProto]]:
         """Inputs and outputs with their shapes: batch and time are free."""
-        inputs = [_port(program.values[v], n) for v, n in _pairs(program.inputs, self.inputs)]
-        outputs = [_port(program.values[v], n) for v, n in _pairs(program.outputs, self.outputs)]
+        inputs = [declared(program.values[v], n) for v, n in _pairs(program.inputs, self.inputs)]
+        outputs = [declared(program.values[v], n) for v, n in _pairs(program.outputs, self.outputs)]
         states, after = (
             [_state(slot, name) for slot, name in zip(program.states, names, strict=True)]
             for names in (self.states, self.next_states)
@@ -50,7 +50,8 @@ def _pairs(values: Sequence[str], names: Sequence[str]) -> zip[tuple[str, str]]:
     return zip(values, names, strict=True)
 
 
-def _port(value: Value, name: str) -> ValueInfoProto:
+def declared(value: Value, name: str) -> ValueInfoProto:
+    """A value called `name` with its type and shape."""
     if value.dtype == "int64":
         return helper.make_tensor_value_info(name, TensorProto.INT64, [BATCH, TIME])
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, TIME, value.width])
