@@ -145,44 +145,6 @@ def test_what_cannot_be_exported_is_a_trace_error() -> None:
         trace(_Does(lambda x: x + torch.from_numpy(x.numpy())), (torch.randn(2, 4),))
 
 
-class Recurrent(nn.Module):
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.inner = nn.ModuleList([layer])
-
-    def forward(self, x: Tensor) -> Any:
-        return self.inner[0](x)[0]
-
-
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
-def test_recurrent_layers_of_torch_are_named(kind: type[nn.Module]) -> None:
-    hint = "Use mmfree_compiler.models.MLGRU in its place"
-    what = "is a recurrence with products of float matrices, which no target runs"
-    inside = rf"layer inner.0 \({kind.__name__}\): {what}. {hint}"
-    with pytest.raises(TraceError, match=inside):
-        trace(Recurrent(kind(8, 8)), (torch.ones(2, 3, 8),))
-    with pytest.raises(TraceError, match=f"^{kind.__name__}: {what}"):
-        trace(kind(8, 8), (torch.ones(2, 3, 8),))
-
-
-def test_a_recurrent_layer_that_does_not_run_is_not_refused() -> None:
-    """What else changes something is named instead."""
-
-    class Idle(Recurrent):
-        def forward(self, x: Tensor) -> Any:
-            return x + 1
-
-    class Changed(Recurrent):
-        def forward(self, x: Tensor) -> Any:
-            self.last = x
-            return x + 1
-
-    x = (torch.ones(2, 8),)
-    assert trace(Idle(nn.LSTM(8, 8)), x)
-    with pytest.raises(TraceError, match=r"changes Changed\.last"):
-        trace(Changed(nn.LSTM(8, 8)), x)
-
-
 def test_a_fixed_size_is_a_trace_error() -> None:
     with pytest.raises(
         TraceError, match=r"return x \+ torch.ones.* traced where x.shape\[1\] == 3"

@@ -188,15 +188,15 @@ def test_times_below_the_roofline_are_called_wrong(
 
 def test_times_of_parts_of_a_stage_and_of_the_rest(opened: Open) -> None:
     page = opened(explanation())
-    assert "measured by h, with product h\n3 µs" in page.inner_text("#chosen")
+    assert "measured by h, with ternary_linear h\n3 µs" in page.inner_text("#chosen")
     cost = page.inner_text("#cost")
     assert "40 µs measured by h, at least 1.5 µs by the ceilings" in cost
     assert "h\n-2 µs" in cost
     rows = [row.split("\t") for row in page.locator("#cost tbody tr").all_inner_texts()]
     assert [(row[0], row[-1]) for row in rows] == [
         ("Stage 0: norm_quant, h", ""),
-        ("- h", "3 µs"),
-        ("- product h", "3 µs"),
+        ("- norm_quant", "3 µs"),
+        ("- ternary_linear h", "3 µs"),
     ]
 
 

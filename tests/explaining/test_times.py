@@ -10,6 +10,8 @@ from explained import compiled
 from mmfree_compiler import backends
 from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.backends.explained import Profile, Rates
+from mmfree_compiler.backends.onnx.compile import profile as onnx_profile
+from mmfree_compiler.backends.reference import profile as reference_profile
 from mmfree_compiler.backends.reference.compiler import ReferenceCompiler
 from mmfree_compiler.errors import TargetError, ToolchainError
 from mmfree_compiler.explaining import Explanation
@@ -51,6 +53,8 @@ def test_every_op_has_a_time(target: str, monkeypatch: pytest.MonkeyPatch) -> No
     from mmfree_compiler.backends.cpu.compile.compiler import CpuCompiler
 
     monkeypatch.setattr(CpuCompiler, "gauge", lambda *_: RATES)
+    for module in (onnx_profile, reference_profile):
+        monkeypatch.setattr(module, "MOST_SECONDS", 0.0)
     (part,) = compiled(target=target).explain(measure=True).targets
     ops = {node.id: node.cost for node in graph(part).nodes if node.stage}
     measured = {name: cost.measured_us or 0.0 for name, cost in ops.items()}

@@ -15,6 +15,7 @@ from mmfree_compiler import backends
 from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.backends.explained import Profiler, one_token
 from mmfree_compiler.backends.onnx import OnnxBackend
+from mmfree_compiler.backends.onnx.compile import profile
 from mmfree_compiler.backends.onnx.compile.compiler import OnnxCompiler
 from mmfree_compiler.backends.onnx.compile.parts import Parts
 from mmfree_compiler.backends.onnx.facts import MODEL
@@ -22,6 +23,12 @@ from mmfree_compiler.backends.onnx.run.launcher import OnnxLauncher, Piece, engi
 from mmfree_compiler.errors import ToolchainError
 
 LAYER = re.compile(r"^layer\d+/")
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few rounds: no test is about how long anything takes."""
+    monkeypatch.setattr(profile, "MOST_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module", params=["onnx", "onnx:ms", "external"])

@@ -115,11 +115,13 @@ def engine_of(
     threads: int | None = None,
     providers: Sequence[str] = (TESTED,),
     optimizations: str = "all",
+    waiting: bool = True,
 ) -> Engine:
-    """An engine for a model whose external data are those of `artifact`."""
+    """An engine for a model whose external data are those of `artifact`: see `open_engine`."""
     (build,) = artifact.entry.builds
     constants = read_facts(build).location, artifact.weights
-    return open_engine(model, constants, resolve_threads(threads), providers, optimizations)
+    count = resolve_threads(threads)
+    return open_engine(model, constants, count, providers, optimizations, waiting)
 
 
 def _pieces(slots: NDArray[np.int32], is_wanted: NDArray[np.bool_]) -> Iterator[Piece]:

@@ -63,7 +63,7 @@ const details = (() => {
     const box = graph.stages.find((each) => each.id === node.stage);
     const part = box?.parts.find((each) => each.nodes.includes(node.id));
     const whole = part ?? box;
-    const what = part ? `with ${part.title}` : `all of ${box?.id}`;
+    const what = part ? `with ${names.part(part, graph)}` : `all of ${box?.id}`;
     return (
       node.cost.measured_us === null &&
       whole?.cost.measured_us != null &&

@@ -45,11 +45,31 @@ const names = (() => {
   /** A node in a sentence or a table. */
   const node = (named) => (ternary(named) ? `${named.op} ${subtitle(named)}` : named.op);
 
+  /** A part of a stage that has a time: which of several products it is, where it is one node. */
+  function part(timed, graph) {
+    const [first, ...others] = timed.nodes;
+    const alone = others.length === 0 && graph.nodes.find((each) => each.id === first);
+    return alone ? node(alone) : timed.title;
+  }
+
   const loop = (box) => `${wording.counted(box.count, "time")}, once per layer`;
 
   /** "Stage 2", and with its ops: "Stage 2: norm_quant, ternary_linear, swiglu". */
   const stage = (box) => box.id.replace(/^./, (letter) => letter.toUpperCase());
   const wholeStage = (box) => `${stage(box)}: ${box.title}`;
 
-  return { isOp, loop, node, short, sort, stage, stored, subtitle, ternary, title, wholeStage };
+  return {
+    isOp,
+    loop,
+    node,
+    part,
+    short,
+    sort,
+    stage,
+    stored,
+    subtitle,
+    ternary,
+    title,
+    wholeStage,
+  };
 })();

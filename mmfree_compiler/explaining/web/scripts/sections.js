@@ -9,10 +9,11 @@ const sections = (() => {
   const known = (time) => (time === null ? "" : wording.microseconds(time));
 
   function stageTable({ how, program: graph }) {
+    const name = (box) => (box.id ? names.wholeStage(box) : `- ${names.part(box, graph)}`);
     return tables.table(
       "Stages, all iterations together",
       [
-        { title: "stage", value: (box) => (box.id ? names.wholeStage(box) : `- ${box.title}`) },
+        { title: "stage", value: name },
         { title: "runs", number: true, value: (box) => (box.times ? `× ${box.times}` : "") },
         {
           title: "constants",
