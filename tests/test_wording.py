@@ -7,7 +7,7 @@ import math
 import pytest
 
 from mmfree_compiler.errors import MmfreeError
-from mmfree_compiler.wording import bounds, counted, given, printable
+from mmfree_compiler.wording import bounds, counted, given, printable, significant
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,23 @@ from mmfree_compiler.wording import bounds, counted, given, printable
 )
 def test_what_somebody_passed_has_few_digits(value: object, shown: str) -> None:
     assert given(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (0.0, "0"),
+        (0.051278, "0.0513"),
+        (3.0, "3.00"),
+        (99.96, "100"),
+        (999.6, "1,000"),
+        (21149.0, "21,100"),
+        (-12.04, "-12.0"),
+        (math.inf, "inf"),
+    ],
+)
+def test_three_digits(number: float, shown: str) -> None:
+    assert significant(number) == shown
 
 
 def test_printable() -> None:

@@ -1,4 +1,4 @@
-"""`mmfree bench --profile`: the stages of a decode step, each beside what bounds it."""
+"""`mmfree bench --profile`: the parts of a decode step, each beside what bounds it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HINT = "Name the checkpoint: stages are measured where the model is compiled"
 
 
 def show_profile(model: Path | None, target: str | None, threads: int, json: bool) -> None:
-    """Compile a checkpoint, measure it on this machine, and print a row for each stage.
+    """Compile a checkpoint, measure it here, and print a row for each stage and its parts.
 
     Raises InputError on a compiled model, TargetError where the target cannot measure here.
     """
@@ -23,7 +23,9 @@ def show_profile(model: Path | None, target: str | None, threads: int, json: boo
     if model is None or not model.is_dir():
         raise InputError("--profile", "needs a checkpoint folder", HINT)
     chosen = Target.parse(target or DEFAULT_TARGET)
-    taken = threads if "threads" in backends.get(chosen.kind).options else None
+    backend = backends.get(chosen.kind)
+    backend.here()  # raises where nothing can run: compiling takes a while
+    taken = threads if "threads" in backend.options else None
     compiled = compiler.compile(model, chosen, check=False, threads=taken)
     part = compiled.explain(measure=True).targets[0]
     if part.decode_us is None:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 from invoking import invoke, invoke_json
 from typer.testing import CliRunner
 
+from mmfree_compiler.backends.cuda import CudaBackend
 from mmfree_compiler.cli.app import app
+from mmfree_compiler.errors import TargetError
 from mmfree_compiler.explaining import Explanation
+
+
+def no_gpu_here(_: CudaBackend) -> NoReturn:
+    raise TargetError("this machine", "has no NVIDIA GPU", "Use another")
+
 
 REFERENCE = ("--target", "reference")
 
@@ -148,3 +156,18 @@ def test_what_has_no_profile(tiny_artifact: Path) -> None:
     assert "--profile: needs a checkpoint folder" in error
     _, error = failing("bench", "--profile")
     assert "--profile: needs a checkpoint folder" in error
+
+
+def test_a_profile_without_hardware_is_refused_before_compiling(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmfree_compiler.compiler.compile", None)
+    monkeypatch.setattr(CudaBackend, "here", no_gpu_here)
+    _, error = failing("bench", "--profile", tiny_checkpoint, "--target", "cuda")
+    assert "this machine: has no NVIDIA GPU" in error
+
+
+def test_the_profile_of_a_cycle_model(tiny_checkpoint: Path) -> None:
+    text = invoke("bench", "--profile", tiny_checkpoint, "--target", "fpga:kv260")
+    assert re.search(r"a decode step +[\d.,]+ µs by the cycle model at 250 MHz, at least", text)
+    assert "measured" not in text

@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmfree_compiler.errors import InputError
-from mmfree_compiler.explaining.drawn import Cost, GraphNode, NoteLine, ProgramGraph, StageBox
+from mmfree_compiler.explaining.drawn import (
+    Cost,
+    GraphNode,
+    NoteLine,
+    ProgramGraph,
+    StageBox,
+    TimedPart,
+)
 from mmfree_compiler.explaining.schema import (
     Audit,
     Ceilings,
@@ -48,11 +55,12 @@ COST = st.builds(
 NODE = st.builds(
     GraphNode, id=TEXT, op=TEXT, kind=st.sampled_from(["row", "tile"]), notes=NOTES, cost=COST
 )
+PART_TIMES = st.builds(TimedPart, title=TEXT, nodes=tuples(TEXT), cost=COST)
 GRAPH = st.builds(
     ProgramGraph,
     nodes=tuples(NODE),
     edges=st.just(()),
-    stages=tuples(st.builds(StageBox, id=TEXT, title=TEXT, cost=COST)),
+    stages=tuples(st.builds(StageBox, id=TEXT, title=TEXT, cost=COST, parts=tuples(PART_TIMES))),
     loops=st.just(()),
 )
 TABLE = st.dictionaries(TEXT, st.dictionaries(TEXT, COUNT | TEXT, max_size=2), max_size=2)
@@ -64,6 +72,11 @@ PART = st.builds(
     program=st.none() | GRAPH,
     memory=TABLE,
     kernels=TABLE,
+    how=TEXT,
+    overlapping=st.booleans(),
+    decode_us=NUMBER,
+    roofline_us=NUMBER,
+    others_us=st.dictionaries(TEXT, st.floats(allow_nan=False), max_size=2),
     ceilings=st.none() | st.builds(Ceilings, how=TEXT, bytes_per_second=NUMBER),
 )
 STEP = st.builds(
