@@ -1,8 +1,8 @@
 """Whether the CUDA target works on this machine's GPU: `python -m benchmarks.gpu_check`.
 
 It runs the tests that are skipped without a GPU: the driver, the device library compiled, whole
-models against the reference, bit by bit, tensors of torch. Arguments go to pytest, and it ends with
-the status of that.
+models against the reference, bit by bit, tensors of torch, the times of kernels. Arguments go to
+pytest, such as `-k times_of_the_demo -s`, which shows them, and it ends with the status of that.
 """
 
 from __future__ import annotations
