@@ -110,12 +110,17 @@ def _rates(
         for part in constant.parts
         if constant.role == "ternary"
     )
+    return _gauged(nbytes, profile.threads or 1)
+
+
+def _gauged(nbytes: int, threads: int) -> tuple[Rates | None, str]:
+    """Those of this machine's CPUs, by the first target that measures them, or why none does."""
     why = "no installed target measures them"
     for kind in backends.kinds():
         try:
             compiler = backends.compiler(backends.get(kind))
             if isinstance(compiler, Gauge):
-                return compiler.gauge(nbytes, profile.threads or 1), ""
+                return compiler.gauge(nbytes, threads), ""
         except (TargetError, ToolchainError) as error:
             why = str(error)
     return None, f"ceilings: {why}"
