@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from mmfree_compiler.artifact import Artifact
 from mmfree_compiler.backends.cuda.archs import ARCHS
+from mmfree_compiler.backends.cuda.compile.planned import PeeledProgram
 from mmfree_compiler.backends.cuda.compile.schedule import Part, schedule
 from mmfree_compiler.backends.cuda.facts import Plan
 from mmfree_compiler.backends.cuda.run.executor import Limits
 from mmfree_compiler.backends.cuda.run.launcher import CudaLauncher
 from mmfree_compiler.backends.explained import Group, Profile, Rates, one_token
-from mmfree_compiler.program import Program
 
 OVERLAP = "between kernels, less what they run at once"
 
@@ -26,7 +26,7 @@ def profile(artifact: Artifact) -> Profile:
 
 def profile_of(launcher: CudaLauncher, artifact: Artifact) -> Profile:
     """As `profile`, of an open launcher of `artifact`."""
-    assert artifact.program is not None
+    assert isinstance(artifact.program, PeeledProgram)
     times = launcher.step_times(one_token(artifact))
     groups = dict(zip(kernels(artifact.program, times.plan), times.launches, strict=True))
     rest = {OVERLAP: times.whole - sum(times.launches)}
@@ -34,7 +34,7 @@ def profile_of(launcher: CudaLauncher, artifact: Artifact) -> Profile:
     return Profile(times.whole, groups, rest, rates=rates)
 
 
-def kernels(program: Program, plan: Plan) -> list[Group]:
+def kernels(program: PeeledProgram, plan: Plan) -> list[Group]:
     """The nodes that each launch of a plan runs."""
     launched = [launch.kernel for step in plan.steps for launch in step.launches]
     for fused in (True, False):
