@@ -9,7 +9,8 @@ from row_programs import add, loop, made, relu, tiles
 from mmfree_compiler.backends.liveness import Life, first_fit, largest_first, lives, roots
 from mmfree_compiler.program import Program
 
-LIVES = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda ends: Life(*sorted(ends)))
+SPANS = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(sorted)
+LIVES = st.lists(SPANS, min_size=1, max_size=3).map(lambda spans: _life(spans))
 ORDERS = st.lists(st.dictionaries(st.sampled_from("abcdefghijkl"), LIVES), max_size=3)
 
 
@@ -24,15 +25,22 @@ def test_first_fit_never_overlaps(
     assert size == max(offsets[name] + sizes[name] for name in sizes)
     for order in orders:
         for a, b in ((a, b) for a in order for b in order if a < b):
-            together = set(_moments(order[a])) & set(_moments(order[b]))
+            together = _moments(order[a]) & _moments(order[b])
             apart = offsets[a] + sizes[a] <= offsets[b] or offsets[b] + sizes[b] <= offsets[a]
             assert apart or not together
     unknown = sizes.keys() - {name for order in orders for name in order}
     assert all(offsets[name] == 0 for name in unknown)
 
 
-def _moments(life: Life) -> range:
-    return range(life.first, life.last + 1)
+def _life(spans: list[list[int]]) -> Life:
+    """One that is needed in several spans."""
+    *before, (first, last) = spans
+    return Life(first, last, tuple(Life(a, b) for a, b in before))
+
+
+def _moments(life: Life) -> set[int]:
+    spans = (life, *life.before)
+    return {moment for span in spans for moment in range(span.first, span.last + 1)}
 
 
 def test_no_memory_for_no_values() -> None:
@@ -91,3 +99,21 @@ def test_what_a_loop_reads_from_outside_lives_to_its_end() -> None:
     found = lives(program(), needed)
     assert found["b"] == Life(1, 3)
     assert found["wpositive"] == Life(2, 3)
+
+
+def test_a_place_is_free_between_two_lives() -> None:
+    """Steps that make all that they need there begin anew; one that reads what is there does not."""
+    body = (
+        tiles(relu("x", "a")),
+        tiles(relu("a", "b")),
+        tiles(relu("x", "c")),
+        tiles(relu("x", "a2")),
+        tiles(relu("a2", "d")),
+    )
+    needed = [[{"a"}], [{"a", "b"}], [{"c"}], [{"a2"}], [{"a2", "d"}]]
+    program = made(body, ("d",), ("x",))
+    places = roots(program) | {"a2": "a"}
+    found = lives(program, needed, places)
+    assert found["a"] == Life(3, 4, (Life(0, 1),))
+    assert not found["a"].meets(found["c"])
+    assert found["a"].meets(found["b"])
