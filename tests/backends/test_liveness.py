@@ -102,7 +102,7 @@ def test_what_a_loop_reads_from_outside_lives_to_its_end() -> None:
 
 
 def test_a_place_is_free_between_two_lives() -> None:
-    """Steps that make all that they need there begin anew; one that reads what is there does not."""
+    """A step that makes all that it needs there begins anew, unless it reads what is there."""
     body = (
         tiles(relu("x", "a")),
         tiles(relu("a", "b")),
