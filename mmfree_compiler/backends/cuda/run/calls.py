@@ -99,7 +99,7 @@ def _end(batch: Batch, start: int, chunk: int) -> int:
 def _call(inputs: Inputs, rows: Ints, wanted: NDArray[np.intp]) -> Call:
     """Tokens in their order, or sorted by sequence where those of several are mixed."""
     starts = _starts(rows)
-    if len(starts) > len(np.unique(rows[starts])):
+    if len(starts) > 1 and len(starts) > len(np.unique(rows[starts])):
         order = np.argsort(rows, kind="stable")
         inputs, rows = tuple(port[order] for port in inputs), rows[order]
         wanted = np.argsort(order)[wanted]
