@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from op_modules import TinyLM
-from row_programs import CASES, EVERY, programs
+from row_programs import CASES, EVERY, add, made, norm, programs, relu, scan, tiles
 from test_cuda_schedule import planned_of, program_of
 
 from mmfree_compiler.backends.cuda.compile.passes.plan_scratch import _chunk
-from mmfree_compiler.backends.cuda.compile.planned import PlannedProgram
+from mmfree_compiler.backends.cuda.compile.planned import Iterations, PlannedProgram
 from mmfree_compiler.backends.cuda.compile.schedule import (
     Part,
     Run,
@@ -26,7 +26,7 @@ from mmfree_compiler.backends.cuda.compile.schedule import (
 from mmfree_compiler.backends.cuda.compile.shapes import CHUNKS
 from mmfree_compiler.backends.cuda.strides import OUTPUTS, round_up
 from mmfree_compiler.backends.liveness import roots
-from mmfree_compiler.program import Loop, Program
+from mmfree_compiler.program import Loop, Program, Stage
 
 KINDS = ((False, False), (True, False), (False, True))  # together, fused
 
@@ -147,6 +147,30 @@ def test_a_program(name: str) -> None:
 @given(programs(EVERY), st.sampled_from(["module", "lm"]))
 def test_any_program(program: Program, kind: Literal["module", "lm"]) -> None:
     check(planned_of(replace(program, kind=kind)))
+
+
+def recurrent(updates: tuple[str, str]) -> Program:
+    """Three layers that carry x and y: h = scan(x), then x = norm(h) + x and y = relu(h) + x."""
+    late = Stage((norm("h", "r"),), (add("r", "c", "u"), relu("h", "p"), add("p", "c", "v")))
+    body = (tiles(scan("c", "h"), add("c", "d", "early")), late)
+    layers = Loop(3, body, (("a", "c"), ("b", "d")), updates, ("e", "f"))
+    ends = (tiles(relu("x", "a"), relu("y", "b")), layers, tiles(add("e", "f", "end")))
+    program = made(ends, ("end",), ("x", "y"))
+    return replace(program, kind="lm", states=(replace(program.states[0], count=3),))
+
+
+@pytest.mark.parametrize(
+    ("updates", "apart"),
+    [
+        (("u", "v"), True),
+        (("u", "early"), False),  # what another layer reads has to be whole
+        (("u", "d"), False),
+    ],
+)
+def test_a_last_layer(updates: tuple[str, str], apart: bool) -> None:
+    program = planned_of(recurrent(updates))
+    assert any(isinstance(step, Iterations) for step in program.together) == apart
+    check(program)
 
 
 def test_values_share_memory(model: PlannedProgram) -> None:

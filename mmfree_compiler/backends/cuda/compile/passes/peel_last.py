@@ -48,10 +48,12 @@ def _halves(loop: Loop) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
     states = [n for n, stage in enumerate(loop.body) if any(node.state for node in stage.nodes)]
     cut = max(states, default=len(loop.body) - 1) + 1
     before, after = loop.body[:cut], loop.body[cut:]
-    early = {name for stage in before for node in stage.nodes for name in node.outputs}
-    if loop.count < 2 or early & set(loop.updates) or not has_codes(after):
-        return loop.body, ()
-    return before, after
+    whole = loop.count > 1 and set(loop.updates) <= _made(after) and has_codes(after)
+    return (before, after) if whole else (loop.body, ())
+
+
+def _made(stages: Iterable[Stage]) -> set[str]:
+    return {name for stage in stages for node in stage.nodes for name in node.outputs}
 
 
 def _peeled(
@@ -65,8 +67,7 @@ def _peeled(
     last = loop.count - 1
     inside = tuple(name for _, name in loop.carried)
     kept = {name: program.fresh(f"{name}.kept") for name in inside}
-    made = {name for stage in after for node in stage.nodes for name in node.outputs}
-    wanted = {name: program.fresh(f"{name}.wanted") for name in sorted(made)}
+    wanted = {name: program.fresh(f"{name}.wanted") for name in sorted(_made(after))}
     first = replace(loop, count=last)
     carried = tuple(zip(loop.results, inside, strict=True))
     recurrence = Iterations(1, before, carried, inside, tuple(kept.values()), last)
