@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mmfree_compiler.cli.loading import load_language_model
 from mmfree_compiler.cli.measure import Spread, peak_rss
-from mmfree_compiler.cli.options import Json, Progressless, RunTarget
+from mmfree_compiler.cli.options import Json, Progressless, RunTarget, only
 from mmfree_compiler.cli.output import emit, progress
 from mmfree_compiler.cli.profiling import show_profile
 from mmfree_compiler.cli.projecting import projected, show
@@ -64,10 +64,11 @@ def bench(
 
     Where the target's hardware is simulated, show what its cycle model says instead.
     """
+    chosen = only(target)
     if profile:
-        show_profile(model, target, thread_counts(threads)[0], json)
+        show_profile(model, chosen, thread_counts(threads)[0], json)
         return
-    projection = projected(model, target, shape)
+    projection = projected(model, chosen, shape)
     if projection is not None:
         show(projection, json, gantt)
         return
@@ -76,7 +77,7 @@ def bench(
         hint = "Leave it out, or name a target whose hardware is simulated"
         raise InputError("--gantt", "draws projections, and this model is measured", hint)
     document, loading, measured = _measure(
-        model, target, threads, repeat, (prompt_tokens, new_tokens), quiet or json
+        model, chosen, threads, repeat, (prompt_tokens, new_tokens), quiet or json
     )
     title = f"\n{counted(prompt_tokens, 'prompt token')}, {new_tokens} new tokens, {repeat} runs"
     emit(json, document, _overview(document, loading), _table(title, measured))

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mmfree_compiler.errors import InputError
+
 ArtifactPath = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Compiled model, a .mmfree or .onnx file.")
 ]
@@ -25,7 +27,7 @@ Signer = Annotated[
     ),
 ]
 RunTarget = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--target",
         metavar="KIND",
@@ -39,3 +41,10 @@ Progressless = Annotated[bool, typer.Option("-q", "--quiet", help="Print no prog
 Threads = Annotated[
     int | None, typer.Option(help="Number of threads.", show_default="one per available CPU")
 ]
+
+
+def only(targets: list[str] | None) -> str | None:
+    """The one target that `--target` names. Raises InputError where it is given more than once."""
+    if targets and len(targets) > 1:
+        raise InputError("--target", "is given more than once", "Name one target at a time")
+    return targets[0] if targets else None

@@ -10,7 +10,7 @@ import typer
 
 from mmfree_compiler.cli.loading import load_language_model
 from mmfree_compiler.cli.measure import peak_rss
-from mmfree_compiler.cli.options import ArtifactPath, Json, RunTarget, Signer, Threads
+from mmfree_compiler.cli.options import ArtifactPath, Json, RunTarget, Signer, Threads, only
 from mmfree_compiler.cli.output import emit, show
 from mmfree_compiler.errors import InputError
 from mmfree_compiler.tables import facts, size
@@ -74,7 +74,7 @@ def run(
     )
     text = _stdin() if prompt == "-" else prompt
     signed = {"require_signature": require_signature}
-    session = load_language_model(model, threads, target=target, **signed)
+    session = load_language_model(model, threads, target=only(target), **signed)
     ids = session.encode(
         text, allow_special_tokens=allow_special_tokens, max_prompt_bytes=max_prompt_bytes
     )

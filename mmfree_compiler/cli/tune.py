@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from mmfree_compiler.cli.options import CheckpointPath, Json, Progressless, Threads
+from mmfree_compiler.cli.options import CheckpointPath, Json, Progressless, Threads, only
 from mmfree_compiler.cli.output import emit, progress
-from mmfree_compiler.errors import InputError
 from mmfree_compiler.tables import facts, grid
 from mmfree_compiler.target import DEFAULT_TARGET
 
@@ -31,9 +30,7 @@ def tune(
     """Find the fastest kernel settings for a checkpoint on this machine; compile then uses them."""
     from mmfree_compiler.tune import tune as search
 
-    kind, *others = target or [DEFAULT_TARGET]
-    if others:
-        raise InputError("--target", "is given more than once", "Tune for one target at a time")
+    kind = only(target) or DEFAULT_TARGET
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with progress(*columns, quiet=quiet or json) as bar:
         task = bar.add_task("compile", total=None)

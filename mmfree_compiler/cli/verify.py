@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, TextColumn
 
 from mmfree_compiler.cli.loading import load_language_model
-from mmfree_compiler.cli.options import ArtifactPath, Json, Progressless, RunTarget, Threads
+from mmfree_compiler.cli.options import ArtifactPath, Json, Progressless, RunTarget, Threads, only
 from mmfree_compiler.cli.output import emit, progress
 from mmfree_compiler.cli.same_bits import compare_bits
 from mmfree_compiler.errors import InputError
@@ -66,7 +66,7 @@ def verify(
     """
     is_artifact = against.is_file() and engine is None
     _check_options(is_artifact or engine is not None, text, seed)
-    session = load_language_model(model, threads, target=target, verify=True)
+    session = load_language_model(model, threads, target=only(target), verify=True)
     if engine is not None:
         other = _in_engine(engine, against)
         passed = compare_bits(session, other, tokens, seed or 0, quiet, json)

@@ -51,9 +51,11 @@ READ_BY_TEXT = pytest.mark.parametrize(
 )
 
 
-def test_tuning_is_for_one_target(tmp_path: Path) -> None:
-    """Of several, the last would be tuned and the others left out silently."""
-    said = invoke("tune", tmp_path, "--target", "cuda", "--target", "cpu")
+@pytest.mark.parametrize("command", ["bench", "run", "tune", "verify"])
+def test_one_target_at_a_time(command: str, tmp_path: Path) -> None:
+    """Of several, the last would be taken and the others left out silently."""
+    options = MODEL_COMMANDS.get(command, ())
+    said = invoke(command, tmp_path, *options, "--target", "cuda", "--target", "cpu")
     assert_one_line(said, "--target", "is given more than once", "one target at a time")
 
 
