@@ -158,6 +158,11 @@ class Loop:
 Step = Stage | Loop
 
 
+def stages_of(step: Step) -> tuple[Stage, ...]:
+    """The stages of a step: the body of a loop, or the step itself."""
+    return step.body if isinstance(step, Loop) else (step,)
+
+
 @dataclass(frozen=True)
 class Program:
     """A compiled graph: `inputs` and `outputs` name values; `body` runs in order.
@@ -193,7 +198,7 @@ class Program:
     def stages(self) -> Iterator[Stage]:
         """Every stage once, including those in loops."""
         for step in self.body:
-            yield from step.body if isinstance(step, Loop) else (step,)
+            yield from stages_of(step)
 
     def vocabulary(self, ids: str) -> int:
         """The number of rows of the smallest table that input `ids` indexes."""

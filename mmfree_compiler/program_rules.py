@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from mmfree_compiler.errors import MmfreeError
-from mmfree_compiler.program import Loop, Node, Program, Stage, Step
+from mmfree_compiler.program import Loop, Node, Program, Stage, Step, stages_of
 
 
 def verify(program: Program, made_by: str) -> None:
@@ -121,7 +121,7 @@ def _states(program: Program) -> Iterator[str]:
     counts = [
         (node.state, step.count if isinstance(step, Loop) else 1)
         for step in program.body
-        for stage in (step.body if isinstance(step, Loop) else (step,))
+        for stage in stages_of(step)
         for node in stage.nodes
         if node.state is not None
     ]

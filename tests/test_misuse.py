@@ -41,7 +41,7 @@ def test_options_of_explain() -> None:
     with pytest.raises(
         TypeError, match=r"^explain\(\) got an unexpected keyword argument 'fallback'"
     ):
-        mmf.explain(nn.ReLU(), fallback="eager")  # type: ignore[call-arg]
+        mmf.explain(nn.ReLU(), fallback="eager")  # type: ignore[call-arg]  # wrong on purpose
 
 
 # What torch runs and no target does -> what is said of it.

@@ -12,7 +12,7 @@ from itertools import combinations, product
 
 import networkx as nx
 
-from mmfree_compiler.program import Loop, Program, Step
+from mmfree_compiler.program import Loop, Program, Step, stages_of
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _after(life: Life | None, moments: Collection[int], goes_on: bool) -> Life:
 
 def _outside(step: Step, needed: Iterable[Collection[str]]) -> Iterator[str]:
     """What a step needs and does not make: every iteration finds it as the one before it did."""
-    stages = step.body if isinstance(step, Loop) else (step,)
+    stages = stages_of(step)
     if isinstance(step, Loop):
         yield from (initial for initial, _ in step.carried)
     made = {name for stage in stages for node in stage.nodes for name in node.outputs}

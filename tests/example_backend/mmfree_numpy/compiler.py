@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from mmfree_compiler.artifact import WEIGHTS, Build, pack_constants
 from mmfree_compiler.backends.interface import Emitted, ProgramPass
-from mmfree_compiler.program import Constant, Loop, Program, Step
+from mmfree_compiler.program import Constant, Loop, Program, Step, stages_of
 from mmfree_numpy import Spec
 from mmfree_numpy.layout import FOUR_CODES
 from mmfree_numpy.ops import OPS, SCANS
@@ -50,8 +50,7 @@ class NumpyCompiler:
 
 def _step(step: Step) -> dict[str, Any]:
     """A loop as it is, a stage as a loop that runs once."""
-    stages = step.body if isinstance(step, Loop) else (step,)
-    nodes = [asdict(node) for stage in stages for node in stage.nodes]
+    nodes = [asdict(node) for stage in stages_of(step) for node in stage.nodes]
     if not isinstance(step, Loop):
         return {"count": 1, "nodes": nodes, "carried": [], "updates": [], "results": []}
     wiring = {"carried": step.carried, "updates": step.updates, "results": step.results}

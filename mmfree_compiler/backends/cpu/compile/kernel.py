@@ -29,7 +29,7 @@ from mmfree_compiler.backends.cpu.compile.panel import Engine, Panel, products, 
 from mmfree_compiler.backends.cpu.compile.planned import PlannedProgram
 from mmfree_compiler.backends.cpu.compile.tiles import epilogue
 from mmfree_compiler.backends.cpu.compile.vector import LANES, Expr
-from mmfree_compiler.program import Loop, Node, Program, Stage, Step
+from mmfree_compiler.program import Node, Program, Stage, Step, stages_of
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _with_tails(program: Program) -> Iterator[tuple[Step, bool]]:
     """Each step, and whether it follows the last scan: then only tokens from `first` on matter."""
 
     def scans(step: Step) -> bool:
-        stages = step.body if isinstance(step, Loop) else (step,)
+        stages = stages_of(step)
         return any(node.state for stage in stages for node in stage.nodes)
 
     last = max((i for i, step in enumerate(program.body) if scans(step)), default=-1)

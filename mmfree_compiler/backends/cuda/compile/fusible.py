@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from mmfree_compiler.backends.cuda.strides import codes_stride
 from mmfree_compiler.program import Loop, Program, Stage
 
@@ -53,7 +51,7 @@ def gates_of(program: Program) -> frozenset[str]:
     """Values that are read as the gates of gated_norm in fusible stages, and in no other way."""
     gates: set[str | None] = set()
     others: set[str | None] = set(ends_of(program))
-    for stage in stages_of(program):
+    for stage in program.stages():
         fusible = is_fusible(program, stage)
         for node in stage.nodes:
             gate = node.inputs[1:2] if node.op == "gated_norm" and fusible else ()
@@ -66,7 +64,7 @@ def _read_elsewhere(program: Program, stage: Stage) -> frozenset[str | None]:
     """What anything but the rows and products of `stage` reads."""
     own = {id(node) for node in stage.rows}
     own |= {id(node) for node in stage.tiles if node.op == "ternary_linear"}
-    nodes = [node for each in stages_of(program) for node in each.nodes if id(node) not in own]
+    nodes = [node for each in program.stages() for node in each.nodes if id(node) not in own]
     read: set[str | None] = set(ends_of(program))
     return frozenset(read.union(*(node.inputs for node in nodes)))
 
@@ -82,9 +80,3 @@ def ends_of(program: Program) -> frozenset[str]:
                 *(name for pair in step.carried for name in pair),
             }
     return frozenset(read)
-
-
-def stages_of(program: Program) -> Iterator[Stage]:
-    """All stages, those of loops too."""
-    for step in program.body:
-        yield from step.body if isinstance(step, Loop) else (step,)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from mmfree_compiler.backends.cuda.compile.schedule import Part, Run, moments
 from mmfree_compiler.backends.liveness import roots
-from mmfree_compiler.program import Loop, Program, Step
+from mmfree_compiler.program import Loop, Program, Step, stages_of
 
 _READ_OTHERWISE = frozenset({"embedding", "short_conv", "ternary_linear"})
 
@@ -37,7 +37,7 @@ def _pairs(program: Program, step: Step) -> Iterator[tuple[str, str]]:
 
     Both are made anew in every iteration of a loop, or the latter is what it carries.
     """
-    stages = step.body if isinstance(step, Loop) else (step,)
+    stages = stages_of(step)
     nodes = [node for stage in stages for node in stage.nodes]
     inside = {inside for _, inside in step.carried} if isinstance(step, Loop) else set()
     here = inside | {name for node in nodes for name in node.outputs} - _around_loops(program)

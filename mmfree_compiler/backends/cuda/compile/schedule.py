@@ -8,7 +8,7 @@ from typing import Literal
 
 from mmfree_compiler.backends.cuda.compile.fusible import ends_of, gates_of, is_fusible
 from mmfree_compiler.backends.cuda.compile.planned import Iterations, PeeledProgram
-from mmfree_compiler.program import Loop, Node, Program, Stage, Step
+from mmfree_compiler.program import Loop, Node, Program, Stage, Step, stages_of
 
 # rows: one program per token. tiles: a program makes columns of some tokens. scan: a program makes
 # columns of one sequence, token by token. fused: a program makes the rows of one token, as all
@@ -78,7 +78,7 @@ def schedule(program: PeeledProgram, together: bool, fused: bool = False) -> lis
     for index, step in enumerate(called.body):
         updates = frozenset(step.updates if isinstance(step, Loop) else ())
         parts: list[Part] = []
-        for each in _stages(step):
+        for each in stages_of(step):
             after = _after_states(each, updates) if together else ()
             name, wanted = names[id(each)], index >= needed
             if fused and is_fusible(called, each):
@@ -94,10 +94,6 @@ def _names(program: PeeledProgram) -> dict[int, str]:
     """The name of each stage: a stage that runs in several places has one, and its kernels too."""
     stages = _all_stages((*program.body, *program.together))
     return {key: f"stage{n}" for n, key in enumerate(dict.fromkeys(map(id, stages)))}
-
-
-def _stages(step: Step) -> tuple[Stage, ...]:
-    return step.body if isinstance(step, Loop) else (step,)
 
 
 def _linked(program: Program, runs: Sequence[Run]) -> list[Run]:
@@ -216,11 +212,11 @@ def wanted_from(body: Sequence[Step]) -> int:
 def _is_free(step: Step) -> bool:
     """What a loop carries has a row for every token."""
     alone = not isinstance(step, Loop) or (isinstance(step, Iterations) and not step.carried)
-    return alone and all(node.state is None for stage in _stages(step) for node in stage.nodes)
+    return alone and all(node.state is None for stage in stages_of(step) for node in stage.nodes)
 
 
 def _all_stages(steps: Iterable[Step]) -> list[Stage]:
-    return [stage for step in steps for stage in _stages(step)]
+    return [stage for step in steps for stage in stages_of(step)]
 
 
 def has_codes(stages: Iterable[Stage]) -> bool:

@@ -18,7 +18,7 @@ from mmfree_compiler.backends.onnx.compile.tiles import TILES
 from mmfree_compiler.backends.onnx.names import DOMAIN, STATE
 from mmfree_compiler.backends.onnx.variants import Variant
 from mmfree_compiler.ops import OPS
-from mmfree_compiler.program import Loop, Node, Program, Role, Stage
+from mmfree_compiler.program import Loop, Node, Program, Role, Stage, stages_of
 
 EMITTERS = ROWS | TILES
 
@@ -58,7 +58,7 @@ def model(program: Program, variant: Variant) -> Made:
 def call_names(program: Program) -> Iterator[tuple[str, list[str]]]:
     """The first output of each node, and what the model's calls of it are called."""
     for step in program.body:
-        stages = step.body if isinstance(step, Loop) else (step,)
+        stages = stages_of(step)
         prefixes = [_prefix(n) for n in range(step.count)] if isinstance(step, Loop) else [""]
         for node in (node for stage in stages for node in stage.nodes):
             yield node.outputs[0], [f"{prefix}{node.outputs[0]}" for prefix in prefixes]

@@ -12,7 +12,7 @@ from mmfree_compiler.backends.cpu.compile.planned import PlannedProgram, Storage
 from mmfree_compiler.backends.cpu.strides import LINE, row_stride
 from mmfree_compiler.backends.liveness import first_fit, largest_first, lives, roots
 from mmfree_compiler.ops import OPS
-from mmfree_compiler.program import Loop, Program, Stage, Value
+from mmfree_compiler.program import Loop, Program, Stage, Value, stages_of
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _arenas(program: Program) -> dict[str, str]:
 
 def _needed(program: Program, kinds: Collection[str]) -> list[list[list[str]]]:
     """The values that each stage needs in memory, for each step of the body."""
-    bodies = [step.body if isinstance(step, Loop) else (step,) for step in program.body]
+    bodies = [stages_of(step) for step in program.body]
     return [[_named(stage, kinds) for stage in stages] for stages in bodies]
 
 

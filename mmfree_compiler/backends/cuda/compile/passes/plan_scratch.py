@@ -55,15 +55,14 @@ class PlanScratch:
             for body, runs in zip(bodies, schedules, strict=True)
         ]
         rows = largest_first({owner: _stride(program.values[owner]) for owner in owners.values()})
-        inner = inner_values(program)
-
-        def sizes(chunk: int) -> dict[str, int]:
-            return {owner: _count(owner, inner, chunk) * size for owner, size in rows.items()}
-
-        chunk = _chunk({chunk: first_fit(sizes(chunk), orders)[1] for chunk in CHUNKS})
-        offsets, _ = first_fit(sizes(chunk) | {outputs: _output_bytes(program)}, orders)
+        counts = {chunk: _counts(rows, inner_values(program), chunk) for chunk in CHUNKS}
+        sizes = {
+            chunk: {name: counts[chunk][name] * rows[name] for name in rows} for chunk in CHUNKS
+        }
+        chunk = _chunk({chunk: first_fit(sizes[chunk], orders)[1] for chunk in CHUNKS})
+        offsets, _ = first_fit(sizes[chunk] | {outputs: _output_bytes(program)}, orders)
         planned = {
-            name: Place(offsets[owner], rows[owner], _count(owner, inner, chunk))
+            name: Place(offsets[owner], rows[owner], counts[chunk][owner])
             for name, owner in owners.items()
         }
         end = max((place.end for place in planned.values()), default=0)
@@ -74,9 +73,9 @@ class PlanScratch:
         )
 
 
-def _count(name: str, inner: Collection[str], chunk: int) -> int:
-    """The rows of a value in calls of at most `chunk` tokens."""
-    return min(chunk, OUTPUTS) if name in inner else chunk
+def _counts(names: Iterable[str], inner: Collection[str], chunk: int) -> dict[str, int]:
+    """The rows of each value in calls of at most `chunk` tokens."""
+    return {name: min(chunk, OUTPUTS) if name in inner else chunk for name in names}
 
 
 def _chunk(nbytes: Mapping[int, int]) -> int:
