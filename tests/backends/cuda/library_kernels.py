@@ -72,8 +72,10 @@ def stacks(
     row, other = tl.load(x + at, mask=inside, other=0.0), tl.load(h + at, mask=inside, other=0.0)
     outer = tl.load(weights + k, mask=k < K, other=0.0)
     inner = tl.load(weights + K + k, mask=k < K, other=0.0)
-    tl.store(out + at, rows.rms_normed(row, inner, EPS, K), mask=inside)
-    tl.store(out + M * K + at, rows.gated_normed(row, other, inner, EPS, K), mask=inside)
+    mean = reductions.mean_square(row, K)
+    tl.store(out + at, rows.rms_normed(row, mean, EPS, inner), mask=inside)
+    gated = rows.gated(row, mean, EPS, inner, functions.silu(other))
+    tl.store(out + M * K + at, gated, mask=inside)
 
     normed = row * outer
     before, after = reductions.mean_square(row, K), reductions.mean_square(normed, K)
@@ -106,7 +108,8 @@ def single(
     row = tl.load(x + m * K + k, mask=k < K, other=0.0)
     outer = tl.load(weights + k, mask=k < K, other=0.0)
     inner = tl.load(weights + K + k, mask=k < K, other=0.0)
-    tl.store(out + m * K + k, rows.rms_normed(row, inner, EPS, K), mask=k < K)
+    normed = rows.rms_normed(row, reductions.mean_square(row, K), EPS, inner)
+    tl.store(out + m * K + k, normed, mask=k < K)
     tl.store(out + (M + m) * K + k, rows.centered(row, K), mask=k < K)
 
     normed = row * outer

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from triton_process import native
 
 from mmfree_compiler.backends.cuda.archs import ARCHS
-from mmfree_compiler.backends.cuda.compile.fused import cut, tile_words
+from mmfree_compiler.backends.cuda.compile.fused import block_of, cut, tile_words
+from mmfree_compiler.backends.cuda.compile.shapes import Shape
 
 
 def kinds(module: nn.Module, *inputs: Tensor) -> list[str]:
@@ -74,6 +75,9 @@ def test_pieces_hold_all_columns(columns: int) -> None:
     assert [first for first, _ in pieces] == [0, *ends[:-1]]
     assert ends[-2] < columns <= ends[-1] if len(ends) > 1 else columns <= ends[-1]
     assert all(size >= 8 and not size & (size - 1) for _, size in pieces)
+    block = block_of(Shape(1, columns, 8))
+    assert block >= max(32, ends[-1])
+    assert not block & (block - 1)
 
 
 @pytest.mark.parametrize(

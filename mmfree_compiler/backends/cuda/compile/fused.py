@@ -1,8 +1,8 @@
 """The source of a kernel that makes one token's rows and some columns from them: Gluon.
 
-Every program makes the whole rows; that costs less than the kernel that would make them once. The
-columns of a program are cut into pieces of a power of two. What can be is loaded before the kernel
-in front of this one has ended: see early.py.
+Every program makes the whole rows; that costs less than the kernel that would make them once. Its
+products are cut into pieces of a power of two columns. What can be is loaded before the kernel in
+front of this one has ended: see early.py.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from mmfree_compiler.program import Node
 
 CODES = 4 * FIELDS  # in a word
 _FEWEST_ROWS = 8  # of a piece: one per warp
+_LANES = 32  # of a warp
 
 
 @dataclass
@@ -35,9 +36,6 @@ class FusedRows(GluonRows):
 
     codes: dict[str, str] = field(default_factory=dict)
     scales: dict[str, str] = field(default_factory=dict)
-
-    def block(self, width: int) -> int:
-        return max(BLOCK, super().block(width))
 
     def keep(self, name: str) -> None:
         """No other kernel reads a row of this one."""
@@ -49,50 +47,53 @@ class FusedRows(GluonRows):
 
 
 @dataclass
-class Piece(Tile):
-    """Some of a program's columns. `words` are variables of the words of each weight."""
+class Columns(Tile):
+    """The columns of a program. `words` are variables of each weight's words, piece by piece."""
 
     rows: FusedRows = field(kw_only=True)
-    first: int = field(kw_only=True)
-    count: int = field(kw_only=True)
-    words: dict[str, str] = field(default_factory=dict)
+    shape: Shape = field(kw_only=True)
+    words: dict[str, list[str]] = field(default_factory=dict)
 
-    def begin(self) -> None:
-        """The variables of its columns."""
-        valid = f"valid_{self.first}"
-        self.writer.add(f"column = column_{self.first}", f"valid = {valid}", f"inside = {valid}")
+    @property
+    def products(self) -> list[Node]:
+        return [node for node in self.part.nodes if node.op == "ternary_linear"]
+
+    def multiply(self) -> None:
+        """Make the sums of all products at once: they cross the program once."""
+        words, codes = "", ""
+        for node in self.products:
+            words += f"({', '.join(self.words[node.outputs[0]])},), "
+            codes += f"{self.rows.codes[node.inputs[0] or '']}, "
+        made = f"fused.products(({words}), ({codes}), {block_of(self.shape)})"
+        sums = self.writer.bind("sums", made)
+        self.sums = {node.outputs[0]: f"{sums}[{n}]" for n, node in enumerate(self.products)}
 
     def scaled_sum(self, node: Node) -> tuple[str, str]:
-        codes, scale = node.inputs[:2]
-        assert codes is not None
-        assert scale is not None
-        total = f"fused.product({self.words[node.outputs[0]]}, {self.rows.codes[codes]})"
-        return total, self.rows.scales[scale]
+        return self.sums[node.outputs[0]], self.rows.scales[node.inputs[1] or ""]
 
 
 def write(tile: Tile, shape: Shape) -> None:
     """Write the kernel of a fused part: `shape` has the columns of a program."""
     shared = tile.program, tile.tensors, tile.part, tile.writer, tile.inner
-    rows = FusedRows(*shared)
-    pieces = [Piece(*shared, rows=rows, first=a, count=b) for a, b in cut(shape.columns)]
-    _heads(tile, shape, pieces)
-    tile.writer.add("row = 0", "alive = tl.program_id(0) >= 0")
+    rows = FusedRows(*shared, warps=shape.warps)
+    columns = Columns(*shared, rows=rows, shape=shape)
+    _head(columns)
     load_token(tile)
-    for piece in pieces:
-        piece.begin()
-        _load_words(piece)
-        load_constants(piece, tile.part.nodes)
-        load_states_early(piece, tile.part.nodes)
+    _load_words(columns)
+    load_constants(columns, tile.part.nodes)
+    load_states_early(columns, tile.part.nodes)
     load_constants(rows, tile.part.rows)
     tile.writer.add(WAIT)
     load_values(rows, tile.part.rows)
-    for piece in pieces:
-        piece.begin()
-        load_values(piece, tile.part.nodes)
+    load_values(columns, tile.part.nodes)
     gluon_row_ops(rows, tile.part.rows)
-    for piece in pieces:
-        piece.begin()
-        epilogue(piece, tile.part.nodes)
+    columns.multiply()
+    epilogue(columns, tile.part.nodes)
+
+
+def block_of(shape: Shape) -> int:
+    """Columns in the block that holds those of a program: at least one for each lane of a warp."""
+    return max(_LANES, power_of_two(sum(size for _, size in cut(shape.columns))))
 
 
 def cut(columns: int) -> Iterator[tuple[int, int]]:
@@ -114,35 +115,30 @@ def tile_words(k: int) -> int:
     return min(sizes, key=lambda size: round_up(words, size) * sizes[size])
 
 
-def _heads(tile: Tile, shape: Shape, pieces: list[Piece]) -> None:
-    """Layouts, and the columns of all pieces."""
-    words = tile_words(tile.program.values[tile.part.codes[0]].width)
+def _head(tile: Columns) -> None:
+    """Layouts, the columns, and the row of the token."""
+    shape, words = tile.shape, tile_words(tile.depth(tile.part.codes[0]))
+    numbers = f"tl.arange(0, {block_of(shape)}, fused.column_layout({shape.warps}))"
     tile.writer.add(
         f"ROW: tl.constexpr = joint.row_layout({shape.warps})",
         f"WORDS: tl.constexpr = fused.word_layout({words}, {shape.warps})",
         f"start = tl.program_id(0) * {shape.columns}",
-        f"end = tl.minimum(start + {shape.columns}, {tile.width})",
+        f"column = start + {numbers}",
+        f"valid = column < tl.minimum(start + {shape.columns}, {tile.width})",
+        "inside = valid",
+        "row = 0",
+        "alive = tl.program_id(0) >= 0",
     )
-    for piece in pieces:
-        column = f"column_{piece.first}"
-        numbers = f"tl.arange(0, {piece.count}, tl.SliceLayout(1, WORDS))"
-        tile.writer.add(
-            f"{column} = start + {piece.first} + {numbers}",
-            f"valid_{piece.first} = {column} < end",
-        )
 
 
-def _load_words(piece: Piece) -> None:
-    for node in piece.part.nodes:
-        if node.op == "ternary_linear":
-            codes, _, weight = node.inputs[:3]
-            assert codes is not None
-            assert weight is not None
-            k = piece.program.values[codes].width
+def _load_words(tile: Columns) -> None:
+    """The last piece may have columns beyond the weight: they read its last row again."""
+    for first, count in cut(tile.shape.columns):
+        numbers = f"tl.arange({first}, {first + count}, tl.SliceLayout(1, WORDS))"
+        rows = tile.writer.bind("rows", f"tl.minimum(start + {numbers}, {tile.width - 1})")
+        for node in tile.products:
+            weight, k = node.inputs[2] or "", tile.depth(node.inputs[0] or "")
             sizes = f"{round_up(k, BLOCK) // CODES}, {tile_words(k)}, WORDS"
-            # The last piece may have columns beyond the weight: they read its last row again.
-            row = f"tl.minimum(column, {piece.width - 1})"
-            piece.words[node.outputs[0]] = piece.writer.bind(
-                f"{node.outputs[0]}.words",
-                f"fused.load_words({piece.constant(weight)}, {row}, {sizes})",
-            )
+            load = f"fused.load_words({tile.constant(weight)}, {rows}, {sizes})"
+            words = tile.writer.bind(f"{node.outputs[0]}.words", load)
+            tile.words.setdefault(node.outputs[0], []).append(words)

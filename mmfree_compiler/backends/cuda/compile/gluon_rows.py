@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mmfree_compiler.backends.cuda.compile.fusible import ROW_OPS
 from mmfree_compiler.backends.cuda.compile.rows import ROWS, RowTile, inverse, norm_rows
 from mmfree_compiler.program import Node
+
+LEAST_COLUMNS = 128  # of a row for each warp: see kernels/joint.py
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,16 @@ class Codes:
     scale: str
 
 
+@dataclass
 class GluonRows(RowTile):
-    """The values of one token in blocks of an explicit layout, ROW."""
+    """The values of one token in blocks of an explicit layout, ROW, in `warps` warps."""
 
     layout = ", ROW"
+    reductions = "joint"
+    warps: int = field(kw_only=True)
+
+    def block(self, width: int) -> int:
+        return max(LEAST_COLUMNS * self.warps, super().block(width))
 
     def keep_codes(self, made: Sequence[Codes]) -> None:
         """Make codes and scales known to what reads them."""

@@ -15,9 +15,13 @@ from mmfree_compiler.program import Node
 
 
 class RowTile(Tile):
-    """The values of one token, of any widths. `layout` is the last argument of `arange`, if any."""
+    """The values of one token, of any widths.
+
+    `layout` is the last argument of `arange`, if any, and `reductions` the module with them.
+    """
 
     layout: ClassVar[str] = ""
+    reductions: ClassVar[str] = "reductions"
 
     def columns(self, width: int) -> tuple[str, str, str]:
         """Variables of the columns of rows of this width, and of which of them exist."""
@@ -84,9 +88,22 @@ def _call(function: str) -> Callable[[RowTile, Node], None]:
     return emit
 
 
+def _rms_norm(tile: RowTile, node: Node) -> None:
+    x, weight = (tile[name] for name in node.inputs)
+    tile.keep_row(node.outputs[0], f"rows.rms_normed({_with_mean(tile, node, x)}, {weight})")
+
+
 def _gated_norm(tile: RowTile, node: Node) -> None:
-    gated = "gated_by" if node.inputs[1] in tile.part.gates else "gated_normed"
-    _call(f"rows.{gated}")(tile, node)
+    g, h, weight = (tile[name] for name in node.inputs)
+    gate = h if node.inputs[1] in tile.part.gates else f"functions.silu({h})"
+    tile.keep_row(node.outputs[0], f"rows.gated({_with_mean(tile, node, g)}, {weight}, {gate})")
+
+
+def _with_mean(tile: RowTile, node: Node, x: str) -> str:
+    """A row, its mean square, and eps."""
+    width, (eps,) = tile.program.values[node.outputs[0]].width, node.attrs.values()
+    mean = tile.writer.bind("mean", f"{tile.reductions}.mean_square({x}, {width})")
+    return f"{x}, {mean}, {eps!r}"
 
 
 def _quantize(tile: RowTile, node: Node) -> None:
@@ -97,7 +114,9 @@ def _quantize(tile: RowTile, node: Node) -> None:
 def _norm_quant(tile: RowTile, node: Node) -> None:
     width = tile.program.values[node.outputs[0]].width
     normed, scaled = norm_rows(tile, node)
-    means = [tile.writer.bind("mean", f"reductions.mean_square({x}, {width})") for x in normed]
+    means = [
+        tile.writer.bind("mean", f"{tile.reductions}.mean_square({x}, {width})") for x in normed
+    ]
     r = tile.writer.bind("r", inverse(node, means))
     _codes(tile, node, scaled, r)
 
@@ -135,5 +154,5 @@ ROWS: Mapping[str, Callable[[RowTile, Node], None]] = {
     "gated_norm": _gated_norm,
     "norm_quant": _norm_quant,
     "quantize": _quantize,
-    "rms_norm": _call("rows.rms_normed"),
+    "rms_norm": _rms_norm,
 }

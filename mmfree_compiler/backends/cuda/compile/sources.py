@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mmfree_compiler.artifact import TensorEntry
 from mmfree_compiler.backends.cuda.compile import fused, gluon_scans, wgmma_tiles
@@ -48,9 +48,9 @@ class Sources:
         """The kernel of a part in a plan."""
         return _KINDS[part.kind](self, part, plan)
 
-    def tile(self, kind: type[T], part: Part) -> T:
+    def tile(self, kind: type[T], part: Part, **more: Any) -> T:
         """The values of a part's kernel before it is written."""
-        return kind(self.program, self.tensors, part, Writer(), self.inner)
+        return kind(self.program, self.tensors, part, Writer(), self.inner, **more)
 
 
 def _rows(sources: Sources, part: Part, plan: PlanShape) -> Source:
@@ -64,8 +64,8 @@ def _rows(sources: Sources, part: Part, plan: PlanShape) -> Source:
 
 
 def _gluon_rows(sources: Sources, part: Part) -> Source:
-    tile = sources.tile(GluonRows, part)
-    shape = replace(ROWS, warps=row_warps(tile))
+    shape = replace(ROWS, warps=row_warps(sources.tile(RowTile, part)))
+    tile = sources.tile(GluonRows, part, warps=shape.warps)
     tile.writer.add(f"ROW: tl.constexpr = joint.row_layout({shape.warps})")
     one_row(tile)
     load_constants(tile, part.nodes)

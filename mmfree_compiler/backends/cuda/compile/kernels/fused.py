@@ -28,6 +28,19 @@ def word_layout(words: int, warps: int) -> gl.BlockedLayout:
     return gl.BlockedLayout([1, max(1, min(4, words // 32))], [1, 32], [warps, 1], [1, 0])
 
 
+@gluon.constexpr_function
+def column_layout(warps: int) -> gl.BlockedLayout:
+    """Columns, each in one thread of a warp."""
+    return gl.BlockedLayout([1], [32], [warps], [0])
+
+
+@gluon.constexpr_function
+def field_mask(field: int) -> int:
+    """The bits of a field in a word, as int32."""
+    mask: int = 0x03030303 << (2 * field)
+    return mask - (1 << 32) if mask >> 31 else mask
+
+
 @gluon.jit
 def load_words(
     weights: gl.tensor,
@@ -66,17 +79,68 @@ def share(code: gl.tensor) -> gl.shared_memory_descriptor:
 
 
 @gluon.jit
-def product(tiles: gl.tuple, codes: gl.shared_memory_descriptor) -> gl.tensor:
-    """`sum(q * w)` in int32 (R,): that of the digits w + 1, less the sum of the codes q."""
+def products(words: gl.tuple, codes: gl.tuple, COUNT: gl.constexpr) -> gl.tuple:
+    """`sum(q * w)` in int32 (COUNT,) of each product, in `column_layout`.
+
+    `words` has the pieces of each product's columns, one after another, `codes` what `share` made.
+    """
+    sums = ()
+    for n in gl.static_range(len(words)):
+        of_pieces = ()
+        for piece in gl.static_range(len(words[n])):
+            of_pieces += (_product(words[n][piece], codes[n]),)  # type: ignore[assignment]  # it grows
+        sums += (of_pieces,)  # type: ignore[assignment]  # it grows
+    # All are stored after all are made: codes that products share are read once.
+    shared = ()
+    for n in gl.static_range(len(sums)):
+        shared += (_shared(sums[n], COUNT),)  # type: ignore[assignment]  # it grows
+    found = ()
+    for n in gl.static_range(len(shared)):
+        found += (shared[n].load(column_layout(gl.num_warps())),)  # type: ignore[assignment]  # it grows
+    return found
+
+
+@gluon.jit
+def _shared(pieces: gl.tuple, COUNT: gl.constexpr) -> gl.shared_memory_descriptor:
+    """Pieces one after another in shared memory."""
+    shared = gl.allocate_shared_memory(gl.int32, [COUNT], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    _store(shared, 0, pieces)
+    return shared
+
+
+@gluon.jit
+def _store(shared: gl.shared_memory_descriptor, FIRST: gl.constexpr, pieces: gl.tuple) -> None:
+    COLUMNS: gl.constexpr = pieces[0].shape[0]
+    shared.slice(FIRST, COLUMNS).store(pieces[0])
+    if len(pieces) > 1:
+        _store(shared, FIRST + COLUMNS, pieces[1:])
+
+
+@gluon.jit
+def _product(tiles: gl.tuple, codes: gl.shared_memory_descriptor) -> gl.tensor:
+    """`sum(q * w)` in int32 (R,): that of the digits w + 1, less the sum of the codes q.
+
+    A mask leaves field s where it is in its byte: its sum is 4^s times that of the digits.
+    """
     WORDS: gl.constexpr = tiles[0].shape[1]
     FIELD: gl.constexpr = codes.shape[0] // FIELDS
     LAYOUT: gl.constexpr = gl.SliceLayout(0, tiles[0].type.layout)
     less = gl.full([WORDS], 0, gl.int32, LAYOUT)
     minus_ones = gl.full([WORDS], -1, gl.int32, LAYOUT)
-    sums = gl.full_like(tiles[0], 0)
-    for n in gl.static_range(len(tiles)):
-        for s in gl.static_range(FIELDS):
+    total = gl.full_like(tiles[0], 0)
+    for s in gl.static_range(FIELDS):
+        sums = gl.full_like(total, 0)
+        for n in gl.static_range(len(tiles)):
             q = codes.slice(s * FIELD + n * WORDS, WORDS).load(LAYOUT)
             less = dp4a(minus_ones, q, less, True)
-            sums = dp4a((tiles[n] >> (2 * s)) & 0x03030303, q[None, :], sums, True)
-    return gl.sum(sums + less[None, :], 1)
+            sums = _unsigned_dp4a(tiles[n] & field_mask(s), q[None, :], sums)
+        total += sums >> (2 * s)
+    return gl.sum(total + less[None, :], 1)
+
+
+@gluon.jit
+def _unsigned_dp4a(a: gl.tensor, b: gl.tensor, c: gl.tensor) -> gl.tensor:
+    """c plus the dot product of the four uint8 of a and the four int8 of b."""
+    return gl.inline_asm_elementwise(
+        "dp4a.u32.s32 $0, $1, $2, $3;", "=r,r,r,r", [a, b, c], gl.int32, is_pure=True, pack=1
+    )

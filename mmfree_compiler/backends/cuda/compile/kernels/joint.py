@@ -1,7 +1,8 @@
-"""Reductions of several rows at once, in Gluon: one pass through shared memory, and two barriers.
+"""Reductions of a token's rows, in Gluon: in each warp, then once through shared memory.
 
-A row is a block of a power of two in `row_layout`. What is reduced has the same sum, or the same
-maximum, in any order.
+A row is a block of at least 128 columns per warp in `row_layout`, a power of two. What is reduced
+has the same sum, or the same maximum, in any order. A warp reduces an int32 of each thread in one
+instruction, where Triton's own reductions of int64, and of several rows, take five steps.
 """
 
 from __future__ import annotations
@@ -9,76 +10,87 @@ from __future__ import annotations
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
+from mmfree_compiler.backends.cuda.compile.kernels.reductions import (
+    magnitude_bits,
+    mean_of_squares,
+    squares,
+)
+
+LANES = gl.constexpr(32)
+ADJACENT = gl.constexpr(4)  # floats in a thread
+# The sum of at most 32 squares in a thread has 51 bits: it is cut, so that the sums of a warp's
+# halves fit into 31.
+_MOST_SQUARES, _HALF = gl.constexpr(32), gl.constexpr(26)
+
 
 @gluon.constexpr_function
 def row_layout(warps: int) -> gl.BlockedLayout:
     """Four adjacent floats in a thread: loads of 16 bytes."""
-    return gl.BlockedLayout([4], [32], [warps], [0])
+    return gl.BlockedLayout([ADJACENT.value], [LANES.value], [warps], [0])
 
 
 @gluon.jit
 def most(rows: gl.tuple) -> gl.tuple:
-    """The largest of each row of int32; of up to five rows at once."""
-    COUNT: gl.constexpr = len(rows)
-    if COUNT == 1:
-        found = (gl.max(rows[0], 0),)
-    elif COUNT == 2:
-        found = gl.reduce(rows, 0, _most2)
-    elif COUNT == 3:
-        found = gl.reduce(rows, 0, _most3)
-    elif COUNT == 4:
-        found = gl.reduce(rows, 0, _most4)
-    elif COUNT == 5:
-        found = gl.reduce(rows, 0, _most5)
-    else:
-        found = most(rows[:5]) + most(rows[5:])
+    """The largest of each row of int32."""
+    parts = ()
+    for n in gl.static_range(len(rows)):
+        threads = gl.max(gl.max(_threads(rows[n]), 3), 0)
+        parts += (_shared(gl.max(threads, 1)),)  # type: ignore[assignment]  # it grows
+    found = ()
+    for n in gl.static_range(len(parts)):
+        found += (gl.max(_loaded(parts[n]), 0),)  # type: ignore[assignment]  # it grows
     return found
 
 
 @gluon.jit
 def sums(rows: gl.tuple) -> gl.tuple:
-    """The sum of each row of integers; of up to three rows at once."""
-    COUNT: gl.constexpr = len(rows)
-    if COUNT == 1:
-        found = (gl.sum(rows[0], 0),)
-    elif COUNT == 2:
-        found = gl.reduce(rows, 0, _sum2)
-    elif COUNT == 3:
-        found = gl.reduce(rows, 0, _sum3)
-    else:
-        found = sums(rows[:3]) + sums(rows[3:])
+    """The sum of each row of int32, or of reductions.squares."""
+    parts = ()
+    for n in gl.static_range(len(rows)):
+        threads = gl.sum(gl.sum(_threads(rows[n]), 3), 0)
+        parts += (_shared(_warp_sums(threads, rows[n].shape[0])),)  # type: ignore[assignment]  # it grows
+    found = ()
+    for n in gl.static_range(len(parts)):
+        found += (gl.sum(_loaded(parts[n]), 0),)  # type: ignore[assignment]  # it grows
     return found
 
 
-# What gl.reduce calls, with tensors that it passes itself: no types would say more.
+@gluon.jit
+def mean_square(x: gl.tensor, K: gl.constexpr) -> gl.tensor:
+    """reductions.mean_square."""
+    peak = most((magnitude_bits(x),))[0]
+    return mean_of_squares(sums((squares(x, peak),))[0], peak, K)
 
 
 @gluon.jit
-def _most2(a, b, x, y):  # type: ignore[no-untyped-def]  # see above
-    return gl.maximum(a, x), gl.maximum(b, y)
+def _threads(row: gl.tensor) -> gl.tensor:
+    """A row as what threads have of it: (blocks, warps, 32, 4)."""
+    WARPS: gl.constexpr = gl.num_warps()
+    BLOCKS: gl.constexpr = row.shape[0] // (WARPS * LANES * ADJACENT)
+    return gl.reshape(row, [BLOCKS, WARPS, LANES, ADJACENT])
 
 
 @gluon.jit
-def _most3(a, b, c, x, y, z):  # type: ignore[no-untyped-def]  # see above
-    return gl.maximum(a, x), gl.maximum(b, y), gl.maximum(c, z)
+def _warp_sums(threads: gl.tensor, COLUMNS: gl.constexpr) -> gl.tensor:
+    """The sums (warps,) of those of threads (warps, 32)."""
+    MOST: gl.constexpr = _MOST_SQUARES * LANES * gl.num_warps()
+    if threads.dtype == gl.int32 or MOST < COLUMNS:
+        found = gl.sum(threads, 1)
+    else:
+        low = gl.sum((threads & ((1 << _HALF) - 1)).to(gl.int32), 1)
+        high = gl.sum((threads >> _HALF).to(gl.int32), 1)
+        found = (high.to(gl.int64) << _HALF) + low.to(gl.int64)
+    return found
 
 
 @gluon.jit
-def _most4(a, b, c, d, x, y, z, u):  # type: ignore[no-untyped-def]  # see above
-    return gl.maximum(a, x), gl.maximum(b, y), gl.maximum(c, z), gl.maximum(d, u)
+def _shared(of_warps: gl.tensor) -> gl.shared_memory_descriptor:
+    layout: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    return gl.allocate_shared_memory(of_warps.dtype, of_warps.shape, layout, of_warps)
 
 
 @gluon.jit
-def _most5(a, b, c, d, e, x, y, z, u, v):  # type: ignore[no-untyped-def]  # see above
-    pairs = gl.maximum(a, x), gl.maximum(b, y), gl.maximum(c, z), gl.maximum(d, u)
-    return pairs[0], pairs[1], pairs[2], pairs[3], gl.maximum(e, v)
-
-
-@gluon.jit
-def _sum2(a, b, x, y):  # type: ignore[no-untyped-def]  # see above
-    return a + x, b + y
-
-
-@gluon.jit
-def _sum3(a, b, c, x, y, z):  # type: ignore[no-untyped-def]  # see above
-    return a + x, b + y, c + z
+def _loaded(shared: gl.shared_memory_descriptor) -> gl.tensor:
+    """All in each thread."""
+    WARPS: gl.constexpr = gl.num_warps()
+    return shared.load(gl.BlockedLayout([WARPS], [LANES], [WARPS], [0]))

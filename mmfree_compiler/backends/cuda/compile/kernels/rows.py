@@ -10,30 +10,23 @@ import triton
 import triton.language as tl
 
 from mmfree_compiler.backends.cuda.compile.kernels.fp32 import finite_or_nan
-from mmfree_compiler.backends.cuda.compile.kernels.functions import silu
-from mmfree_compiler.backends.cuda.compile.kernels.reductions import mean, mean_square, rstd
+from mmfree_compiler.backends.cuda.compile.kernels.reductions import mean, rstd
 
 
 @triton.jit
-def rms_normed(x: tl.tensor, weight: tl.tensor, eps: tl.constexpr, K: tl.constexpr) -> tl.tensor:
-    """Op `rms_norm`: x and weight (BLOCK,)."""
-    return x * rstd(mean_square(x, K), eps) * weight
-
-
-@triton.jit
-def gated_normed(
-    g: tl.tensor, h: tl.tensor, weight: tl.tensor, eps: tl.constexpr, K: tl.constexpr
+def rms_normed(
+    x: tl.tensor, mean_square: tl.tensor, eps: tl.constexpr, weight: tl.tensor
 ) -> tl.tensor:
-    """Op `gated_norm`: the norm of g times silu(h); all (BLOCK,)."""
-    return gated_by(g, silu(h), weight, eps, K)
+    """Op `rms_norm`: x and weight (BLOCK,), and the mean square of x."""
+    return x * rstd(mean_square, eps) * weight
 
 
 @triton.jit
-def gated_by(
-    g: tl.tensor, gate: tl.tensor, weight: tl.tensor, eps: tl.constexpr, K: tl.constexpr
+def gated(
+    g: tl.tensor, mean_square: tl.tensor, eps: tl.constexpr, weight: tl.tensor, gate: tl.tensor
 ) -> tl.tensor:
-    """Op `gated_norm` where `gate` is silu(h)."""
-    return rms_normed(g, weight, eps, K) * gate
+    """Op `gated_norm`: the norm of g times `gate`, silu(h)."""
+    return rms_normed(g, mean_square, eps, weight) * gate
 
 
 @triton.jit
