@@ -118,7 +118,7 @@ def tile_words(k: int) -> int:
 def _head(tile: Columns) -> None:
     """Layouts, the columns, and the row of the token."""
     shape, words = tile.shape, tile_words(tile.depth(tile.part.codes[0]))
-    numbers = f"tl.arange(0, {block_of(shape)}, fused.column_layout({shape.warps}))"
+    numbers = f"tl.arange(0, {block_of(shape)}, row_ring.column_layout({shape.warps}))"
     tile.writer.add(
         f"ROW: tl.constexpr = joint.row_layout({shape.warps})",
         f"WORDS: tl.constexpr = fused.word_layout({words}, {shape.warps})",

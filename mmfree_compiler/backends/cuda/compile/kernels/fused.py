@@ -1,12 +1,12 @@
 """Parts of a kernel that makes one token's row and multiplies it, in Gluon: layouts are explicit.
 
 Triton's own layouts put 17 to 45 barriers into such a kernel. Here a warp owns whole rows of a
-weight, and the codes cross the program once, through shared memory. All else is as in products.py
-and reductions.py, whose functions Gluon kernels call as they are.
+weight, and codes and sums cross the program once each, through shared memory. All else is as in
+products.py and reductions.py, whose functions Gluon kernels call as they are.
 
-A row is a block of joint.py of at least 256 floats. The words of a weight are tiles (R, WORDS) of
-int32 in `word_layout`, one per WORDS words of its rows, and the columns of the product are (R,) in
-the slice of that layout.
+A row is a block of joint.py of at least 256 floats. The words of a piece of R rows of a weight are
+tiles (R, WORDS) of int32 in `word_layout`, one per WORDS words, and its sums are (R,) in the slice
+of that layout. Behind shared memory the sums of all pieces are in row_ring.py's `column_layout`.
 """
 
 from __future__ import annotations
@@ -17,21 +17,15 @@ from triton.experimental.gluon import language as gl
 from mmfree_compiler.backends.cuda import layouts
 from mmfree_compiler.backends.cuda.compile.kernels.gemv import dp4a
 from mmfree_compiler.backends.cuda.compile.kernels.products import FIELDS
+from mmfree_compiler.backends.cuda.compile.kernels.row_ring import column_layout
 
 BLOCK_WORDS = gl.constexpr(layouts.BLOCK_BYTES // 4)
-LANES = gl.constexpr(32)
 
 
 @gluon.constexpr_function
 def word_layout(words: int, warps: int) -> gl.BlockedLayout:
     """Rows of a weight in warps."""
     return gl.BlockedLayout([1, max(1, min(4, words // 32))], [1, 32], [warps, 1], [1, 0])
-
-
-@gluon.constexpr_function
-def column_layout(warps: int) -> gl.BlockedLayout:
-    """Columns, each in one thread of a warp."""
-    return gl.BlockedLayout([1], [32], [warps], [0])
 
 
 @gluon.constexpr_function
@@ -82,7 +76,8 @@ def share(code: gl.tensor) -> gl.shared_memory_descriptor:
 def products(words: gl.tuple, codes: gl.tuple, COUNT: gl.constexpr) -> gl.tuple:
     """`sum(q * w)` in int32 (COUNT,) of each product, in `column_layout`.
 
-    `words` has the pieces of each product's columns, one after another, `codes` what `share` made.
+    `words` has the tiles of each piece of each product, `codes` what `share` made for it. What is
+    beyond the columns of the pieces is anything.
     """
     sums = ()
     for n in gl.static_range(len(words)):
